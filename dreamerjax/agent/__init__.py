@@ -1,0 +1,1 @@
+"""The algorithm: losses, imagination and updates, all pure functions."""

@@ -1,0 +1,109 @@
+"""Acting: the distribution over actions, and one step of the agent in an environment."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dreamerjax.agent.agent import Agent
+from dreamerjax.math.distributions import (
+    categorical_entropy,
+    mode_one_hot,
+    normal_entropy,
+    normal_log_prob,
+    normal_mean_std,
+    sample_one_hot,
+    unimix,
+)
+from dreamerjax.nets.networks import WorldModel
+from dreamerjax.nets.rssm import features, initial_state
+from dreamerjax.types import Array, Params, PolicyState, PRNGKey
+
+
+class ActionDistribution(NamedTuple):
+    """What can be asked of a distribution over actions [..., A]; one-hot if they are discrete."""
+
+    sample: Callable[[PRNGKey], Array]  # consumes the key -> [..., A]
+    mode: Callable[[], Array]  # [..., A]
+    log_prob: Callable[[Array], Array]  # action [..., A] -> [...]
+    entropy: Callable[[], Array]  # [...] in nats
+
+
+def categorical_actions(logits: Array, unimix_share: float = 0.0) -> ActionDistribution:
+    """One of A choices, from logits [..., A]."""
+    log_probs = unimix(logits, unimix_share)
+    return ActionDistribution(
+        sample=lambda key: sample_one_hot(log_probs, key),
+        mode=lambda: mode_one_hot(log_probs),
+        log_prob=lambda action: (action * log_probs).sum(-1),
+        entropy=lambda: categorical_entropy(log_probs),
+    )
+
+
+def normal_actions(outputs: Array) -> ActionDistribution:
+    """Independent normals, from [..., 2A]: raw means beside raw standard deviations. Samples are not squashed."""
+    mean, std = normal_mean_std(*jnp.split(outputs, 2, -1))
+    return ActionDistribution(
+        sample=lambda key: mean + std * jax.random.normal(key, mean.shape),
+        mode=lambda: mean,
+        log_prob=lambda action: normal_log_prob(action, mean, std),
+        entropy=lambda: normal_entropy(std),
+    )
+
+
+def actions(agent: Agent, outputs: Array) -> ActionDistribution:
+    """The policy's distribution, from what the actor network puts out."""
+    if agent.spaces.action.kind == "discrete":
+        return categorical_actions(outputs, agent.config.actor.unimix)
+    return normal_actions(outputs)
+
+
+def initial_policy_state(agent: Agent, batch: int) -> PolicyState:
+    """What `batch` agents remember before their first step: nothing."""
+    model = agent.networks.world_model
+    return PolicyState(
+        latent=initial_state((batch,), agent.config.model, model.dtype),
+        prev_action=jnp.zeros((batch, agent.spaces.action.size)),
+    )
+
+
+def policy_step(
+    agent: Agent,
+    params: Params,
+    policy_state: PolicyState,
+    obs: dict[str, Array],
+    is_first: Array,
+    key: PRNGKey,
+    *,
+    greedy: bool = False,
+) -> tuple[PolicyState, Array]:
+    """Sees an observation, updates the belief, chooses an action.
+
+    Args:
+        agent: the static parts.
+        params: all trained parameters.
+        policy_state: [B, ...]; what it holds counts for nothing where `is_first`.
+        obs: name -> [B, ...].
+        is_first: [B] bool.
+        key: consumed.
+        greedy: the most likely action instead of a sample.
+
+    Returns:
+        The next policy state and the action [B, A].
+    """
+    latent_key, action_key = jax.random.split(key)
+    model = agent.networks.world_model
+    embed = model.apply(params.world_model, obs, method=WorldModel.encode)
+    latent, _ = model.apply(
+        params.world_model,
+        policy_state.latent,
+        policy_state.prev_action,
+        embed,
+        is_first,
+        latent_key,
+        method=WorldModel.observe_step,
+    )
+    distribution = actions(agent, agent.networks.actor.apply(params.actor, features(latent)))
+    action = distribution.mode() if greedy else distribution.sample(action_key)
+    return PolicyState(latent=latent, prev_action=action), action

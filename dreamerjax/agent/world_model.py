@@ -1,0 +1,94 @@
+"""The world model learns to predict replayed rows (section "World model learning", eq. 2 to 4)."""
+
+import jax
+import jax.numpy as jnp
+
+from dreamerjax.agent.agent import Agent
+from dreamerjax.math.distributions import balanced_kl, bernoulli_cross_entropy, categorical_entropy, unimix
+from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
+from dreamerjax.nets.networks import WorldModel
+from dreamerjax.nets.rssm import features, initial_state
+from dreamerjax.types import Array, Batch, LatentState, Metrics, Posterior, PRNGKey, Variables
+
+
+def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Posterior:
+    """Filters a batch of rows into latent states, one scan over T.
+
+    Args:
+        agent: the static parts.
+        params: of the world model.
+        batch: [T, B, ...]; a window starts from the zero state.
+        key: consumed.
+
+    Returns:
+        States and logits, [T, B, ...].
+    """
+    model = agent.networks.world_model
+    length, size = batch.reward.shape
+    embed = model.apply(params, batch.obs, method=WorldModel.encode)
+
+    def step(state: LatentState, row: tuple) -> tuple[LatentState, tuple[LatentState, Array]]:
+        prev_action, embed, is_first, key = row
+        state, logits = model.apply(params, state, prev_action, embed, is_first, key, method=WorldModel.observe_step)
+        return state, (state, logits)
+
+    start = initial_state((size,), agent.config.model, model.dtype)
+    rows = (batch.prev_action, embed, batch.is_first, jax.random.split(key, length))
+    states, post_logits = jax.lax.scan(step, start, rows)[1]
+    # The prior is not needed inside the recurrence: all T at once are one large matmul.
+    prior_logits = model.apply(params, states.deter, method=WorldModel.prior)
+    return Posterior(states=states, post_logits=post_logits, prior_logits=prior_logits)
+
+
+def vector_loss(prediction: Array, target: Array) -> Array:
+    """Squared error [...] of a prediction [..., size] in symlog space with a raw target, summed over the vector."""
+    return jnp.square(prediction - symlog(target)).sum(-1)
+
+
+def world_model_loss(
+    agent: Agent, params: Variables, batch: Batch, key: PRNGKey, *, discount: Array
+) -> tuple[Array, tuple[Posterior, Metrics]]:
+    """L = reconstruction + reward + continue + dynamics + 0.1 representation, each a mean over [T, B] (eq. 2, 3).
+
+    Args:
+        agent: the static parts.
+        params: of the world model.
+        batch: [T, B, ...].
+        key: consumed.
+        discount: [] folded into the target of the continue head, so that its probability is the dream's discount.
+
+    Returns:
+        The loss [], and the posterior with the metrics.
+    """
+    config, model = agent.config.world_model, agent.networks.world_model
+    posterior = observe(agent, params, batch, key)
+    feature = features(posterior.states)
+
+    decoded = model.apply(params, feature, method=WorldModel.decode)
+    reconstruction = sum(vector_loss(decoded[spec.name], batch.obs[spec.name]) for spec in agent.spaces.obs)
+    reward = two_hot_cross_entropy(model.apply(params, feature, method=WorldModel.reward), batch.reward, agent.bins)
+    cont_target = (1 - batch.is_terminal.astype(jnp.float32)) * discount
+    cont = bernoulli_cross_entropy(model.apply(params, feature, method=WorldModel.cont), cont_target)
+    dynamics, representation = balanced_kl(
+        posterior.post_logits,
+        posterior.prior_logits,
+        unimix_share=agent.config.model.unimix,
+        free_nats=config.free_nats,
+        gradient=config.free_nats_gradient,
+    )
+
+    losses = {
+        "reconstruction": (config.reconstruction_scale, reconstruction),
+        "reward": (config.reward_scale, reward),
+        "cont": (config.cont_scale, cont),
+        "dynamics": (config.dynamics_scale, dynamics),
+        "representation": (config.representation_scale, representation),
+    }
+    loss = sum(scale * jnp.mean(value) for scale, value in losses.values())
+    metrics = {f"{name}_loss": jnp.mean(value) for name, (_, value) in losses.items()}
+    entropies = (("posterior", posterior.post_logits), ("prior", posterior.prior_logits))
+    metrics |= {
+        f"{name}_entropy": categorical_entropy(unimix(logits, agent.config.model.unimix)).sum(-1).mean()
+        for name, logits in entropies
+    }
+    return loss, (posterior, metrics)

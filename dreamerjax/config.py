@@ -1,0 +1,305 @@
+"""Every hyperparameter, typed and frozen, on one page, with the model sizes.
+
+The defaults are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code). A run's
+settings come in three layers, later wins: these defaults, `experiments/envs/<env>.yaml` (and any
+`--config FILE`), then flags such as `--agent.actor.learning-rate 1e-4`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+
+Schedule = Literal["constant", "cosine"]
+
+
+class ConfigError(ValueError):
+    """A user's mistake: the message says what was given, what was expected and what to do."""
+
+
+class Range(NamedTuple):
+    """The values that a field may take; it stands in the field's type."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+Positive = Annotated[float, Range("a number above 0", lambda x: x > 0)]
+PositiveInt = Annotated[int, Range("1 or more", lambda x: x >= 1)]
+NonNegative = Annotated[float, Range("0 or more", lambda x: x >= 0)]
+NonNegativeInt = Annotated[int, Range("0 or more", lambda x: x >= 0)]
+Fraction = Annotated[float, Range("a number from 0 to 1", lambda x: 0 <= x <= 1)]
+BelowOne = Annotated[float, Range("a number from 0 to below 1", lambda x: 0 <= x < 1)]
+AboveOne = Annotated[float, Range("a number above 1", lambda x: x > 1)]
+AtLeastTwo = Annotated[int, Range("2 or more", lambda x: x >= 2)]
+OddInt = Annotated[int, Range("an odd number, 3 or more", lambda x: x >= 3 and x % 2 == 1)]
+
+
+class ModelSize(NamedTuple):
+    """The numbers that make a model large or small."""
+
+    deter: int  # D, deterministic units
+    hidden: int  # width of every hidden layer
+    groups: int  # S, latent groups
+    classes: int  # K, classes per group
+    blocks: int  # G, blocks of the block GRU
+    depth: int  # channels of the first convolution, for images
+
+
+SIZES: Mapping[str, ModelSize] = {
+    # The small one solves classic control on a laptop; the others are the published sizes.
+    "300k": ModelSize(deter=256, hidden=64, groups=8, classes=8, blocks=8, depth=4),
+    "1m": ModelSize(deter=512, hidden=64, groups=32, classes=4, blocks=8, depth=4),
+    "12m": ModelSize(deter=2048, hidden=256, groups=32, classes=16, blocks=8, depth=16),
+    "25m": ModelSize(deter=3072, hidden=384, groups=32, classes=24, blocks=8, depth=24),
+    "50m": ModelSize(deter=4096, hidden=512, groups=32, classes=32, blocks=8, depth=32),
+    "100m": ModelSize(deter=6144, hidden=768, groups=32, classes=48, blocks=8, depth=48),
+    "200m": ModelSize(deter=8192, hidden=1024, groups=32, classes=64, blocks=8, depth=64),
+    "400m": ModelSize(deter=12288, hidden=1536, groups=32, classes=96, blocks=8, depth=96),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture. A number left empty is the one of `size`."""
+
+    size: Literal["300k", "1m", "12m", "25m", "50m", "100m", "200m", "400m"] = "1m"  # preset
+    deter: PositiveInt | None = None  # D, deterministic units
+    hidden: PositiveInt | None = None  # width of every hidden layer
+    groups: PositiveInt | None = None  # S, latent groups
+    classes: AtLeastTwo | None = None  # K, classes per group
+    blocks: PositiveInt | None = None  # G, blocks of the block GRU; must divide deter
+    depth: PositiveInt | None = None  # channels of the first convolution, for images
+    bins: OddInt = 255  # M, two-hot bins of the reward and critic heads (odd)
+    unimix: Fraction = 0.01  # share of the uniform distribution in prior and posterior
+    encoder_layers: PositiveInt = 3  # of the vector encoder
+    decoder_layers: PositiveInt = 3  # of the vector decoder
+    reward_layers: NonNegativeInt = 1
+    cont_layers: NonNegativeInt = 1
+    actor_layers: NonNegativeInt = 3
+    critic_layers: NonNegativeInt = 3
+    prior_layers: NonNegativeInt = 2
+    posterior_layers: NonNegativeInt = 1
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """World-model losses and their scales."""
+
+    learning_rate: NonNegative = 4e-5
+    free_nats: NonNegative = 1.0  # KL below this is not reduced further
+    free_nats_gradient: Literal["clip", "straight_through"] = "clip"  # gradient below free_nats: none, or the KL's
+    reconstruction_scale: NonNegative = 1.0
+    reward_scale: NonNegative = 1.0
+    cont_scale: NonNegative = 1.0
+    dynamics_scale: NonNegative = 1.0
+    representation_scale: NonNegative = 0.1
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """The policy and its exploration."""
+
+    learning_rate: NonNegative = 4e-5
+    entropy_scale: NonNegative = 3e-4
+    entropy_schedule: Schedule = "constant"
+    entropy_final_fraction: Fraction = 0.01  # cosine: of entropy_scale, reached after `decay_updates`
+    entropy_decay_updates: PositiveInt = 100_000  # cosine: updates from entropy_scale to its final fraction
+    unimix: Fraction = 0.0  # share of the uniform distribution in a discrete policy (the paper has 0.01)
+    loss_scale: NonNegative = 1.0
+
+
+@dataclass(frozen=True)
+class CriticConfig:
+    """The value function."""
+
+    learning_rate: NonNegative = 4e-5
+    slow_rate: Fraction = 0.02  # the slow critic moves by this share of the way after each update
+    slow_scale: NonNegative = 1.0  # weight of staying near the slow critic
+    loss_scale: NonNegative = 1.0
+    replay_scale: NonNegative = 0.3  # weight of the critic loss on replayed rows
+
+
+@dataclass(frozen=True)
+class ReturnsConfig:
+    """Imagined returns and their normalisation."""
+
+    imagination_horizon: PositiveInt = 15  # H, imagined steps
+    discount_horizon: AboveOne = 333.0  # the discount is 1 - 1 / discount_horizon
+    return_lambda: Fraction = 0.95
+    scale_rate: Fraction = 0.01  # moving average of the return percentiles
+    scale_low: Fraction = 0.05  # lower percentile, as a fraction
+    scale_high: Fraction = 0.95  # upper percentile, as a fraction
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adaptive gradient clipping, then LaProp; one for everything, learning rates apart."""
+
+    agc_clip: Positive = 0.3  # largest ratio of gradient norm to parameter norm, per tensor
+    agc_floor: Positive = 1e-3  # smallest parameter norm that counts
+    beta1: BelowOne = 0.9  # momentum
+    beta2: BelowOne = 0.999  # RMS normaliser
+    epsilon: NonNegative = 1e-20  # outside the root
+    warmup_updates: NonNegativeInt = 1000  # linear from 0
+    schedule: Schedule = "constant"  # of the learning rates, after the warm-up
+    final_fraction: Fraction = 0.1  # cosine: of the learning rate, reached after `decay_updates`
+    decay_updates: PositiveInt = 100_000  # cosine: updates from the full rate to its final fraction
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """The algorithm."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    returns: ReturnsConfig = field(default_factory=ReturnsConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 compute on accelerators
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment, and what counts as solved."""
+
+    name: str = ""  # `--env`: a file of experiments/envs, or family:ID such as gym:Acrobot-v1
+    id: str = ""  # family:ID; empty: the name
+    copies: PositiveInt = 1  # environments stepped together
+    solve_return: float | None = None  # greedy mean return that counts as solved
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Data, phases and budget."""
+
+    mode: Literal["joint", "world_model", "actor_critic"] = "joint"  # what the updates change
+    env_steps: PositiveInt = 100_000  # budget, in environment steps over all copies, the prefill included
+    ratio: Positive = 512.0  # replayed rows for each environment step after the prefill
+    prefill: NonNegativeInt = 1024  # random environment steps before the first update
+    world_model_warmup: NonNegativeInt = (
+        0  # updates of the world model alone, before joint training, on the prefill
+    )
+    batch_size: PositiveInt = 16  # B
+    sequence_length: AtLeastTwo = 64  # T
+    updates_per_dispatch: PositiveInt = 4  # U, updates in one call to the device
+    stop_when_solved: bool = True
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Stored experience."""
+
+    capacity: PositiveInt = 1_000_000  # rows, over all copies
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Greedy evaluation in fresh environments."""
+
+    every: int = 2000  # environment steps between evaluations; 0: only at the end
+    episodes: PositiveInt = 20  # in a regular evaluation
+    final_episodes: PositiveInt = 100  # to confirm that it is solved, and at the end
+    copies: PositiveInt = 100  # environments stepped together, at most
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written how often."""
+
+    every: int = 200  # environment steps between lines of train metrics
+    checkpoint_seconds: Positive = 30.0  # between checkpoints
+    checkpoints_kept: AtLeastTwo = 3
+    tensorboard: bool = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    seed: NonNegativeInt = 0
+    env: EnvConfig = field(default_factory=EnvConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+def resolve(config: Config) -> Config:
+    """Fills what was left empty (the numbers of the model size, the environment's id) and checks every value.
+
+    Returns:
+        The same settings, complete.
+
+    Raises:
+        ConfigError: a value is out of its range; the message names the key, the value and the range.
+    """
+    model = config.agent.model
+    preset = SIZES[model.size]._asdict()
+    filled = {name: value for name, value in preset.items() if getattr(model, name) is None}
+    agent = dataclasses.replace(config.agent, model=dataclasses.replace(model, **filled))
+    env = dataclasses.replace(config.env, id=config.env.id or config.env.name)
+    config = dataclasses.replace(config, agent=agent, env=env)
+    _check(config)
+    return config
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value, for every leaf of a configuration dataclass or of nested mappings."""
+    if dataclasses.is_dataclass(config):
+        config = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def family_key(config: Config) -> dict[str, Any]:
+    """The keys that make a model family (environment and architecture): runs that differ here cannot share weights."""
+    flat = flatten(config)
+    return {
+        key: value
+        for key, value in flat.items()
+        if key in ("env.id",) or (key.startswith("agent.model.") and key != "agent.model.size")
+    }
+
+
+def _ranges(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
+    """Each field that has a range and a value: its dotted key, the value, the range."""
+    for name, hint in get_type_hints(type(config), include_extras=True).items():
+        value = getattr(config, name)
+        if dataclasses.is_dataclass(value):
+            yield from _ranges(value, f"{prefix}{name}.")
+        # `int | None` hides the Annotated one level deeper.
+        for part in (hint, *get_args(hint)):
+            for allowed in getattr(part, "__metadata__", ()):
+                if isinstance(allowed, Range) and value is not None:
+                    yield f"{prefix}{name}", value, allowed
+
+
+def _check(config: Config) -> None:
+    for key, value, allowed in _ranges(config):
+        if not (math.isfinite(value) and allowed.holds(value)):
+            raise ConfigError(f"{key} is {value}, expected {allowed.expected}.")
+    model, train = config.agent.model, config.train
+    if model.deter % model.blocks:  # type: ignore[operator]
+        raise ConfigError(
+            f"agent.model.deter is {model.deter}, expected a multiple of agent.model.blocks, which is {model.blocks}."
+        )
+    if config.agent.returns.scale_low > config.agent.returns.scale_high:
+        raise ConfigError("agent.returns.scale_low is above agent.returns.scale_high; expected low <= high.")
+    if config.replay.capacity < train.sequence_length * config.env.copies:
+        raise ConfigError(
+            f"replay.capacity is {config.replay.capacity}, expected at least train.sequence_length x env.copies = "
+            f"{train.sequence_length * config.env.copies}: one window for each environment."
+        )
+    if train.env_steps < train.prefill:
+        raise ConfigError(
+            f"train.env_steps is {train.env_steps}, expected at least train.prefill, which is {train.prefill}."
+        )

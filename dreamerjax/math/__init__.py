@@ -1,0 +1,1 @@
+"""Formulas on arrays: no parameters, no flax, no configuration."""

@@ -1,0 +1,77 @@
+"""Symlog, and regression by classification: two-hot encoding over bins (DreamerV3, section "Robust predictions")."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from dreamerjax.types import Array
+
+
+def symlog(x: Array) -> Array:
+    """symlog(x) = sign(x) ln(|x| + 1): compresses large magnitudes, is the identity near 0 (eq. 10)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: Array) -> Array:
+    """symexp(x) = sign(x) (exp(|x|) - 1): the inverse of `symlog` (eq. 10)."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def symexp_bins(size: int) -> Array:
+    """Bins [M] = symexp(-20 ... 20), odd in number and exactly symmetric around 0 (eq. 12)."""
+    if size < 3 or size % 2 == 0:
+        raise ValueError(f"The number of bins is {size}, expected an odd number, 3 or more.")
+    lower = symexp(jnp.linspace(-20.0, 0.0, (size + 1) // 2, dtype=jnp.float32))
+    return jnp.concatenate([lower, -lower[:-1][::-1]])
+
+
+def _neighbours(x: Array, bins: Array) -> tuple[Array, Array]:
+    """Index k [...] of the bin below each x and weight [...] of bin k + 1; x beyond the range counts as its border."""
+    x = jnp.clip(x.astype(jnp.float32), bins[0], bins[-1])
+    below = jnp.clip(jnp.searchsorted(bins, x, side="right") - 1, 0, bins.shape[0] - 2)
+    low, high = bins[below], bins[below + 1]
+    return below, (x - low) / (high - low)
+
+
+def two_hot(x: Array, bins: Array) -> Array:
+    """Encodes scalars as weights on the two nearest bins, by distance in raw space (eq. 11).
+
+    Args:
+        x: raw scalars [...]; beyond the range of the bins they count as its border.
+        bins: ascending [M].
+
+    Returns:
+        Weights [..., M] that sum to 1 and whose mean over the bins is x.
+    """
+    chex.assert_rank(bins, 1)
+    below, weight = _neighbours(x, bins)
+    index = jnp.arange(bins.shape[0])
+    is_below = index == below[..., None]
+    is_above = index == below[..., None] + 1
+    return jnp.where(is_below, 1 - weight[..., None], 0.0) + jnp.where(is_above, weight[..., None], 0.0)
+
+
+def two_hot_mean(logits: Array, bins: Array) -> Array:
+    """Mean [...] of the distribution over symmetric bins [M] that the logits [..., M] give.
+
+    Positive and negative halves are paired before they are summed, so that uniform logits give exactly 0.
+    """
+    chex.assert_rank(bins, 1)
+    weighted = jax.nn.softmax(logits.astype(jnp.float32)) * jnp.broadcast_to(bins, logits.shape)
+    half = bins.shape[0] // 2
+    paired = weighted[..., half + 1 :] + weighted[..., :half][..., ::-1]
+    return paired.sum(-1) + weighted[..., half]
+
+
+def two_hot_cross_entropy(logits: Array, target: Array, bins: Array) -> Array:
+    """Cross entropy [...] of the logits [..., M] with the two-hot encoding of raw targets [...] (eq. 11).
+
+    Equals -sum(two_hot(target) * log_softmax(logits)) but only reads the two logits that count.
+    """
+    chex.assert_rank(bins, 1)
+    chex.assert_equal_shape_prefix([logits, target], target.ndim)
+    logits = logits.astype(jnp.float32)
+    below, weight = _neighbours(target, bins)
+    neighbours = jnp.stack([below, below + 1], -1)
+    low, high = jnp.moveaxis(jnp.take_along_axis(logits, neighbours, -1), -1, 0)
+    return jax.nn.logsumexp(logits, -1) - (1 - weight) * low - weight * high

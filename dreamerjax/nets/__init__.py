@@ -1,0 +1,1 @@
+"""Neural networks: flax.linen modules with parameters, and nothing else."""

@@ -1,0 +1,79 @@
+"""The layers that everything is built from: dense, block-diagonal, RMS norm, silu."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dreamerjax.types import Array
+
+Dtype = jnp.dtype
+
+
+def truncated_normal(scale: float = 1.0, fan_in: int | None = None) -> nn.initializers.Initializer:
+    """Truncated normal (+-2 sd) initialiser with sd 1.1368 * scale / sqrt(fan_in), which has variance scale^2 / fan_in.
+
+    Args:
+        scale: factor on the weights; 0 gives zeros.
+        fan_in: number of inputs, where it is not the second last dimension of the kernel.
+    """
+
+    def init(key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Array:
+        # 0.8796 is the standard deviation of a standard normal truncated at +-2.
+        sd = scale / 0.87962566103423978 / (fan_in or shape[-2]) ** 0.5
+        return sd * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
+
+    return init
+
+
+def dense(features: int, dtype: Dtype, *, scale: float = 1.0, name: str | None = None) -> nn.Dense:
+    """A dense layer with the project's initialiser; `scale` 0 starts it at zero."""
+    return nn.Dense(features, dtype=dtype, kernel_init=truncated_normal(scale), name=name)
+
+
+class BlockDense(nn.Module):
+    """Block-diagonal layer [..., G * inputs] -> [..., G, outputs]: block g reads and writes only its own slice."""
+
+    blocks: int  # G
+    features: int  # of each block
+    dtype: Dtype
+    use_bias: bool = True
+    fan_in: int | None = None  # for the initialiser; the full input width by default
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, width = x.shape[:-1], x.shape[-1]
+        shape = (self.blocks, width // self.blocks, self.features)
+        kernel = self.param("kernel", truncated_normal(fan_in=self.fan_in or width), shape)
+        # The block axis in front makes this a batched matmul on contiguous operands, several times faster on a CPU.
+        x = jnp.moveaxis(x.reshape(-1, self.blocks, width // self.blocks), 1, 0)
+        y = jnp.moveaxis(jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype)), 0, 1)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.blocks, self.features)).astype(self.dtype)
+        return y.reshape(*batch, self.blocks, self.features)
+
+
+class NormAct(nn.Module):
+    """RMS norm with float32 statistics and a learned scale (no shift), then silu."""
+
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return nn.silu(nn.RMSNorm(epsilon=1e-4, dtype=self.dtype, name="norm")(x))
+
+
+class MLP(nn.Module):
+    """Hidden layers: dense, RMS norm, silu, each `hidden` wide."""
+
+    layers: int
+    hidden: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        for index in range(self.layers):
+            x = dense(self.hidden, self.dtype, name=f"dense{index}")(x)
+            x = NormAct(self.dtype, name=f"act{index}")(x)
+        return x

@@ -1,0 +1,120 @@
+"""The recurrent state-space model with a block GRU (section "World model learning")."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dreamerjax.config import ModelConfig
+from dreamerjax.math.distributions import sample_one_hot, straight_through, unimix
+from dreamerjax.nets.layers import MLP, BlockDense, Dtype, NormAct, dense, truncated_normal
+from dreamerjax.types import Array, LatentState, PRNGKey
+
+
+def features(state: LatentState) -> Array:
+    """What the heads read: deter beside the flattened stoch, [..., F]."""
+    return jnp.concatenate([state.deter, state.stoch.reshape(*state.stoch.shape[:-2], -1)], -1)
+
+
+def initial_state(batch: tuple[int, ...], config: ModelConfig, dtype: Dtype) -> LatentState:
+    """The state before the first step: zeros."""
+    return LatentState(
+        deter=jnp.zeros((*batch, config.deter), dtype),
+        stoch=jnp.zeros((*batch, config.groups, config.classes), dtype),
+    )
+
+
+class BlockGRU(nn.Module):
+    """deter' = update * candidate + (1 - update) * deter, in G blocks that share their inputs.
+
+    Each block reads its own slice of deter beside the embedded deter, stoch and action. Those three are
+    the same for every block, so one dense layer serves all blocks and is added to the block-diagonal one.
+    """
+
+    config: ModelConfig
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, state: LatentState, action: Array) -> Array:
+        deter, blocks, hidden = state.deter, self.config.blocks, self.config.hidden
+        width = deter.shape[-1]
+        # No gradient through the divisor, so that large actions keep the gradient's direction.
+        action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
+        inputs = {"deter": deter, "stoch": state.stoch.reshape(*state.stoch.shape[:-2], -1), "action": action}
+        shared = [
+            NormAct(self.dtype, name=f"{name}_act")(dense(hidden, self.dtype, name=f"{name}_in")(x))
+            for name, x in inputs.items()
+        ]
+
+        fan_in = width + blocks * len(shared) * hidden  # of the whole layer: every block reads the shared inputs
+        own = BlockDense(blocks, width // blocks, self.dtype, use_bias=False, fan_in=fan_in, name="own")(deter)
+        joint = nn.Dense(width, dtype=self.dtype, kernel_init=truncated_normal(fan_in=fan_in), name="shared")(
+            jnp.concatenate(shared, -1)
+        )
+        x = NormAct(self.dtype, name="hidden_act")(own.reshape(deter.shape) + joint)
+
+        gates = BlockDense(blocks, 3 * (width // blocks), self.dtype, name="gates")(x)
+        reset, candidate, update = (part.reshape(deter.shape) for part in jnp.split(gates, 3, -1))
+        candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
+        update = nn.sigmoid(update - 1)  # starts by keeping most of the state
+        return update * candidate + (1 - update) * deter
+
+
+class RSSM(nn.Module):
+    """Prior p(z_t | h_t), posterior q(z_t | h_t, x_t) and recurrence h_t = f(h_{t-1}, z_{t-1}, a_{t-1})."""
+
+    config: ModelConfig
+    dtype: Dtype
+
+    def setup(self) -> None:
+        config = self.config
+        logits = config.groups * config.classes
+        self.gru = BlockGRU(config, self.dtype)
+        self.prior_mlp = MLP(config.prior_layers, config.hidden, self.dtype)
+        self.prior_out = dense(logits, self.dtype)
+        self.posterior_mlp = MLP(config.posterior_layers, config.hidden, self.dtype)
+        self.posterior_out = dense(logits, self.dtype)
+
+    def observe_step(
+        self, state: LatentState, prev_action: Array, embed: Array, is_first: Array, key: PRNGKey
+    ) -> tuple[LatentState, Array]:
+        """One step with an observation; `is_first` cuts every trace of the past.
+
+        Args:
+            state: [B, ...] before the step.
+            prev_action: [B, A], the action that led here.
+            embed: [B, E], the encoded observation.
+            is_first: [B] bool.
+            key: consumed.
+
+        Returns:
+            The posterior state and its logits [B, S, K].
+        """
+        keep = ~is_first
+        state = LatentState(
+            deter=jnp.where(keep[:, None], state.deter, 0),
+            stoch=jnp.where(keep[:, None, None], state.stoch, 0),
+        )
+        deter = self.gru(state, jnp.where(keep[:, None], prev_action, 0))
+        logits = self.posterior(deter, embed)
+        return LatentState(deter=deter, stoch=self._sample(logits, key)), logits
+
+    def imagine_step(self, state: LatentState, action: Array, key: PRNGKey) -> LatentState:
+        """One step without an observation: [B, ...] and the action [B, A] taken there. The key is consumed."""
+        deter = self.gru(state, action)
+        return LatentState(deter=deter, stoch=self._sample(self.prior(deter), key))
+
+    def prior(self, deter: Array) -> Array:
+        """Logits [..., S, K] of what is expected at deter [..., D]."""
+        return self._grouped(self.prior_out(self.prior_mlp(deter)))
+
+    def posterior(self, deter: Array, embed: Array) -> Array:
+        """Logits [..., S, K] of what deter [..., D] and the observation's embedding [..., E] say together."""
+        return self._grouped(self.posterior_out(self.posterior_mlp(jnp.concatenate([deter, embed], -1))))
+
+    def _grouped(self, logits: Array) -> Array:
+        logits = logits.reshape(*logits.shape[:-1], self.config.groups, self.config.classes)
+        return logits.astype(jnp.float32)
+
+    def _sample(self, logits: Array, key: PRNGKey) -> Array:
+        log_probs = unimix(logits, self.config.unimix)
+        return straight_through(sample_one_hot(log_probs, key), log_probs).astype(self.dtype)

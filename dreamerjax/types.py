@@ -1,0 +1,142 @@
+"""Every container that crosses a file's border, with its shapes. Read this first.
+
+Letters (one meaning each, everywhere):
+
+    B batch (sequences)        T time steps in replay       H imagined steps
+    N = T*B imagination starts D deterministic units        S latent groups
+    K classes per group        F = D + S*K features         E embedding
+    A action (one-hot/vector)  M two-hot bins               G blocks of the block GRU
+    U updates in one dispatch
+
+Time is the leading axis. Row t of an episode is what is known on *arrival* at step t:
+
+    t              0       1       2      ...   L
+    obs            o_0     o_1     o_2          o_L
+    prev_action    0       a_0     a_1          a_{L-1}   the action that led here
+    reward         0       r_1     r_2          r_L       the reward of arriving here
+    is_first       1       0       0            0
+    is_last        0       0       0            1         the episode ends here, for any cause
+    is_terminal    0       0       0            0 or 1    ... because the task ended, not a time limit
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import flax.struct
+import jax
+
+Array = jax.Array
+PRNGKey = jax.Array
+Variables = Any  # a pytree of parameters, as flax.linen makes it
+Metrics = dict[str, Array]  # name -> scalar []
+
+
+class ObsSpec(NamedTuple):
+    """One observation key: what the encoder and the decoder need to know of it."""
+
+    name: str
+    shape: tuple[int, ...]  # of one observation, without batch and time: (size,) for a vector
+
+
+class ActionSpec(NamedTuple):
+    """The action space as the agent sees it."""
+
+    kind: Literal["discrete", "continuous"]
+    size: int  # A: number of choices, or length of the vector
+
+
+class Spaces(NamedTuple):
+    """What the agent is told of an environment, and all that it is told."""
+
+    obs: tuple[ObsSpec, ...]
+    action: ActionSpec
+
+
+@flax.struct.dataclass
+class Batch:
+    """Replayed rows (see the picture above); continuous actions are in [-1, 1] before clipping."""
+
+    obs: dict[str, Array]  # name -> [T, B, ...]
+    prev_action: Array  # [T, B, A]
+    reward: Array  # [T, B]
+    is_first: Array  # [T, B] bool
+    is_last: Array  # [T, B] bool
+    is_terminal: Array  # [T, B] bool
+
+
+@flax.struct.dataclass
+class LatentState:
+    """The model's belief about where it is."""
+
+    deter: Array  # [..., D] recurrent part
+    stoch: Array  # [..., S, K] one-hot samples
+
+
+@flax.struct.dataclass
+class Posterior:
+    """What `observe` made of a batch."""
+
+    states: LatentState  # [T, B, ...]
+    post_logits: Array  # [T, B, S, K] after seeing the observation
+    prior_logits: Array  # [T, B, S, K] before seeing it
+
+
+@flax.struct.dataclass
+class Trajectory:
+    """A dream: index 0 is the start, index h the state after h imagined actions."""
+
+    features: Array  # [H+1, N, F]
+    action: Array  # [H, N, A] action[h] is taken in state h
+    reward: Array  # [H+1, N] predicted reward of arriving in state h
+    cont: Array  # [H+1, N] predicted probability that the episode goes on, times the discount
+    value: Array  # [H+1, N] the fast critic's value of state h
+    slow_value: Array  # [H+1, N] the slow critic's
+
+
+@flax.struct.dataclass
+class ReturnScale:
+    """Running percentiles of the imagined returns."""
+
+    low: Array  # []
+    high: Array  # []
+
+
+@flax.struct.dataclass
+class Knobs:
+    """The scalars that a population may vary. They are data, so `vmap(train_step)` trains a population."""
+
+    world_model_learning_rate: Array  # []
+    actor_learning_rate: Array  # []
+    critic_learning_rate: Array  # []
+    entropy_scale: Array  # []
+    discount: Array  # [] 1 - 1 / discount_horizon
+    return_lambda: Array  # []
+
+
+@flax.struct.dataclass
+class Params:
+    """The trained parameters, one field for each optimizer."""
+
+    world_model: Variables
+    actor: Variables
+    critic: Variables
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything that an update reads and writes."""
+
+    step: Array  # [] int32 number of updates made
+    params: Params
+    slow_critic: Variables  # moving average of params.critic
+    opt_state: Params  # optimizer state of each field of Params
+    return_scale: ReturnScale
+    knobs: Knobs
+    key: PRNGKey
+
+
+@flax.struct.dataclass
+class PolicyState:
+    """What the agent remembers between two environment steps."""
+
+    latent: LatentState  # [B, ...]
+    prev_action: Array  # [B, A]
