@@ -156,7 +156,13 @@ def replay_returns(
 
 
 def replay_critic_loss(
-    agent: Agent, critic: Variables, slow_critic: Variables, feature: Array, batch: Batch, bootstrap: Array, knobs: Knobs
+    agent: Agent,
+    critic: Variables,
+    slow_critic: Variables,
+    feature: Array,
+    batch: Batch,
+    bootstrap: Array,
+    knobs: Knobs,
 ) -> Array:
     """The critic's loss [T-1, B] on replayed rows; its gradient also reaches the features.
 
@@ -194,7 +200,9 @@ def accumulated_grad(loss: Callable[[Any, Any], tuple[Array, Metrics]], params: 
         return jax.tree.map(jnp.add, total, jax.grad(loss, has_aux=True)(params, row)), None
 
     first = jax.tree.map(lambda x: x[0], rows)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(jax.grad(loss, has_aux=True), params, first))
+    zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(jax.grad(loss, has_aux=True), params, first)
+    )
     total, _ = jax.lax.scan(add, zeros, rows)
     count = jax.tree.leaves(rows)[0].shape[0]
     return jax.tree.map(lambda x: x / count, total)

@@ -166,7 +166,7 @@ class Display:
         # The last update may be long ago, while JAX compiles.
         elapsed = progress.wall_seconds + self._clock() - updated_at
         body = _panel_body(progress, elapsed, self._pace.seconds_left(progress), width - 4)
-        border = "green" if progress.phase == "solved" else "bright_black"
+        border = "green" if progress.phase == "solved" else "dim"
         return Panel(body, title=Text(self._title, "bold"), title_align="left", width=width, border_style=border)
 
 
@@ -246,9 +246,9 @@ def _panel_body(progress: Progress, elapsed: float, seconds_left: float | None, 
         Text(f"{share:.0%}" if narrow else steps),
     )
     facts = [f"{_clock_time(elapsed)} elapsed", *_left(seconds_left), *_speeds(progress)]
-    lines = [Text(line, "bright_black") for line in _pack([steps, *facts] if narrow else facts, width)]
+    lines = [Text(line, "dim") for line in _pack([steps, *facts] if narrow else facts, width)]
     scores = Table.grid(padding=(0, 2))
-    scores.add_column(style="bright_black", no_wrap=True, min_width=LABEL_WIDTH)
+    scores.add_column(style="dim", no_wrap=True, min_width=LABEL_WIDTH)
     scores.add_column(no_wrap=True, overflow="ellipsis")
     scores.add_row("return", _returns(progress, width - LABEL_WIDTH - 2))
     scores.add_row("evaluation", _evaluation(progress))
@@ -263,20 +263,18 @@ def _returns(progress: Progress, width: int) -> Text:
     text = Text.assemble((mean, "bold"), (sparkline(returns, max(8, min(40, width - len(mean)))), "cyan"))
     aside = f"  last {min(RECENT_EPISODES, len(returns))} of {len(returns):,} episodes"
     if len(text) + len(aside) <= width:
-        text.append(aside, "bright_black")
+        text.append(aside, "dim")
     return text
 
 
 def _evaluation(progress: Progress) -> Text:
     goal = "" if progress.solve_return is None else f"goal {progress.solve_return:g}"
     if progress.eval_mean is None:
-        return Text.assemble(DASH, (f"  {goal}", "bright_black"))
+        return Text.assemble(DASH, (f"  {goal}", "dim"))
     solved = progress.solve_return is not None and progress.eval_mean >= progress.solve_return
     spread = "" if progress.eval_std is None else f" ± {progress.eval_std:,.1f}"
     aside = f" over {_count(progress.eval_episodes, 'episode')}{goal and f', {goal}'}"
-    return Text.assemble(
-        (f"{progress.eval_mean:,.1f}{spread}", "bold green" if solved else "bold"), (aside, "bright_black")
-    )
+    return Text.assemble((f"{progress.eval_mean:,.1f}{spread}", "bold green" if solved else "bold"), (aside, "dim"))
 
 
 def _losses(progress: Progress, width: int) -> Table:
@@ -286,7 +284,7 @@ def _losses(progress: Progress, width: int) -> Table:
     for pair in range(pairs):
         if pair > 0:
             grid.add_column()  # a gap
-        grid.add_column(style="bright_black", no_wrap=True, min_width=LABEL_WIDTH if pair == 0 else 0)
+        grid.add_column(style="dim", no_wrap=True, min_width=LABEL_WIDTH if pair == 0 else 0)
         grid.add_column(justify="right", no_wrap=True, min_width=NUMBER_WIDTH)
     cells = [(Text(name), _loss(progress.losses.get(metric))) for metric, name, _ in LOSSES]
     for start in range(0, len(cells), pairs):

@@ -49,8 +49,8 @@ class MetricsWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
         _cut(self.path, keep_bytes)
-        self._file = self.path.open("ab")
         self._events = None if tensorboard_dir is None else _EventFile(Path(tensorboard_dir), purge_step)
+        self._file = self.path.open("ab")
 
     def write(self, step: int, update: int, wall_seconds: float, scalars: Mapping[str, Any]) -> None:
         """Writes one line, in the order given, and hands it to the operating system before it returns.
@@ -85,9 +85,11 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Closes both files; a second call does nothing."""
-        self._file.close()
-        if self._events is not None:
-            self._events.close()
+        try:
+            self._file.close()
+        finally:
+            if self._events is not None:
+                self._events.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,21 +112,25 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a line that is not the last is not a JSON object.
+        ValueError: a whole line is not a JSON object.
     """
     rows = []
     lines = Path(path).read_bytes().splitlines(keepends=True)
     for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise TypeError
-        except (TypeError, ValueError) as error:
-            if number == len(lines) and not line.endswith(b"\n"):
-                break
-            raise ValueError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}.") from error
-        rows.append({name: math.nan if value is None else value for name, value in row.items()})
+        row = _parse(line)
+        if row is not None:
+            rows.append({name: math.nan if value is None else value for name, value in row.items()})
+        elif number < len(lines) or line.endswith(b"\n"):
+            raise ValueError(f"{path}, line {number}: expected a JSON object, found {line[:60]!r}.")
     return rows
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _scalar(name: str, value: Any) -> float:

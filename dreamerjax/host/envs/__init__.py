@@ -33,8 +33,11 @@ class VectorEnv(ABC):
     copies: int
 
     @abstractmethod
-    def reset(self) -> Rows:
+    def reset(self, seed: int | None = None) -> Rows:
         """Starts all copies anew from the seed: the same first episodes each time.
+
+        Args:
+            seed: another seed than the one that the environments were made with, from now on.
 
         Returns:
             The first rows: `is_first` everywhere, no reward and no action before.

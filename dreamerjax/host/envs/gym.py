@@ -33,15 +33,18 @@ class GymVectorEnv(VectorEnv):
         """Makes the copies; see `make_env`."""
         self.copies = copies
         self._name = name
-        self._seeds = [int(word) for word in np.random.SeedSequence(seed).generate_state(copies)]
+        self._seed = seed
         self._envs = _make(name, copies)
         self._steps = 0
         self._ended = np.zeros(copies, bool)
         self.spaces = Spaces(_obs_specs(name, self._envs), _action_spec(name, self._envs))
 
-    def reset(self) -> Rows:
+    def reset(self, seed: int | None = None) -> Rows:
         """See `VectorEnv.reset`."""
-        obs, _ = self._envs.reset(seed=list(self._seeds))
+        if seed is not None:
+            self._seed = seed
+        seeds = np.random.SeedSequence(self._seed).generate_state(self.copies)
+        obs, _ = self._envs.reset(seed=[int(word) for word in seeds])
         self._steps = 0
         self._ended = np.zeros(self.copies, bool)
         return Rows(

@@ -1,0 +1,75 @@
+# make train    set everything up, train CartPole and watch it       ARGS="--seed 1" adds options
+# make test     set everything up, lint, check the types, run the tests
+# make learn    train CartPole and fail unless it ends solved (what CI runs after the tests)
+# make lint     ruff and pyright alone          make format   let ruff tidy the code
+# make setup    only the environment            make clean    remove it, and every cache
+# make lock     write constraints.txt anew after a change of requirements*.txt
+#
+# A GPU or TPU: make train BACKEND=cuda (or rocm, tpu). Another Python: make train PYTHON=python3.12
+
+PYTHON  ?= python3
+VENV    ?= .venv
+BACKEND ?= auto
+ARGS    ?=
+
+python := $(VENV)/bin/python
+plugin := $(filter cuda rocm tpu,$(BACKEND))
+options = $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
+# One stamp for each set of requirements: it is newer than the files it was installed from.
+runtime := $(VENV)/.installed$(addprefix -,$(plugin))
+dev     := $(VENV)/.installed-dev
+
+.PHONY: train test learn lint format setup lock clean
+.DEFAULT_GOAL := train
+
+train: $(runtime)
+	$(python) run.py --env cartpole $(options)
+
+test: lint
+	$(python) -m pytest -n 2
+
+# A new folder each time, so that nothing is resumed.
+learn: $(runtime)
+	@folder=runs/learn-$$(date +%Y%m%d-%H%M%S)-$$$$; set -ex; \
+	$(python) run.py --env cartpole --run-dir $$folder $(options); \
+	$(python) -c "import json, sys; solved = json.load(open('$$folder/summary.json'))['solved']; \
+	sys.exit(0 if solved is True else 'CartPole was not solved: see $$folder')"
+
+lint: $(dev)
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m pyright --pythonpath $(python)
+
+format: $(dev)
+	$(python) -m ruff check --fix .
+	$(python) -m ruff format .
+
+setup: $(runtime)
+
+# Debian's python3 cannot make a complete environment without python3-venv: then its pip fills one.
+$(python):
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))" || { \
+	echo "dreamerjax needs Python 3.11 to 3.14, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
+	echo "Name another one:  make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV) || { \
+	$(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(python) install pip; }
+
+$(VENV)/.installed: requirements.txt constraints.txt | $(python)
+	$(python) -m pip install --disable-pip-version-check --quiet -r $<
+	@touch $@
+
+$(VENV)/.installed-%: requirements-%.txt requirements.txt constraints.txt | $(python)
+	$(python) -m pip install --disable-pip-version-check --quiet -r $<
+	@touch $@ $(VENV)/.installed
+
+# Versions already locked stay as they are; to move them all, empty constraints.txt first.
+lock: | $(python)
+	$(python) -m pip install --disable-pip-version-check --quiet uv==0.13.9
+	@sed -n '/^#/p' constraints.txt > constraints.new
+	$(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	requirements-dev.txt requirements-cuda.txt requirements-rocm.txt requirements-tpu.txt >> constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

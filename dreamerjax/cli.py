@@ -1,0 +1,221 @@
+"""The command line: what was typed -> settings -> host."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dreamerjax.config import Config, ConfigError, family_key, flatten
+from dreamerjax.host.backend import BACKENDS, Backend, BackendError, enable_compilation_cache, select_backend
+from dreamerjax.host.checkpoint import CheckpointError, has_checkpoint
+from dreamerjax.host.display import Display, final_paragraph
+from dreamerjax.host.envs import EnvError, make_env
+from dreamerjax.host.interrupt import Interrupt
+from dreamerjax.host.load import load_run, read_settings
+from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
+from dreamerjax.host.settings import KEYS, SHORTCUTS, Layer, combine, nested, read_env, read_flags, read_yaml
+
+MISTAKES = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; `train` if none is named.
+
+    Returns:
+        The exit code: 0, 2 for the user's mistake, 130 if the user stopped it.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evaluate, "selfcheck": selfcheck}
+    name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
+    try:
+        if name not in commands:
+            raise ConfigError(f"Unknown command `{name}`, expected one of {', '.join(commands)}.")
+        return commands[name](arguments)
+    except MISTAKES as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def train(arguments: list[str]) -> int:
+    """`python run.py [train] --env cartpole [flags]`."""
+    parser = _parser("train", TRAIN_HELP, add_help=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--init-from", type=Path, metavar="RUN")
+    parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--backend", default="auto")
+    given, rest = parser.parse_known_args(arguments)
+    if given.help:
+        print(parser.format_help() + _all_flags())
+        return 0
+    config = _train_config(given.run_dir, given.config, read_flags(rest))
+    source = _checked_source(given.init_from, config)
+    make_env(config.env.id, copies=1, seed=0).close()  # a mistake in its name must not leave a run folder behind
+    backend = _start(given.backend)
+    if config.agent.precision == "auto":
+        precision = "float32" if backend.platform == "cpu" else "bfloat16"
+        config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, precision=precision))
+    with RunFolder.open(given.run_dir or default_run_folder(config.env.name)) as folder:
+        summary = _train_in(folder, config, backend, source)
+    sys.stdout.flush()
+    if summary["stopped"] == "interrupted":
+        # A compilation may still be under way in a thread; nothing waits for it.
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+    return 0
+
+
+def evaluate(arguments: list[str]) -> int:
+    """`python run.py eval --run-dir runs/a [--episodes 100] [--seed 0] [--json]`."""
+    parser = _parser("eval", "Plays whole episodes with greedy actions and prints the returns.")
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run to evaluate")
+    parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the starts (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
+    given = parser.parse_args(arguments)
+    if given.episodes < 1 or given.seed < 0:
+        raise ConfigError(
+            f"--episodes is {given.episodes} and --seed is {given.seed}, expected 1 or more episodes and a seed of 0 or more."
+        )
+    _start(given.backend)
+    # Only after the back-end is chosen may anything touch JAX.
+    from dreamerjax.host.evaluate import Evaluator
+
+    loaded = load_run(given.run_dir)
+    for note in loaded.notes:
+        print(f"note: {note}", file=sys.stderr)
+    copies = min(given.episodes, loaded.config.eval.copies)
+    evaluator = Evaluator(loaded.agent, loaded.config.env.id, copies=copies)
+    evaluation = evaluator.run(loaded.state.params, episodes=given.episodes, seed=given.seed)
+    evaluator.close()
+    assert evaluation is not None, "nobody interrupts it"
+    if given.json:
+        print(json.dumps(evaluation._asdict()))
+    else:
+        print(
+            f"{loaded.config.env.name} after {loaded.env_steps:,} environment steps: return {evaluation.return_mean:.1f} "
+            f"± {evaluation.return_std:.1f} over {evaluation.episodes} greedy episodes (lowest {evaluation.return_min:.1f}, "
+            f"highest {evaluation.return_max:.1f}), {evaluation.length_mean:.1f} steps on average."
+        )
+    return 0
+
+
+def selfcheck(arguments: list[str]) -> int:
+    """`python run.py selfcheck --backend rocm`."""
+    parser = _parser("selfcheck", "Makes one real update on the back-end and on the CPU, and compares every number.")
+    parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
+    backend = _start(parser.parse_args(arguments).backend, also_cpu=True)
+    from dreamerjax.host.selfcheck import compare_with_cpu
+
+    report = compare_with_cpu(backend)
+    print(report.text)
+    return 0 if report.passed else 1
+
+
+def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> Config:
+    """The settings of a training run: of its folder if it exists already, else of its environment; then files, flags."""
+    layers = [read_yaml(file) for file in files]
+    stored = read_settings(run_dir) if run_dir else None
+    name = flags.get("env.name") or next((layer["env.name"] for layer in reversed(layers) if "env.name" in layer), None)
+    if stored is None:
+        if not name:
+            raise ConfigError("No environment: give --env NAME, such as --env cartpole or --env gym:Acrobot-v1.")
+        return combine([read_env(name), *layers, flags])
+    asked = {"env.id": read_env(name)["env.id"]} if name else {}
+    config = combine([flatten(stored), *layers, flags, asked])
+    binding = [{**family_key(c), "env.copies": c.env.copies} for c in (stored, config)]
+    if different := different_keys(*binding):
+        raise RunFolderError(
+            f"{run_dir} belongs to another environment or architecture: {'; '.join(different)}.\n"
+            "It was not touched. Leave these flags out to resume it, or choose another --run-dir."
+        )
+    return config
+
+
+def _checked_source(source: Path | None, config: Config) -> Path | None:
+    """The run to start from, if it can be: same environment, same architecture."""
+    if source is None:
+        return None
+    stored = read_settings(source)
+    if stored is None or not has_checkpoint(source / "checkpoints"):
+        raise RunFolderError(f"--init-from {source} holds no checkpoint, expected the folder of a run.")
+    if different := different_keys(family_key(stored), family_key(config)):
+        raise RunFolderError(
+            f"--init-from {source} has another environment or architecture: {'; '.join(different)}.\n"
+            "Give the same settings here, or another run."
+        )
+    return source
+
+
+def _train_in(folder: RunFolder, config: Config, backend: Backend, source: Path | None) -> dict[str, Any]:
+    from dreamerjax.host.loop import Loop
+
+    title = f"{config.env.name} on {backend.device}"
+    with Display(title) as display, Interrupt(before_exit=display.close) as interrupt:
+        display.note(f"{config.env.name}, seed {config.seed}, {backend.platform} ({backend.device}), in {folder.path}")
+        if backend.note:
+            display.note(backend.note)
+        loop = Loop(config, folder, backend, display, interrupt)
+        if has_checkpoint(folder.checkpoints):
+            loop.resume()
+        elif source is not None:
+            loaded = load_run(source)
+            loop.learner.adopt(loaded.state)
+            display.note(f"Starts from {source} at {loaded.env_steps:,} environment steps.")
+        folder.write_config(nested(config))
+        summary = loop.run()
+        display.finish(final_paragraph(summary))
+    return summary
+
+
+def _start(name: str, *, also_cpu: bool = False) -> Backend:
+    backend = select_backend(name, also_cpu=also_cpu)
+    enable_compilation_cache()
+    return backend
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}.\n`{self.prog} --help` shows what there is.")
+
+
+def _parser(command: str, description: str, **options: Any) -> argparse.ArgumentParser:
+    return _Parser(
+        prog=f"python run.py {command}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+
+
+TRAIN_HELP = """\
+Trains an agent, or resumes the training in a run folder.
+
+  --env NAME            experiments/envs/NAME.yaml, or gym:ID for any Gymnasium environment
+  --backend NAME        auto, cpu, cuda, rocm or tpu (default: auto)
+  --run-dir FOLDER      where everything goes (default: runs/<env>-<date>-<time>); resumes if it holds a checkpoint
+  --init-from RUN       start from what another run has learned
+  --config FILE         more settings, as YAML; may be repeated
+  --seed N --size 1m --env-steps N --train-ratio R --no-stop-when-solved
+"""
+
+
+def _all_flags() -> str:
+    """Every setting as a flag with its default."""
+    defaults = flatten(Config())
+    lines = [f"  --{key.replace('_', '-')} {'' if defaults[key] is None else defaults[key]}".rstrip() for key in KEYS]
+    short = ", ".join(f"--{name.replace('_', '-')} = --{key.replace('_', '-')}" for name, key in SHORTCUTS.items())
+    return (
+        "\nevery setting, with its default (dreamerjax/config.py explains each):\n"
+        + "\n".join(lines)
+        + (f"\n\nshort names: {short}\n")
+    )

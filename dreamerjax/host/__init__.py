@@ -1,0 +1,1 @@
+"""Everything with side effects: devices, environments, files, the training loop."""

@@ -1,0 +1,138 @@
+"""The collector lets the policy act and stores every row on arrival; it steps only when it is asked to."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dreamerjax.agent.agent import Agent
+from dreamerjax.agent.policy import initial_policy_state, policy_step
+from dreamerjax.host.envs import VectorEnv
+from dreamerjax.host.replay import Replay, Rows
+from dreamerjax.types import Array, Params, PolicyState, PRNGKey
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    ret: float  # sum of rewards
+    length: int  # environment steps
+
+
+Policy = Callable[[Params, PolicyState, dict[str, np.ndarray], np.ndarray, PRNGKey], tuple[PolicyState, Array, PRNGKey]]
+
+
+def jit_policy(agent: Agent, *, greedy: bool = False) -> Policy:
+    """The compiled policy: (params, policy state, obs, is_first, key) -> (policy state, action, next key)."""
+
+    @jax.jit
+    def policy(
+        params: Params, state: PolicyState, obs: dict[str, Array], is_first: Array, key: PRNGKey
+    ) -> tuple[PolicyState, Array, PRNGKey]:
+        step_key, next_key = jax.random.split(key)
+        state, action = policy_step(agent, params, state, obs, is_first, step_key, greedy=greedy)
+        return state, action, next_key
+
+    return policy
+
+
+class EpisodeCounter:
+    """Adds up rewards and steps of every copy until its episode ends."""
+
+    def __init__(self, copies: int) -> None:
+        """All copies stand at the start of an episode."""
+        self.ret = np.zeros(copies, np.float64)
+        self.length = np.zeros(copies, np.int64)
+
+    def add(self, reward: np.ndarray, is_first: np.ndarray, is_last: np.ndarray) -> list[tuple[int, Episode]]:
+        """Counts one row of each copy; returns (copy, episode) for those that ended."""
+        self.ret = np.where(is_first, 0.0, self.ret) + reward
+        self.length = np.where(is_first, 0, self.length + 1)
+        if not is_last.any():
+            return []
+        return [(int(i), Episode(float(self.ret[i]), int(self.length[i]))) for i in np.flatnonzero(is_last)]
+
+
+class Collector:
+    """Steps the environments with the policy, or at random, and fills the replay.
+
+    An environment step is one action taken; the row that starts an episode is none.
+    """
+
+    def __init__(self, agent: Agent, env: VectorEnv, replay: Replay, *, seed: int) -> None:
+        """Resets the environments and stores their first rows."""
+        self._env, self._replay = env, replay
+        self._policy = jit_policy(agent)
+        self._policy_state = initial_policy_state(agent, env.copies)
+        self._key = jax.random.PRNGKey(seed)
+        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._counter = EpisodeCounter(env.copies)
+        self._rows = env.reset()
+        self._replay.add(self._rows)
+        self.env_steps = 0
+
+    def step(self, params: Params | None) -> list[Episode]:
+        """Makes one step of all copies.
+
+        Args:
+            params: of the policy; None acts at random.
+
+        Returns:
+            The episodes that ended with it.
+        """
+        if params is None:
+            action = self._env.random_action(self._random)
+        else:
+            rows = self._rows
+            self._policy_state, device_action, self._key = self._policy(
+                params, self._policy_state, rows.obs, rows.is_first, self._key
+            )
+            action = np.asarray(device_action)
+        self._rows = rows = self._env.step(action)
+        self._replay.add(rows)
+        self.env_steps += int(np.count_nonzero(~rows.is_first))
+        return [episode for _, episode in self._counter.add(rows.reward, rows.is_first, rows.is_last)]
+
+    def example_row(self) -> Rows:
+        """The newest row of one copy, for its shapes."""
+        return jax.tree.map(lambda x: x[:1], self._rows)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
+        """What `load` needs to go on exactly here: arrays, a JSON-able dictionary, the environments' own state."""
+        leaves = jax.tree.leaves((self._policy_state, self._key))
+        arrays = {f"policy{i}": _portable(np.asarray(leaf)) for i, leaf in enumerate(leaves)}
+        rows = jax.tree.leaves(self._rows)
+        arrays |= {f"rows{i}": leaf for i, leaf in enumerate(rows)}
+        arrays |= {"return": self._counter.ret, "length": self._counter.length}
+        meta = {"env_steps": self.env_steps, "random": self._random.bit_generator.state}
+        return arrays, meta, self._env.state() or b""
+
+    def load(self, arrays: dict[str, np.ndarray], meta: dict[str, Any], env_state: bytes) -> bool:
+        """Takes over what `state` returned, after the replay was loaded.
+
+        Environments whose state cannot be saved start new episodes; the stored ones then end as if by a time limit.
+
+        Returns:
+            Whether the environments go on exactly where they were.
+        """
+        self.env_steps = meta["env_steps"]
+        self._random.bit_generator.state = meta["random"]
+        leaves, structure = jax.tree.flatten((self._policy_state, self._key))
+        loaded = [jax.numpy.asarray(arrays[f"policy{i}"], leaf.dtype) for i, leaf in enumerate(leaves)]
+        self._policy_state, self._key = jax.tree.unflatten(structure, loaded)
+        if not env_state:
+            self._replay.end_streams()
+            self._rows = self._env.reset(seed=int(self._random.integers(2**31)))
+            self._replay.add(self._rows)
+            return False
+        self._env.load(env_state)
+        self._counter.ret, self._counter.length = arrays["return"].copy(), arrays["length"].copy()
+        leaves, structure = jax.tree.flatten(self._rows)
+        self._rows = jax.tree.unflatten(structure, [arrays[f"rows{i}"] for i in range(len(leaves))])
+        return True
+
+
+def _portable(array: np.ndarray) -> np.ndarray:
+    """Widens bfloat16, which numpy files do not know; narrowing it again is exact."""
+    return array.astype(np.float32) if array.dtype == jax.numpy.bfloat16 else array

@@ -1,0 +1,63 @@
+"""From a run folder to an agent that can act and dream."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from dreamerjax.agent.agent import Agent, build_agent, init_state
+from dreamerjax.config import Config, flatten
+from dreamerjax.host import checkpoint
+from dreamerjax.host.envs import make_env
+from dreamerjax.host.run_folder import RunFolderError, read_config
+from dreamerjax.host.settings import KEYS, combine
+from dreamerjax.types import TrainState
+
+
+class LoadedAgent(NamedTuple):
+    """What a run has learned so far."""
+
+    config: Config
+    agent: Agent
+    state: TrainState
+    env_steps: int  # of the checkpoint
+    notes: tuple[str, ...]  # newer checkpoints that are damaged, a sentence each
+
+
+def read_settings(run_dir: Path) -> Config | None:
+    """The complete settings of a run folder, or None if it holds none; nothing is touched.
+
+    Raises:
+        RunFolderError: its config.yaml does not parse or was made for other keys.
+        ConfigError: a value in it is wrong.
+    """
+    content = read_config(run_dir)
+    if content is None:
+        return None
+    layer = flatten(content)
+    unknown = [key for key in layer if key not in KEYS]
+    if unknown:
+        raise RunFolderError(
+            f"{run_dir / 'config.yaml'} has keys that this version does not know: {', '.join(unknown[:3])}.\n"
+            "Use the version that made it, or another --run-dir."
+        )
+    return combine([layer])
+
+
+def load_run(run_dir: Path) -> LoadedAgent:
+    """Loads the newest good checkpoint of a run; replay and environments stay where they are.
+
+    Raises:
+        RunFolderError: it is no run folder.
+        CheckpointError: it has no good checkpoint.
+        EnvError: its environment is not installed.
+    """
+    config = read_settings(run_dir)
+    if config is None:
+        raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
+    env = make_env(config.env.id, copies=1, seed=0)
+    agent = build_agent(config.agent, env.spaces)
+    env.close()
+    like = jax.eval_shape(lambda key: init_state(agent, key), jax.random.PRNGKey(0))
+    snapshot, restored = checkpoint.restore(run_dir / "checkpoints", like, weights_only=True)
+    return LoadedAgent(config, agent, snapshot.train_state, restored.step, restored.skipped)

@@ -1,0 +1,291 @@
+"""The training loop: collect on demand, update, evaluate, save; and on again from where it was.
+
+Phases: random prefill -> world-model warm-up (optional) -> training until the task is solved or the budget spent.
+"""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from dreamerjax.agent.agent import build_agent
+from dreamerjax.agent.train_step import Mode
+from dreamerjax.config import Config
+from dreamerjax.host import checkpoint
+from dreamerjax.host.backend import Backend
+from dreamerjax.host.checkpoint import Snapshot
+from dreamerjax.host.collector import Collector
+from dreamerjax.host.display import Display
+from dreamerjax.host.envs import make_env
+from dreamerjax.host.evaluate import Evaluation, Evaluator
+from dreamerjax.host.interrupt import Interrupt
+from dreamerjax.host.learner import Learner
+from dreamerjax.host.replay import Replay
+from dreamerjax.host.reporter import Reporter
+from dreamerjax.host.run_folder import RunFolder
+
+POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
+
+
+@dataclasses.dataclass
+class Counters:
+    """Where a run stands, beside what its parts know themselves; saved with every checkpoint."""
+
+    updates: int = 0
+    warmup_updates: int = 0  # of them, of the world model alone
+    train_start: int | None = None  # environment steps when training began; the train ratio counts from here
+    evaluated_at: int = 0  # environment steps of the last evaluation
+    compile_seconds: float = 0.0  # of earlier processes
+    solved_at: dict[str, Any] | None = None
+
+
+class Stop(Exception):
+    """Training ends here; the argument says why: "solved", "budget" or "interrupted"."""
+
+
+class Loop:
+    """One run, from its first step or from its newest checkpoint to its end."""
+
+    def __init__(self, config: Config, folder: RunFolder, backend: Backend, display: Display, interrupt: Interrupt):
+        """Makes environments, replay and agent; nothing runs yet.
+
+        Args:
+            config: resolved.
+            folder: held by this process.
+            backend: already selected.
+            display: entered.
+            interrupt: entered.
+
+        Raises:
+            EnvError: the environment does not exist or is not supported.
+        """
+        self._config, self._folder, self._backend, self._interrupt = config, folder, backend, interrupt
+        # One stream of random numbers for each consumer, all from the one seed.
+        env_seed, replay_seed, policy_seed, agent_seed, self._eval_seed = (
+            int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(5)
+        )
+        copies = config.env.copies
+        self._env = make_env(config.env.id, copies=copies, seed=env_seed)
+        self._replay = Replay(self._env.spaces, copies=copies, capacity=config.replay.capacity, seed=replay_seed)
+        agent = build_agent(config.agent, self._env.spaces)
+        self._collector = Collector(agent, self._env, self._replay, seed=policy_seed)
+        self.learner = Learner(agent, seed=agent_seed)
+        self._evaluator = Evaluator(agent, config.env.id, copies=min(config.eval.copies, config.eval.episodes))
+        self._reporter = Reporter(config, folder, display)
+        self._counters = Counters()
+        self._metrics_bytes = 0
+        self._saved_at = time.perf_counter()
+
+    def resume(self) -> None:
+        """Goes on from the newest good checkpoint of the run folder.
+
+        Raises:
+            CheckpointError: all are damaged, or they are of another model.
+        """
+        snapshot, restored = checkpoint.restore(self._folder.checkpoints, self.learner.state)
+        self._counters = Counters(**snapshot.host["counters"])
+        self._metrics_bytes = snapshot.host["reporter"]["metrics_bytes"]
+        self.learner.state = snapshot.train_state
+        self._replay.load(_unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
+        exact = self._collector.load(
+            _unprefixed(snapshot.arrays, "collector."), snapshot.host["collector"], snapshot.opaque
+        )
+        self._reporter.load(snapshot.host["reporter"])
+        self._tell_reporter()
+        for sentence in restored.skipped:
+            self._reporter.note(f"{sentence[:1].upper()}{sentence[1:]}.")
+        self._reporter.note(
+            f"Resumed at {restored.step:,} environment steps and {self._counters.updates:,} updates"
+            + ("." if exact else "; the environments cannot be saved and start new episodes.")
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Trains until the task is solved, the budget is spent or the user stops it.
+
+        Returns:
+            The summary, which is also written to the run folder.
+
+        Raises:
+            EnvError: the environment misbehaves.
+            CheckpointError: a checkpoint cannot be written.
+        """
+        train = self._config.train
+        warm_up = train.mode == "joint" and self._counters.warmup_updates < train.world_model_warmup
+        self._reporter.open(keep_bytes=self._metrics_bytes)
+        try:
+            self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), self._example_batches())
+            self._prefill()
+            self._wait_for_compilation()
+            if warm_up:
+                self._warm_up()
+            self._train()
+        except Stop as stop:
+            return self._finish(str(stop))
+        finally:
+            self._reporter.close()
+            self._evaluator.close()
+            self._env.close()
+
+    # Phases
+
+    def _prefill(self) -> None:
+        train = self._config.train
+        while self._collector.env_steps < train.prefill or not self._replay.can_sample(train.sequence_length):
+            self._collect(random=True)
+            self._check_interrupt()
+
+    def _wait_for_compilation(self) -> None:
+        while self.learner.compiling:
+            self._reporter.enter("compiling")
+            self._check_interrupt()
+            time.sleep(POLL_SECONDS)
+
+    def _warm_up(self) -> None:
+        self._reporter.enter("world-model warm-up")
+        while self._counters.warmup_updates < self._config.train.world_model_warmup:
+            self._update("world_model")
+            self._counters.warmup_updates += self._config.train.updates_per_dispatch
+            self._after_step()
+
+    def _train(self) -> None:
+        train, counters = self._config.train, self._counters
+        self._reporter.enter("training")
+        if counters.train_start is None:
+            counters.train_start = self._collector.env_steps
+        if counters.solved_at and train.stop_when_solved:
+            raise Stop("solved")
+        rows_per_update = train.batch_size * train.sequence_length
+        while True:
+            # The train ratio, exactly: a dispatch is made as soon as the environment steps have earned its rows.
+            earned = train.ratio * (self._collector.env_steps - counters.train_start)
+            used = rows_per_update * (counters.updates - counters.warmup_updates)
+            if earned - used >= rows_per_update * train.updates_per_dispatch:
+                self._update(train.mode)
+            elif self._collector.env_steps < train.env_steps:
+                self._collect(random=False)
+            else:
+                raise Stop("budget")
+            self._evaluate_if_due()
+            self._after_step()
+
+    def _finish(self, reason: str) -> dict[str, Any]:
+        """The last evaluation, the last checkpoint, the summary."""
+        try:
+            if reason == "budget":
+                self._evaluate_and_judge(self._config.eval.final_episodes)
+        except Stop as stop:
+            reason = str(stop)
+        self._save()
+        seconds = self._counters.compile_seconds + self.learner.compile_seconds
+        summary = self._reporter.summary(
+            self._backend, stopped=reason, solved_at=self._counters.solved_at, compile_seconds=seconds
+        )
+        self._folder.write_summary(summary)
+        return summary
+
+    # Steps of a phase
+
+    def _collect(self, *, random: bool) -> None:
+        episodes = self._collector.step(None if random else self.learner.state.params)
+        self._tell_reporter()
+        for episode in episodes:
+            self._reporter.episode(episode)
+
+    def _update(self, mode: Mode) -> None:
+        train = self._config.train
+        batches = self._replay.sample(train.batch_size, train.sequence_length, train.updates_per_dispatch)
+        metrics = self.learner.update(batches, mode)
+        self._counters.updates += train.updates_per_dispatch
+        self._tell_reporter()
+        self._reporter.update(metrics)
+
+    def _after_step(self) -> None:
+        self._reporter.log_if_due()
+        self._reporter.show()
+        if time.perf_counter() - self._saved_at >= self._config.log.checkpoint_seconds:
+            self._save()
+        self._check_interrupt()
+
+    def _evaluate_if_due(self) -> None:
+        config, now = self._config, self._collector.env_steps
+        if not config.eval.every or now - self._counters.evaluated_at < config.eval.every:
+            return
+        self._counters.evaluated_at = now
+        evaluation = self._evaluate(config.eval.episodes)
+        target = config.env.solve_return
+        if target is not None and evaluation.return_mean >= target and not self._counters.solved_at:
+            # Promising: more episodes, from starts that it has not seen, decide.
+            self._evaluate_and_judge(config.eval.final_episodes)
+            if self._counters.solved_at and config.train.stop_when_solved:
+                raise Stop("solved")
+
+    def _evaluate_and_judge(self, episodes: int) -> None:
+        evaluation = self._evaluate(episodes)
+        target = self._config.env.solve_return
+        if target is not None and evaluation.return_mean >= target and not self._counters.solved_at:
+            self._counters.solved_at = {
+                "env_steps": self._collector.env_steps,
+                "updates": self._counters.updates,
+                "wall_seconds": round(self._reporter.wall_seconds, 3),
+            }
+
+    def _evaluate(self, episodes: int) -> Evaluation:
+        self._reporter.enter("evaluating")
+        seed = np.random.SeedSequence((self._eval_seed, self._collector.env_steps, episodes)).generate_state(1)[0]
+        evaluation = self._evaluator.run(
+            self.learner.state.params,
+            episodes=episodes,
+            seed=int(seed),
+            interrupted=lambda: self._interrupt.requested is not None,
+        )
+        if evaluation is None:
+            raise Stop("interrupted")
+        self._reporter.evaluated(evaluation)
+        self._reporter.enter("training")
+        return evaluation
+
+    def _check_interrupt(self) -> None:
+        if self._interrupt.requested:
+            raise Stop("interrupted")
+
+    def _tell_reporter(self) -> None:
+        self._reporter.env_steps, self._reporter.updates = self._collector.env_steps, self._counters.updates
+
+    def _save(self) -> None:
+        self._reporter.log()
+        counters = dataclasses.asdict(self._counters)
+        counters["compile_seconds"] += self.learner.compile_seconds
+        replay_arrays, replay_meta = self._replay.state()
+        collector_arrays, collector_meta, env_state = self._collector.state()
+        snapshot = Snapshot(
+            train_state=self.learner.state,
+            arrays=_prefixed(replay_arrays, "replay.") | _prefixed(collector_arrays, "collector."),
+            host={
+                "counters": counters,
+                "replay": replay_meta,
+                "collector": collector_meta,
+                "reporter": self._reporter.state(),
+            },
+            opaque=env_state,
+        )
+        log = self._config.log
+        checkpoint.save(self._folder.checkpoints, self._collector.env_steps, snapshot, keep=log.checkpoints_kept)
+        self._saved_at = time.perf_counter()
+
+    def _example_batches(self) -> Any:
+        """Batches as the replay will sample them, for their shapes alone."""
+        train, spaces = self._config.train, self._env.spaces
+        replay = Replay(spaces, copies=1, capacity=train.sequence_length, seed=0)
+        rows = self._collector.example_row()
+        for _ in range(train.sequence_length):
+            replay.add(rows)
+        return replay.sample(train.batch_size, train.sequence_length, train.updates_per_dispatch)
+
+
+def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def _unprefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

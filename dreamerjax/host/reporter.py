@@ -1,0 +1,203 @@
+"""The reporter tells what happens: metrics to the disk, progress to the terminal, the summary at the end."""
+
+import datetime
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dreamerjax.config import Config
+from dreamerjax.host.backend import Backend, versions
+from dreamerjax.host.collector import Episode
+from dreamerjax.host.display import Display, Progress
+from dreamerjax.host.evaluate import Evaluation
+from dreamerjax.host.metrics import MetricsWriter
+from dreamerjax.host.run_folder import RunFolder
+
+SPEED_WINDOW_SECONDS = 20.0  # speeds are means over this long
+
+
+class Reporter:
+    """Knows how far the run is, because the loop tells it, and passes it on."""
+
+    def __init__(self, config: Config, folder: RunFolder, display: Display) -> None:
+        """Opens nothing yet; see `open`."""
+        self.env_steps = 0
+        self.updates = 0
+        self.evaluation: Evaluation | None = None
+        self._config, self._folder, self._display = config, folder, display
+        self._metrics: MetricsWriter | None = None
+        self._phase = "prefill"
+        self._begun = time.perf_counter()  # in effect: earlier processes of this run count
+        self._returns: list[float] = []
+        self._losses: dict[str, float] = {}
+        self._pending: list[dict[str, jax.Array]] = []  # of the updates since the last line
+        self._logged_at = 0  # environment steps and updates together
+        self._marks: deque[tuple[float, int, int]] = deque()  # (time, environment steps, updates)
+
+    def open(self, *, keep_bytes: int) -> None:
+        """Opens the metrics for appending, after the first `keep_bytes`."""
+        log, folder = self._config.log, self._folder
+        tensorboard = folder.tensorboard if log.tensorboard else None
+        self._metrics = MetricsWriter(
+            folder.metrics_path, tensorboard, keep_bytes=keep_bytes, purge_step=self.env_steps + 1
+        )
+
+    def close(self) -> None:
+        """Closes the metrics."""
+        if self._metrics is not None:
+            self._metrics.close()
+
+    @property
+    def wall_seconds(self) -> float:
+        """Time spent on this run, by earlier processes too."""
+        return time.perf_counter() - self._begun
+
+    def enter(self, phase: str) -> None:
+        """Shows what the run does now."""
+        self._phase = phase
+        self.show()
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._display.note(text)
+
+    def episode(self, episode: Episode) -> None:
+        """A training episode has ended."""
+        self._returns.append(episode.ret)
+        self._write({"episode/return": episode.ret, "episode/length": episode.length})
+
+    def update(self, metrics: dict[str, jax.Array]) -> None:
+        """Updates were made; their metrics may still be under way and are not waited for."""
+        self._pending.append(metrics)
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """An evaluation has ended."""
+        self.evaluation = evaluation
+        self._write({f"eval/{name}": value for name, value in evaluation._asdict().items()})
+        self.show()
+
+    def log_if_due(self) -> None:
+        """Writes a line of training metrics every `log.every` environment steps (or updates, without steps)."""
+        if self._pending and self.env_steps + self.updates - self._logged_at >= self._config.log.every:
+            self.log()
+
+    def log(self) -> None:
+        """Writes the means of the training metrics since the last line."""
+        if not self._pending:
+            return
+        self._logged_at = self.env_steps + self.updates
+        fetched = jax.device_get(self._pending)
+        self._pending = []
+        self._losses = {f"train/{name}": float(np.mean([m[name] for m in fetched])) for name in sorted(fetched[0])}
+        steps_per_second, updates_per_second = self._speeds()
+        speed = {"speed/env_steps_per_second": steps_per_second, "speed/updates_per_second": updates_per_second}
+        self._write(self._losses | speed)
+
+    def show(self) -> None:
+        """Passes the progress on to the terminal, which draws it when it is time."""
+        now = time.perf_counter()
+        if not self._marks or now - self._marks[-1][0] > 0.5:
+            self._marks.append((now, self.env_steps, self.updates))
+            while now - self._marks[0][0] > SPEED_WINDOW_SECONDS:
+                self._marks.popleft()
+        steps_per_second, updates_per_second = self._speeds()
+        evaluation = self.evaluation
+        self._display.update(
+            Progress(
+                phase=self._phase,
+                env_steps=self.env_steps,
+                env_steps_budget=self._config.train.env_steps,
+                updates=self.updates,
+                wall_seconds=self.wall_seconds,
+                env_steps_per_second=steps_per_second,
+                updates_per_second=updates_per_second,
+                returns=self._returns,
+                eval_mean=evaluation.return_mean if evaluation else None,
+                eval_std=evaluation.return_std if evaluation else None,
+                eval_episodes=evaluation.episodes if evaluation else 0,
+                solve_return=self._config.env.solve_return,
+                losses=self._losses,
+            )
+        )
+
+    def summary(
+        self, backend: Backend, *, stopped: str, solved_at: Mapping[str, Any] | None, compile_seconds: float
+    ) -> dict[str, Any]:
+        """The result of the run, for summary.json and for the last words in the terminal."""
+        config = self._config
+        return {
+            "env": config.env.name,
+            "env_id": config.env.id,
+            "seed": config.seed,
+            "run_dir": str(self._folder.path),
+            "stopped": stopped,
+            "solved": solved_at is not None,
+            "solved_at": solved_at,
+            "solve_return": config.env.solve_return,
+            "eval": self.evaluation._asdict() if self.evaluation else None,
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "wall_seconds": round(self.wall_seconds, 3),
+            "compile_seconds": round(compile_seconds, 3),
+            "backend": backend.platform,
+            "device": backend.device,
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "ended": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """What `load` needs, JSON-able. Pending metrics are not part of it: `log` first."""
+        assert self._metrics is not None, "open comes first"
+        return {
+            "wall_seconds": self.wall_seconds,
+            "returns": self._returns,
+            "losses": self._losses,
+            "logged_at": self._logged_at,
+            "metrics_bytes": self._metrics.position(),
+            "evaluation": self.evaluation._asdict() if self.evaluation else None,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `state` returned."""
+        self._begun = time.perf_counter() - state["wall_seconds"]
+        self._returns, self._losses = list(state["returns"]), dict(state["losses"])
+        self._logged_at = state["logged_at"]
+        self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None
+
+    def _write(self, scalars: Mapping[str, Any]) -> None:
+        assert self._metrics is not None, "open comes first"
+        self._metrics.write(self.env_steps, self.updates, round(self.wall_seconds, 3), scalars)
+
+    def _speeds(self) -> tuple[float, float]:
+        """Environment steps and updates per second, recently."""
+        if len(self._marks) < 2:
+            return 0.0, 0.0
+        then, steps, updates = self._marks[0]
+        seconds = time.perf_counter() - then
+        return (self.env_steps - steps) / seconds, (self.updates - updates) / seconds
+
+
+def git_commit() -> str | None:
+    """The commit that this code was checked out from, with "+changes" if it was edited since; None outside git."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if commit.returncode:
+        return None
+    return commit.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -1,0 +1,390 @@
+"""The terminal display: pure parts by hand, the whole on an imitated terminal, a pipe and a real pseudo-terminal."""
+
+import io
+import math
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from rich.text import Text
+
+from dreamerjax.host.display import BARS, LOSSES, Display, Progress, final_paragraph, sparkline
+
+SHOW_CURSOR = "\x1b[?25h"
+EARLY = Progress(phase="compiling", env_steps=0, env_steps_budget=20_000, updates=0, wall_seconds=1.0)
+LATE = Progress(
+    phase="training",
+    env_steps=6_400,
+    env_steps_budget=20_000,
+    updates=800,
+    wall_seconds=65.0,
+    env_steps_per_second=98.3,
+    updates_per_second=12.31,
+    returns=[10.0] * 30 + [200.0] * 10,
+    eval_mean=310.2,
+    eval_std=55.1,
+    eval_episodes=16,
+    solve_return=475.0,
+    losses={
+        "train/reconstruction_loss": 12.345,
+        "train/reward_loss": 0.0321,
+        "train/cont_loss": 0.0004,
+        "train/dynamics_loss": 1.2344,
+        "train/representation_loss": 99.0,
+        "train/actor_entropy": 0.512,
+        "train/critic_loss": 1.87,
+        "train/value_mean": 123.44,
+        "train/return_scale": 35.2,
+    },
+)
+SUMMARY = {
+    "env": "cartpole",
+    "solved": True,
+    "solved_at": {"env_steps": 14_400, "updates": 1_800, "wall_seconds": 118.2},
+    "eval": {
+        "episodes": 100,
+        "return_mean": 498.2,
+        "return_std": 6.1,
+        "return_min": 450.0,
+        "return_max": 500.0,
+        "length_mean": 498.2,
+    },
+    "env_steps": 14_400,
+    "updates": 1_800,
+    "wall_seconds": 118.2,
+    "compile_seconds": 14.2,
+    "run_dir": "runs/a",
+    "stopped": "solved",
+    "solve_return": 475.0,
+}
+
+
+class FakeClock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def imitated(*, terminal: bool, width: int = 80) -> Console:
+    return Console(file=io.StringIO(), force_terminal=terminal, width=width, height=40, color_system="truecolor")
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def last_picture(progress: list[Progress], width: int) -> str:
+    """The panel that stays when the display closes, without escape codes."""
+    console, clock = imitated(terminal=True, width=width), FakeClock()
+    with Display("dreamerjax · cartpole", console=console, clock=clock) as display:
+        for each in progress:
+            display.update(each)
+    text = Text.from_ansi(written(console)).plain
+    return text[text.rindex("╭") :]
+
+
+class TestSparkline:
+    @pytest.mark.parametrize(
+        ("values", "width", "expected"),
+        [
+            ([], 10, ""),
+            ([1.0, 2.0], 0, ""),
+            ([5.0], 10, "▄"),
+            ([3.0, 3.0, 3.0], 10, "▄▄▄"),
+            ([0.1] * 7, 3, "▄▄▄"),  # the means of 2 and of 3 values differ in the last bit
+            ([0, 1, 2, 3, 4, 5, 6, 7], 40, "▁▂▃▄▅▆▇█"),
+            ([7, 0], 40, "█▁"),
+            ([-1e6, 0, 1e6], 40, "▁▅█"),
+            ([0, 2, 3, 5, 6, 8], 3, "▁▅█"),  # means 1, 4, 7
+            ([0, 0, 0, 7, 7, 7, 7], 3, "▁▅█"),  # parts of 2, 2 and 3: means 0, 3.5, 7
+            ([0.0, math.nan, 7.0], 40, "▁ █"),
+            ([0.0, math.nan, math.inf, 7.0], 2, "▁█"),
+            ([math.nan], 40, " "),
+        ],
+    )
+    def test_worked_by_hand(self, values, width, expected):
+        assert sparkline(values, width) == expected
+
+    @given(st.lists(st.floats(), max_size=100), st.integers(0, 50))
+    def test_any_floats_give_one_known_character_a_part(self, values, width):
+        line = sparkline(values, width)
+        assert len(line) == min(len(values), width)
+        assert set(line) <= {*BARS, " "}
+
+    def test_numpy_arrays_are_series_too(self):
+        assert sparkline(np.linspace(0, 1, 80).tolist(), 8) == sparkline(np.linspace(0, 1, 80), 8) == BARS  # pyright: ignore[reportArgumentType]
+
+
+class TestPanel:
+    @pytest.mark.parametrize("width", [60, 120])
+    def test_every_field_appears_and_fits(self, width):
+        later = LATE._replace(env_steps=6_900, wall_seconds=70.0)
+        picture = last_picture([LATE, later], width)
+        for expected in (
+            "dreamerjax · cartpole",
+            "training",
+            "6,900 / 20,000 steps",
+            "1:10 elapsed",
+            "about 2:11 left",  # 13,100 steps at 100 a second
+            "98.3 steps/s",
+            "12.3 updates/s",
+            "800 updates",
+            "200.0",  # the mean of the last 10
+            "▁█",
+            "310.2 ± 55.1 over 16 episodes, goal 475",
+            "12.345",
+            "0.032",
+            "4.0e-04",
+            "1.234",
+            "0.512",
+            "1.870",
+            "123.4",
+            "35.200",
+            *(name for _, name, _ in LOSSES),
+        ):
+            assert expected in picture
+        assert "99.0" not in picture
+        assert {len(line) for line in picture.splitlines() if line} == {min(width, 100)}
+
+    @pytest.mark.parametrize("width", [30, 40, 47, 60, 80, 98, 200])
+    @pytest.mark.parametrize("progress", [EARLY, LATE, LATE._replace(phase="world-model warm-up")])
+    def test_no_width_breaks_it(self, width, progress):
+        picture = last_picture([progress], width)
+        assert max(map(len, picture.splitlines())) <= width
+        assert progress.phase[:8] in picture
+        assert "reconstruction" in picture
+
+    def test_extreme_numbers_do_not_break_it(self):
+        losses = dict.fromkeys(LATE.losses, math.nan) | {"train/value_mean": -1.5e9, "train/critic_loss": math.inf}
+        changes = {"env_steps_budget": 0, "eval_mean": -1234.5, "eval_episodes": 1, "solve_return": None}
+        picture = last_picture([LATE._replace(losses=losses, **changes)], 60)
+        assert "nan" in picture
+        assert "inf" in picture
+        assert "-1.5e+09" in picture
+        assert "-1,234.5 ± 55.1 over 1 episode " in picture
+        assert len({len(line) for line in picture.splitlines() if line}) == 1
+
+    def test_the_clock_goes_on_between_updates(self):
+        console, clock = imitated(terminal=True), FakeClock()
+        with Display("x", console=console, clock=clock) as display:
+            display.update(EARLY)
+            clock.now += 30
+        assert "0:31 elapsed" in Text.from_ansi(written(console)).plain
+
+    def test_it_redraws_by_itself(self):
+        console = imitated(terminal=True)
+        with Display("x", console=console) as display:
+            display.update(EARLY)
+            deadline = time.monotonic() + 10
+            while "compiling" not in written(console) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert "compiling" in written(console)
+
+    def test_notes_stay_above_and_the_last_words_below(self):
+        console = imitated(terminal=True)
+        with Display("x", console=console) as display:
+            display.update(EARLY)
+            display.note("resumed from step 4000 [not markup]")
+            display.update(LATE)
+            display.finish("The end of it.\n\n  do it again  " + "long " * 30)
+        text = Text.from_ansi(written(console)).plain
+        assert text.index("resumed from step 4000 [not markup]") < text.rindex("╭") < text.index("The end of it.")
+        assert "  do it again  " + "long " * 30 + "\n" in text
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+    def test_errors_give_the_terminal_back(self, error):
+        console, streams = imitated(terminal=True), (sys.stdout, sys.stderr)
+        display = Display("x", console=console)
+
+        def run():
+            with display:
+                display.update(LATE)
+                raise error
+
+        with pytest.raises(error):
+            run()
+        assert written(console).rstrip().endswith(SHOW_CURSOR)
+        assert (sys.stdout, sys.stderr) == streams
+        display.close()
+
+    def test_nothing_to_show_is_fine(self):
+        with Display("x", console=imitated(terminal=True)):
+            pass
+
+    @pytest.mark.parametrize("terminal", [True, False])
+    def test_an_update_costs_less_than_50_microseconds(self, terminal):
+        with Display("x", console=imitated(terminal=terminal)) as display:
+            seconds = []
+            for _ in range(10):
+                began = time.perf_counter()
+                for _ in range(200):
+                    display.update(LATE)
+                seconds.append((time.perf_counter() - began) / 200)
+        assert min(seconds) < 50e-6
+
+
+class TestTimeLeft:
+    def test_it_follows_the_recent_speed_and_forgets_the_prefill(self):
+        steps = [LATE._replace(phase="prefill", env_steps=1000 * i, wall_seconds=float(i)) for i in range(5)]
+        assert "left" not in last_picture(steps, 80)
+        slow = [LATE._replace(env_steps=4_000 + 10 * i, wall_seconds=5.0 + i) for i in range(101)]
+        assert "about 25:00 left" in last_picture([*steps, *slow], 80)  # 15,000 steps at 10 a second
+        fast = [LATE._replace(env_steps=5_000 + 100 * i, wall_seconds=105.0 + i) for i in range(100)]
+        assert "about 0:51 left" in last_picture([*steps, *slow, *fast], 80)  # 5,100 steps at 100 a second
+
+    def test_another_phase_in_between_starts_the_estimate_afresh(self):
+        slow = [LATE._replace(env_steps=10 * i, wall_seconds=float(i)) for i in range(11)]
+        fast = [LATE._replace(env_steps=100 + 100 * i, wall_seconds=20.0 + i) for i in range(11)]
+        between = slow[-1]._replace(phase="compiling", wall_seconds=19.0)
+        assert "about 3:09 left" in last_picture([*slow, between, *fast], 80)  # 18,900 steps at 100 a second
+
+    def test_it_is_unknown_while_nothing_moves(self):
+        assert "left" not in last_picture([LATE, LATE._replace(wall_seconds=100.0)], 80)
+
+    def test_it_is_zero_when_the_budget_is_spent(self):
+        later = LATE._replace(env_steps=20_000, wall_seconds=100.0)
+        assert "about 0:00 left" in last_picture([LATE, later], 80)
+
+
+class TestPlainLines:
+    def run(self, *progress_at: tuple[Progress, float]) -> list[str]:
+        console, clock = imitated(terminal=False), FakeClock()
+        with Display("x", console=console, clock=clock) as display:
+            for progress, seconds in progress_at:
+                clock.now = 1000 + seconds
+                display.update(progress)
+        return written(console).splitlines()
+
+    def test_a_line_says_it_all_without_escape_codes(self):
+        console = imitated(terminal=False, width=40)
+        with Display("x", console=console) as display:
+            display.update(LATE)
+            display.note("resumed from step 4000")
+            display.finish("one\n  two")
+        assert written(console) == (
+            "1:05 training | 6,400/20,000 steps (32%) | 98.3 steps/s | 12.3 updates/s | 800 updates"
+            " | return 200.0 ▁▁▁▁▁▁▁▁▁▁▁▁████ | evaluation 310.2 ± 55.1 over 16 episodes, goal 475"
+            " | recon 12.345 reward 0.032 cont 4.0e-04 kl 1.234 entropy 0.512 critic 1.870 value 123.4 scale 35.200\n"
+            "resumed from step 4000\none\n  two\n"
+        )
+
+    def test_an_early_line_leaves_out_what_is_not_known(self):
+        assert self.run((EARLY, 0)) == ["0:01 compiling | 0/20,000 steps (0%) | 0 updates"]
+
+    def test_one_line_every_ten_seconds(self):
+        assert len(self.run(*((LATE, 0.5 * i) for i in range(61)))) == 4  # at 0, 10, 20 and 30 s
+
+    def test_each_evaluation_and_each_phase_gets_one_line(self):
+        evaluating = LATE._replace(phase="evaluating")
+        better = LATE._replace(eval_mean=400.0)
+        solved = LATE._replace(phase="solved", eval_mean=480.0)
+        lines = self.run(
+            (EARLY, 0), (LATE, 1), (LATE, 2), (evaluating, 3), (better, 4), (better, 5), (evaluating, 6), (solved, 7)
+        )
+        assert [line.split(" | ")[0].split()[1] for line in lines] == ["compiling", "training", "training", "solved"]
+        assert "evaluation 400.0" in lines[2]
+        assert "evaluation 480.0" in lines[3]
+
+    def test_a_pipe_that_is_not_utf8_does_not_stop_the_run(self):
+        for terminal in (True, False):
+            raw = io.BytesIO()
+            file = io.TextIOWrapper(raw, encoding="ascii")
+            with Display("x", console=Console(file=file, force_terminal=terminal)) as display:
+                assert not display.is_live
+                display.update(LATE)
+            file.flush()
+            assert b"evaluation 310.2 ? 55.1" in raw.getvalue()
+
+
+def test_ctrl_c_in_a_real_terminal_brings_the_cursor_back():
+    script = (
+        "import time\n"
+        "from dreamerjax.host.display import Display, Progress\n"
+        "with Display('x') as display:\n"
+        "    display.update(Progress('training', 1, 10, 0, 0.0))\n"
+        "    time.sleep(60)\n"
+    )
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "PYTHONUTF8": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+    )
+    os.close(theirs)
+    screen = b""
+    while b"training" not in screen:
+        screen += os.read(ours, 4096)
+    process.send_signal(signal.SIGINT)
+    try:
+        while chunk := os.read(ours, 4096):
+            screen += chunk
+    except OSError:  # Linux's end of file for a pseudo-terminal
+        pass
+    os.close(ours)
+    assert process.wait(timeout=30) != 0
+    assert screen.count(b"\x1b[?25l") == screen.count(SHOW_CURSOR.encode()) == 1
+    assert screen.rindex(b"\xe2\x95\xaf") < screen.rindex(SHOW_CURSOR.encode()) < screen.rindex(b"KeyboardInterrupt")
+
+
+class TestFinalParagraph:
+    def test_solved(self):
+        assert final_paragraph(SUMMARY) == (
+            "Solved: cartpole reaches a mean return of 498.2 ± 6.1 over 100 greedy episodes (from 450.0 to 500.0); "
+            "475 counts as solved. The run took 14,400 environment steps, 1,800 updates and 1 min 58 s, 14 s of them "
+            "to compile. Everything is in runs/a.\n"
+            "\n"
+            "  evaluate it     python run.py eval --run-dir runs/a --episodes 100\n"
+            "  see the curves  tensorboard --logdir runs/a    (once: pip install tensorboard)"
+        )
+
+    def test_a_run_that_went_on_says_when_it_was_solved(self):
+        text = final_paragraph(SUMMARY | {"env_steps": 40_000, "wall_seconds": 7_270.0, "stopped": "budget"})
+        assert "It was solved after 14,400 environment steps, 1,800 updates and 1 min 58 s." in text
+        assert "The run took 40,000 environment steps, 1,800 updates and 2 h 1 min" in text
+        assert text.startswith("Solved: ")
+        worse = SUMMARY | {"eval": SUMMARY["eval"] | {"return_mean": 400.0}, "stopped": "budget"}
+        assert final_paragraph(worse).startswith("Solved on the way, but not at the end: cartpole reaches")
+
+    def test_not_solved_says_how_to_train_on(self):
+        failed = {"solved": False, "solved_at": None, "stopped": "budget"}
+        text = final_paragraph(SUMMARY | failed | {"eval": SUMMARY["eval"] | {"return_mean": 222.0}})
+        assert text.startswith("Not solved: cartpole reaches a mean return of 222.0 ± 6.1")
+        assert "475 would count as solved" in text
+        assert "the same command with --run-dir runs/a --env-steps 28800" in text
+
+    @pytest.mark.parametrize("evaluation", [None, SUMMARY["eval"]])
+    def test_interrupted_says_how_to_go_on(self, evaluation):
+        stopped = {"solved": False, "solved_at": None, "stopped": "interrupted", "eval": evaluation}
+        text = final_paragraph(SUMMARY | stopped)
+        assert text.startswith("Interrupted: ")
+        assert ("has not been evaluated yet" in text) == (evaluation is None)
+        assert "  go on           the same command with --run-dir runs/a\n" in text
+
+    def test_an_environment_without_a_goal_is_finished_not_solved(self):
+        finished = {"solve_return": None, "solved": False, "solved_at": None, "stopped": "budget"}
+        text = final_paragraph(SUMMARY | finished)
+        assert text.startswith("Finished: cartpole reaches a mean return of 498.2")
+        assert "solved" not in text.lower()
+
+    def test_commands_can_be_copied_whatever_the_folder_is_called(self):
+        assert "--run-dir 'my runs/a' --episodes" in final_paragraph(SUMMARY | {"run_dir": Path("my runs/a")})
+
+    def test_small_times_and_counts_read_well(self):
+        text = final_paragraph(SUMMARY | {"wall_seconds": 7.4, "updates": 1, "compile_seconds": None})
+        assert "14,400 environment steps, 1 update and 7 s. Everything" in text
