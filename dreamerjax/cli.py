@@ -83,7 +83,7 @@ def evaluate(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     if given.episodes < 1 or given.seed < 0:
         raise ConfigError(
-            f"--episodes is {given.episodes} and --seed is {given.seed}, expected 1 or more episodes and a seed of 0 or more."
+            f"--episodes is {given.episodes} and --seed is {given.seed}, expected at least 1 and at least 0."
         )
     _start(given.backend)
     # Only after the back-end is chosen may anything touch JAX.
@@ -100,10 +100,11 @@ def evaluate(arguments: list[str]) -> int:
     if given.json:
         print(json.dumps(evaluation._asdict()))
     else:
+        e = evaluation
         print(
-            f"{loaded.config.env.name} after {loaded.env_steps:,} environment steps: return {evaluation.return_mean:.1f} "
-            f"± {evaluation.return_std:.1f} over {evaluation.episodes} greedy episodes (lowest {evaluation.return_min:.1f}, "
-            f"highest {evaluation.return_max:.1f}), {evaluation.length_mean:.1f} steps on average."
+            f"{loaded.config.env.name} after {loaded.env_steps:,} environment steps: "
+            f"return {e.return_mean:.1f} ± {e.return_std:.1f} over {e.episodes} greedy episodes "
+            f"(lowest {e.return_min:.1f}, highest {e.return_max:.1f}), {e.length_mean:.1f} steps on average."
         )
     return 0
 
@@ -121,16 +122,16 @@ def selfcheck(arguments: list[str]) -> int:
 
 
 def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> Config:
-    """The settings of a training run: of its folder if it exists already, else of its environment; then files, flags."""
+    """The settings of a training run: those of its folder or else of its environment, then files, then flags."""
     layers = [read_yaml(file) for file in files]
     stored = read_settings(run_dir) if run_dir else None
     name = flags.get("env.name") or next((layer["env.name"] for layer in reversed(layers) if "env.name" in layer), None)
     if stored is None:
         if not name:
             raise ConfigError("No environment: give --env NAME, such as --env cartpole or --env gym:Acrobot-v1.")
-        return combine([read_env(name), *layers, flags])
-    asked = {"env.id": read_env(name)["env.id"]} if name else {}
-    config = combine([flatten(stored), *layers, flags, asked])
+        return combine([*read_env(name), *layers, flags])
+    asked = combine(read_env(name)).env if name else stored.env
+    config = combine([flatten(stored), *layers, flags, {"env.id": asked.id}])
     binding = [{**family_key(c), "env.copies": c.env.copies} for c in (stored, config)]
     if different := different_keys(*binding):
         raise RunFolderError(

@@ -62,15 +62,15 @@ SIZES: Mapping[str, ModelSize] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture. A number left empty is the one of `size`."""
+    """The architecture. A number that is 0 is taken from `size`."""
 
     size: Literal["300k", "1m", "12m", "25m", "50m", "100m", "200m", "400m"] = "1m"  # preset
-    deter: PositiveInt | None = None  # D, deterministic units
-    hidden: PositiveInt | None = None  # width of every hidden layer
-    groups: PositiveInt | None = None  # S, latent groups
-    classes: AtLeastTwo | None = None  # K, classes per group
-    blocks: PositiveInt | None = None  # G, blocks of the block GRU; must divide deter
-    depth: PositiveInt | None = None  # channels of the first convolution, for images
+    deter: PositiveInt = 0  # D, deterministic units
+    hidden: PositiveInt = 0  # width of every hidden layer
+    groups: PositiveInt = 0  # S, latent groups
+    classes: AtLeastTwo = 0  # K, classes per group
+    blocks: PositiveInt = 0  # G, blocks of the block GRU; must divide deter
+    depth: PositiveInt = 0  # channels of the first convolution, for images
     bins: OddInt = 255  # M, two-hot bins of the reward and critic heads (odd)
     unimix: Fraction = 0.01  # share of the uniform distribution in prior and posterior
     encoder_layers: PositiveInt = 3  # of the vector encoder
@@ -227,7 +227,7 @@ class Config:
 
 
 def resolve(config: Config) -> Config:
-    """Fills what was left empty (the numbers of the model size, the environment's id) and checks every value.
+    """Fills in what follows from the rest (the numbers of the model size, the environment's id) and checks every value.
 
     Returns:
         The same settings, complete.
@@ -237,7 +237,7 @@ def resolve(config: Config) -> Config:
     """
     model = config.agent.model
     preset = SIZES[model.size]._asdict()
-    filled = {name: value for name, value in preset.items() if getattr(model, name) is None}
+    filled = {name: value for name, value in preset.items() if not getattr(model, name)}
     agent = dataclasses.replace(config.agent, model=dataclasses.replace(model, **filled))
     env = dataclasses.replace(config.env, id=config.env.id or config.env.name)
     config = dataclasses.replace(config, agent=agent, env=env)
@@ -286,7 +286,7 @@ def _check(config: Config) -> None:
         if not (math.isfinite(value) and allowed.holds(value)):
             raise ConfigError(f"{key} is {value}, expected {allowed.expected}.")
     model, train = config.agent.model, config.train
-    if model.deter % model.blocks:  # type: ignore[operator]
+    if model.deter % model.blocks:
         raise ConfigError(
             f"agent.model.deter is {model.deter}, expected a multiple of agent.model.blocks, which is {model.blocks}."
         )

@@ -13,7 +13,7 @@ from dreamerjax.agent.policy import ActionDistribution, actions
 from dreamerjax.math.returns import discount_weights, lambda_returns
 from dreamerjax.math.scaling import return_range, update_return_scale
 from dreamerjax.math.transforms import two_hot_cross_entropy, two_hot_mean
-from dreamerjax.nets.networks import WorldModel
+from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import features
 from dreamerjax.types import (
     Array,
@@ -41,7 +41,7 @@ class DreamTargets:
 
 def critic_value(agent: Agent, params: Variables, feature: Array) -> Array:
     """Mean value [...] that a critic gives to features [..., F]."""
-    return two_hot_mean(agent.networks.critic.apply(params, feature), agent.bins)
+    return two_hot_mean(apply(agent.networks.critic, params, feature), agent.bins)
 
 
 def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentState, key: PRNGKey) -> Trajectory:
@@ -62,16 +62,16 @@ def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentS
     model = agent.networks.world_model
 
     def predict(feature: Array) -> tuple[Array, Array, Array, Array]:
-        reward = two_hot_mean(model.apply(params.world_model, feature, method=WorldModel.reward), agent.bins)
-        cont = jax.nn.sigmoid(model.apply(params.world_model, feature, method=WorldModel.cont))
+        reward = two_hot_mean(apply(model, params.world_model, feature, method=WorldModel.reward), agent.bins)
+        cont = jax.nn.sigmoid(apply(model, params.world_model, feature, method=WorldModel.cont))
         value, slow_value = (critic_value(agent, critic, feature) for critic in (params.critic, slow_critic))
         return reward, cont, value, slow_value
 
     def step(state: LatentState, key: PRNGKey) -> tuple[LatentState, tuple]:
         action_key, latent_key = jax.random.split(key)
         feature = features(state)
-        action = actions(agent, agent.networks.actor.apply(params.actor, feature)).sample(action_key)
-        following = model.apply(params.world_model, state, action, latent_key, method=WorldModel.imagine_step)
+        action = actions(agent, apply(agent.networks.actor, params.actor, feature)).sample(action_key)
+        following = apply(model, params.world_model, state, action, latent_key, method=WorldModel.imagine_step)
         return following, (feature, action, predict(feature))
 
     keys = jax.random.split(key, agent.config.returns.imagination_horizon)
@@ -185,7 +185,7 @@ def replay_critic_loss(
     )
     feature, weight = feature[:-1], 1 - batch.is_last[:-1].astype(jnp.float32)
     slow_value = critic_value(agent, slow_critic, jax.lax.stop_gradient(feature))
-    logits = agent.networks.critic.apply(critic, feature)
+    logits = apply(agent.networks.critic, critic, feature)
     return critic_loss(logits, returns, slow_value, weight, agent.bins, slow_scale=agent.config.critic.slow_scale)
 
 
@@ -220,9 +220,9 @@ def actor_critic_grad(
 
     def loss(params: tuple[Variables, Variables], row: tuple[Array, Array, DreamTargets]) -> tuple[Array, Metrics]:
         feature, action, target = row
-        policy = actions(agent, agent.networks.actor.apply(params[0], feature))
+        policy = actions(agent, apply(agent.networks.actor, params[0], feature))
         of_actor = actor_loss(policy, action, target.advantage, target.weight, entropy_scale=entropy_scale).mean()
-        logits = agent.networks.critic.apply(params[1], feature)
+        logits = apply(agent.networks.critic, params[1], feature)
         of_critic = critic_loss(
             logits, target.returns, target.slow_value, target.weight, agent.bins, slow_scale=config.critic.slow_scale
         ).mean()

@@ -35,15 +35,14 @@ def build_agent(config: AgentConfig, spaces: Spaces) -> Agent:
 
 def init_knobs(config: AgentConfig) -> Knobs:
     """The settings that a population may vary, as arrays []."""
-    knobs = Knobs(
-        world_model_learning_rate=config.world_model.learning_rate,
-        actor_learning_rate=config.actor.learning_rate,
-        critic_learning_rate=config.critic.learning_rate,
-        entropy_scale=config.actor.entropy_scale,
-        discount=1 - 1 / config.returns.discount_horizon,
-        return_lambda=config.returns.return_lambda,
+    return Knobs(
+        world_model_learning_rate=jnp.float32(config.world_model.learning_rate),
+        actor_learning_rate=jnp.float32(config.actor.learning_rate),
+        critic_learning_rate=jnp.float32(config.critic.learning_rate),
+        entropy_scale=jnp.float32(config.actor.entropy_scale),
+        discount=jnp.float32(1 - 1 / config.returns.discount_horizon),
+        return_lambda=jnp.float32(config.returns.return_lambda),
     )
-    return jax.tree.map(lambda value: jnp.asarray(value, jnp.float32), knobs)
 
 
 def init_state(agent: Agent, key: PRNGKey) -> TrainState:

@@ -14,7 +14,9 @@ def clip_per_tensor(clip: float, floor: float) -> optax.GradientTransformation:
     `optax.adaptive_grad_clip` clips unit by unit and is not the same.
     """
 
-    def update(updates, state, params):  # noqa: ANN001, ANN202 (optax's own signature)
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         def clipped(gradient: Array, param: Array) -> Array:
             limit = clip * jnp.maximum(floor, jnp.linalg.norm(param.ravel()))
             return gradient / jnp.maximum(1.0, jnp.linalg.norm(gradient.ravel()) / limit)
@@ -33,7 +35,7 @@ def schedule_shape(step: Array, schedule: Schedule, *, final_fraction: float, de
 
 
 def learning_rate_shape(step: Array, config: OptimizerConfig) -> Array:
-    """Factor [] on the learning rate of update `step`, counted from 0: linear warm-up from exactly 0, then the schedule."""
+    """Factor [] on the learning rate of update `step`, the first being 0: linear warm-up from 0, then the schedule."""
     warmup = jnp.minimum(1.0, step / config.warmup_updates) if config.warmup_updates else jnp.ones(())
     decay = schedule_shape(
         jnp.maximum(0, step - config.warmup_updates),
@@ -54,5 +56,5 @@ def build_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         clip_per_tensor(config.agc_clip, config.agc_floor),
         optax.scale_by_rms(config.beta2, eps=config.epsilon, eps_in_sqrt=False, bias_correction=True),
         optax.ema(config.beta1, debias=True),
-        optax.scale_by_schedule(lambda step: learning_rate_shape(step, config)),
+        optax.scale_by_schedule(lambda step: learning_rate_shape(jnp.asarray(step), config)),
     )

@@ -16,7 +16,7 @@ from dreamerjax.math.distributions import (
     sample_one_hot,
     unimix,
 )
-from dreamerjax.nets.networks import WorldModel
+from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import features, initial_state
 from dreamerjax.types import Array, Params, PolicyState, PRNGKey
 
@@ -94,8 +94,9 @@ def policy_step(
     """
     latent_key, action_key = jax.random.split(key)
     model = agent.networks.world_model
-    embed = model.apply(params.world_model, obs, method=WorldModel.encode)
-    latent, _ = model.apply(
+    embed = apply(model, params.world_model, obs, method=WorldModel.encode)
+    latent, _ = apply(
+        model,
         params.world_model,
         policy_state.latent,
         policy_state.prev_action,
@@ -104,6 +105,6 @@ def policy_step(
         latent_key,
         method=WorldModel.observe_step,
     )
-    distribution = actions(agent, agent.networks.actor.apply(params.actor, features(latent)))
+    distribution = actions(agent, apply(agent.networks.actor, params.actor, features(latent)))
     action = distribution.mode() if greedy else distribution.sample(action_key)
     return PolicyState(latent=latent, prev_action=action), action

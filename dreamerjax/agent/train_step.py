@@ -1,5 +1,6 @@
 """One update of everything: world model, actor, critic, slow critic, return scale."""
 
+import dataclasses
 from typing import Literal, NamedTuple
 
 import jax
@@ -50,10 +51,11 @@ def train_step(agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "j
         direction, moved = agent.optimizer.update(grad, getattr(opt_state, name), getattr(params, name))
         learning_rate = getattr(state.knobs, f"{name}_learning_rate")
         updates = jax.tree.map(lambda x, rate=learning_rate: -rate * x, direction)
-        params = params.replace(**{name: optax.apply_updates(getattr(params, name), updates)})
-        opt_state = opt_state.replace(**{name: moved})
+        params = dataclasses.replace(params, **{name: optax.apply_updates(getattr(params, name), updates)})
+        opt_state = dataclasses.replace(opt_state, **{name: moved})
         metrics[f"{name}_grad_norm"] = optax.global_norm(grad)
-    state = state.replace(
+    state = dataclasses.replace(
+        state,
         step=state.step + 1,
         params=params,
         slow_critic=_moving_average(state.slow_critic, params.critic, agent.config.critic.slow_rate),
@@ -83,7 +85,7 @@ def _world_model_gradients(agent: Agent, state: TrainState, batch: Batch) -> _Gr
     observe_key, _, _ = _keys(state)
     loss = lambda params: world_model_loss(agent, params, batch, observe_key, discount=state.knobs.discount)  # noqa: E731
     grad, (_, metrics) = jax.grad(loss, has_aux=True)(state.params.world_model)
-    grads = jax.tree.map(jnp.zeros_like, state.params).replace(world_model=grad)
+    grads = dataclasses.replace(jax.tree.map(jnp.zeros_like, state.params), world_model=grad)
     return _Gradients(grads, state.return_scale, metrics)
 
 
@@ -93,7 +95,7 @@ def _dream_gradients(agent: Agent, state: TrainState, batch: Batch, *, frozen_wo
     observe_key, dream_key, _ = _keys(state)
     knobs, actor_config = state.knobs, agent.config.actor
 
-    def loss(params: Params):  # noqa: ANN202 (the aux is read just below)
+    def loss(params: Params):
         if frozen_world_model:
             posterior = stop(observe(agent, params.world_model, batch, observe_key))
             total, metrics = jnp.zeros(()), {}
@@ -122,7 +124,7 @@ def _dream_gradients(agent: Agent, state: TrainState, batch: Batch, *, frozen_wo
     (actor_grad, critic_grad), actor_critic_metrics = actor_critic_grad(
         agent, state.params.actor, state.params.critic, dream, targets, entropy_scale=entropy_scale
     )
-    grads = grads.replace(actor=actor_grad, critic=jax.tree.map(jnp.add, grads.critic, critic_grad))
+    grads = dataclasses.replace(grads, actor=actor_grad, critic=jax.tree.map(jnp.add, grads.critic, critic_grad))
     metrics |= actor_critic_metrics | {
         "value_mean": dream.value.mean(),
         "return_mean": targets.returns.mean(),

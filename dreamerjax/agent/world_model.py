@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from dreamerjax.agent.agent import Agent
 from dreamerjax.math.distributions import balanced_kl, bernoulli_cross_entropy, categorical_entropy, unimix
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
-from dreamerjax.nets.networks import WorldModel
+from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import features, initial_state
 from dreamerjax.types import Array, Batch, LatentState, Metrics, Posterior, PRNGKey, Variables
 
@@ -25,18 +25,18 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
     """
     model = agent.networks.world_model
     length, size = batch.reward.shape
-    embed = model.apply(params, batch.obs, method=WorldModel.encode)
+    embed = apply(model, params, batch.obs, method=WorldModel.encode)
 
     def step(state: LatentState, row: tuple) -> tuple[LatentState, tuple[LatentState, Array]]:
         prev_action, embed, is_first, key = row
-        state, logits = model.apply(params, state, prev_action, embed, is_first, key, method=WorldModel.observe_step)
+        state, logits = apply(model, params, state, prev_action, embed, is_first, key, method=WorldModel.observe_step)
         return state, (state, logits)
 
     start = initial_state((size,), agent.config.model, model.dtype)
     rows = (batch.prev_action, embed, batch.is_first, jax.random.split(key, length))
     states, post_logits = jax.lax.scan(step, start, rows)[1]
     # The prior is not needed inside the recurrence: all T at once are one large matmul.
-    prior_logits = model.apply(params, states.deter, method=WorldModel.prior)
+    prior_logits = apply(model, params, states.deter, method=WorldModel.prior)
     return Posterior(states=states, post_logits=post_logits, prior_logits=prior_logits)
 
 
@@ -64,11 +64,11 @@ def world_model_loss(
     posterior = observe(agent, params, batch, key)
     feature = features(posterior.states)
 
-    decoded = model.apply(params, feature, method=WorldModel.decode)
-    reconstruction = sum(vector_loss(decoded[spec.name], batch.obs[spec.name]) for spec in agent.spaces.obs)
-    reward = two_hot_cross_entropy(model.apply(params, feature, method=WorldModel.reward), batch.reward, agent.bins)
+    decoded = apply(model, params, feature, method=WorldModel.decode)
+    errors = [vector_loss(decoded[spec.name], batch.obs[spec.name]) for spec in agent.spaces.obs]
+    reward = two_hot_cross_entropy(apply(model, params, feature, method=WorldModel.reward), batch.reward, agent.bins)
     cont_target = (1 - batch.is_terminal.astype(jnp.float32)) * discount
-    cont = bernoulli_cross_entropy(model.apply(params, feature, method=WorldModel.cont), cont_target)
+    cont = bernoulli_cross_entropy(apply(model, params, feature, method=WorldModel.cont), cont_target)
     dynamics, representation = balanced_kl(
         posterior.post_logits,
         posterior.prior_logits,
@@ -78,13 +78,13 @@ def world_model_loss(
     )
 
     losses = {
-        "reconstruction": (config.reconstruction_scale, reconstruction),
+        "reconstruction": (config.reconstruction_scale, jnp.stack(errors).sum(0)),
         "reward": (config.reward_scale, reward),
         "cont": (config.cont_scale, cont),
         "dynamics": (config.dynamics_scale, dynamics),
         "representation": (config.representation_scale, representation),
     }
-    loss = sum(scale * jnp.mean(value) for scale, value in losses.values())
+    loss = jnp.stack([scale * jnp.mean(value) for scale, value in losses.values()]).sum()
     metrics = {f"{name}_loss": jnp.mean(value) for name, (_, value) in losses.items()}
     entropies = (("posterior", posterior.post_logits), ("prior", posterior.prior_logits))
     metrics |= {

@@ -141,9 +141,9 @@ def enable_compilation_cache(folder: Path | None = None) -> Path | None:
 
 def versions() -> dict[str, str]:
     """Returns the versions that a result depends on: Python, this project, its main libraries, JAX's plugins."""
-    names = ["jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "numpy"]
-    from dreamerjax import __version__  # not above: the probe runs this file without the package
+    from dreamerjax import __version__  # not above: the child process runs this file without the package
 
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "numpy")
     plugins = [plugin for platform in ACCELERATORS if (plugin := _plugin(platform))]
     return {
         "dreamerjax": __version__,

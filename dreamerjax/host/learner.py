@@ -1,5 +1,6 @@
 """The learner owns the train state and the compiled updates."""
 
+import dataclasses
 import functools
 import threading
 import time
@@ -50,8 +51,10 @@ class Learner:
 
     def adopt(self, other: TrainState) -> None:
         """Goes on from what another run learned: its parameters and return scale, with a fresh optimizer and key."""
-        learned = {"params": other.params, "slow_critic": other.slow_critic, "return_scale": other.return_scale}
-        self.state = self.state.replace(**jax.tree.map(jnp.copy, learned))
+        params, slow_critic, return_scale = jax.tree.map(
+            jnp.copy, (other.params, other.slow_critic, other.return_scale)
+        )
+        self.state = dataclasses.replace(self.state, params=params, slow_critic=slow_critic, return_scale=return_scale)
 
     def _compile(self, modes: tuple[Mode, ...], shapes: tuple[Any, Any]) -> None:
         start = time.perf_counter()

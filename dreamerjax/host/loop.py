@@ -34,7 +34,7 @@ class Counters:
 
     updates: int = 0
     warmup_updates: int = 0  # of them, of the world model alone
-    train_start: int | None = None  # environment steps when training began; the train ratio counts from here
+    train_start: int = 0  # environment steps when training began; the train ratio counts from here
     evaluated_at: int = 0  # environment steps of the last evaluation
     compile_seconds: float = 0.0  # of earlier processes
     solved_at: dict[str, Any] | None = None
@@ -120,6 +120,7 @@ class Loop:
             if warm_up:
                 self._warm_up()
             self._train()
+            raise AssertionError("training ends by Stop alone")
         except Stop as stop:
             return self._finish(str(stop))
         finally:
@@ -151,14 +152,13 @@ class Loop:
     def _train(self) -> None:
         train, counters = self._config.train, self._counters
         self._reporter.enter("training")
-        if counters.train_start is None:
-            counters.train_start = self._collector.env_steps
+        start = counters.train_start = counters.train_start or self._collector.env_steps
         if counters.solved_at and train.stop_when_solved:
             raise Stop("solved")
         rows_per_update = train.batch_size * train.sequence_length
         while True:
             # The train ratio, exactly: a dispatch is made as soon as the environment steps have earned its rows.
-            earned = train.ratio * (self._collector.env_steps - counters.train_start)
+            earned = train.ratio * (self._collector.env_steps - start)
             used = rows_per_update * (counters.updates - counters.warmup_updates)
             if earned - used >= rows_per_update * train.updates_per_dispatch:
                 self._update(train.mode)

@@ -55,22 +55,31 @@ def read_yaml(path: Path) -> Layer:
     return layer
 
 
-def read_env(name: str) -> Layer:
-    """The layer of an environment: experiments/envs/<name>.yaml, or nothing but the name for `family:ID`.
+def read_env(name: str) -> list[Layer]:
+    """The layers of an environment: what suits its family, then its own file, then its name.
+
+    Args:
+        name: of a file `experiments/envs/<name>.yaml`, or `family:ID`; a family may have a file, too.
 
     Raises:
         ConfigError: there is no such file and the name is no `family:ID`.
     """
     path = ENVS / f"{name}.yaml"
     if re.fullmatch(r"[\w.-]+", name) and path.is_file():
-        return {**read_yaml(path), "env.name": name}
+        own = read_yaml(path)
+        return [*_family(own.get("env.id", "")), own, {"env.name": name}]
     if ":" in name:
-        return {"env.name": name, "env.id": name}
+        return [*_family(name), {"env.name": name, "env.id": name}]
     known = sorted(file.stem for file in ENVS.glob("*.yaml"))
     meant = _did_you_mean(name, known) or f" Known names: {', '.join(known)}."
     raise ConfigError(
         f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1."
     )
+
+
+def _family(env_id: str) -> list[Layer]:
+    path = ENVS / f"{env_id.partition(':')[0]}.yaml"
+    return [read_yaml(path)] if path.is_file() else []
 
 
 def read_flags(flags: Sequence[str]) -> Layer:

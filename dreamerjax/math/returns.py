@@ -38,5 +38,5 @@ def lambda_returns(reward: Array, discount: Array, value: Array, bootstrap: Arra
 
 
 def discount_weights(cont: Array) -> Array:
-    """Probability [H, ...] that a dream is still going on in each state: cumprod of cont [H, ...], the start's included."""
+    """Probability [H, ...] that a dream still goes on in each state: cumprod of cont [H, ...], the start's included."""
     return jnp.cumprod(cont, 0)

@@ -54,13 +54,14 @@ def two_hot(x: Array, bins: Array) -> Array:
 def two_hot_mean(logits: Array, bins: Array) -> Array:
     """Mean [...] of the distribution over symmetric bins [M] that the logits [..., M] give.
 
-    Positive and negative halves are paired before they are summed, so that uniform logits give exactly 0.
+    The probabilities of each bin and its negative are subtracted before they are weighted, so that uniform logits
+    give exactly 0. (Weighting first, as one would, leaves the rounding of bins of 5e8: 0.1 or more after fusion.)
     """
     chex.assert_rank(bins, 1)
-    weighted = jax.nn.softmax(logits.astype(jnp.float32)) * jnp.broadcast_to(bins, logits.shape)
+    probs = jax.nn.softmax(logits.astype(jnp.float32))
     half = bins.shape[0] // 2
-    paired = weighted[..., half + 1 :] + weighted[..., :half][..., ::-1]
-    return paired.sum(-1) + weighted[..., half]
+    paired = probs[..., half + 1 :] - probs[..., :half][..., ::-1]
+    return paired @ bins[half + 1 :]
 
 
 def two_hot_cross_entropy(logits: Array, target: Array, bins: Array) -> Array:

@@ -1,6 +1,7 @@
 """The three networks that are trained apart: world model, actor, critic."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,7 +13,7 @@ from dreamerjax.nets.encoder import Encoder
 from dreamerjax.nets.heads import Head
 from dreamerjax.nets.layers import Dtype
 from dreamerjax.nets.rssm import RSSM, features, initial_state
-from dreamerjax.types import Array, LatentState, Params, PRNGKey, Spaces
+from dreamerjax.types import Array, LatentState, Params, PRNGKey, Spaces, Variables
 
 
 class WorldModel(nn.Module):
@@ -66,7 +67,12 @@ class WorldModel(nn.Module):
         is_first = jnp.ones(prev_action.shape[:1], bool)
         state, _ = self.observe_step(state, prev_action, self.encode(obs), is_first, key)
         feature = features(self.imagine_step(state, prev_action, key))
-        self.decode(feature), self.reward(feature), self.cont(feature)
+        _ = self.decode(feature), self.reward(feature), self.cont(feature)
+
+
+def apply(module: nn.Module, variables: Variables, *inputs: Any, method: Callable[..., Any] | None = None) -> Any:
+    """What a module makes of its inputs with these parameters: a pure function."""
+    return module.apply(variables, *inputs, method=method)
 
 
 class Networks(NamedTuple):
