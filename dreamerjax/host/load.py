@@ -6,11 +6,11 @@ from typing import NamedTuple
 import jax
 
 from dreamerjax.agent.agent import Agent, build_agent, init_state
-from dreamerjax.config import Config, flatten
+from dreamerjax.config import Config
 from dreamerjax.host import checkpoint
 from dreamerjax.host.envs import make_env
 from dreamerjax.host.run_folder import RunFolderError, read_config
-from dreamerjax.host.settings import KEYS, combine
+from dreamerjax.host.settings import combine, read_yaml
 from dreamerjax.types import TrainState
 
 
@@ -28,20 +28,12 @@ def read_settings(run_dir: Path) -> Config | None:
     """The complete settings of a run folder, or None if it holds none; nothing is touched.
 
     Raises:
-        RunFolderError: its config.yaml does not parse or was made for other keys.
-        ConfigError: a value in it is wrong.
+        RunFolderError: its config.yaml does not parse.
+        ConfigError: a key or a value in it is not one of this version.
     """
-    content = read_config(run_dir)
-    if content is None:
+    if read_config(run_dir) is None:
         return None
-    layer = flatten(content)
-    unknown = [key for key in layer if key not in KEYS]
-    if unknown:
-        raise RunFolderError(
-            f"{run_dir / 'config.yaml'} has keys that this version does not know: {', '.join(unknown[:3])}.\n"
-            "Use the version that made it, or another --run-dir."
-        )
-    return combine([layer])
+    return combine([read_yaml(run_dir / "config.yaml")])
 
 
 def load_run(run_dir: Path) -> LoadedAgent:

@@ -1,18 +1,16 @@
 """Settings in three layers, later wins: defaults of config.py, YAML files, flags of the command line.
 
-Every layer ends up as flags `--agent.actor.learning-rate=1e-4`, so that YAML and the command line are checked
-by the same parser and `1e-4`, which YAML takes for text, is a number in both.
+A layer is a flat dictionary, dotted key -> typed value, so that layers are compared and combined key by key.
 """
 
-import contextlib
+import dataclasses
 import difflib
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import tyro
+import pydantic
 import yaml
 
 from dreamerjax.config import Config, ConfigError, ModelSize, flatten, resolve
@@ -51,8 +49,7 @@ def read_yaml(path: Path) -> Layer:
     for key in layer:
         if key not in KEYS:
             raise ConfigError(f"{path}: unknown key `{key}`.{_did_you_mean(key, KEYS)}")
-    _parse(_as_flags(layer), source=str(path))
-    return layer
+    return {key: _typed(key, value, source=f"{path}: {key}") for key, value in layer.items()}
 
 
 def read_env(name: str) -> list[Layer]:
@@ -89,29 +86,29 @@ def read_flags(flags: Sequence[str]) -> Layer:
         flags: such as `--train.batch-size 8 --no-stop-when-solved --size=1m`; what other parsers left over.
 
     Raises:
-        ConfigError: a flag is unknown or a value has the wrong type.
+        ConfigError: a flag is unknown, lacks its value, or its value has the wrong type.
     """
     names = {**{key: key for key in KEYS}, **SHORTCUTS}
-    spelled: list[str] = []
-    given: list[str] = []
-    for flag in flags:
-        if not re.match(r"--?[A-Za-z]", flag):
-            spelled.append(flag)
-            continue
-        name, equals, value = flag.lstrip("-").partition("=")
-        name = name.replace("-", "_")
-        negated = re.sub(r"(^|\.)no_", r"\1", name)
-        key = names.get(name) or names.get(negated)
+    layer: dict[str, Any] = {}
+    rest = list(flags)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        positive = re.sub(r"(^|\.)no_", r"\1", name)
+        key = names.get(name) or (names.get(positive) if TYPES.get(names.get(positive, "")) is bool else None)
         if key is None or not flag.startswith("--"):
-            flags_known = [f"--{known.replace('_', '-')}" for known in names]
+            known = [f"--{other.replace('_', '-')}" for other in names]
             raise ConfigError(
-                f"Unknown flag `{flag.partition('=')[0]}`.{_did_you_mean(flag.partition('=')[0], flags_known)}"
-                "\n`python run.py --help` lists all flags."
+                f"Unknown flag `{flag}`.{_did_you_mean(flag, known)}\n`python run.py --help` lists all flags."
             )
-        given.append(key)
-        spelled.append(_flag(key, negated=name not in names) + equals + value)
-    parsed = flatten(_parse(spelled, source="command line"))
-    return {key: parsed[key] for key in given}
+        if TYPES[key] is bool and not equals:
+            value = name in names
+        elif not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"{flag} needs a value, expected {_expected(TYPES[key])}.")
+            value = rest.pop(0)
+        layer[key] = _typed(key, value, source=flag)
+    return layer
 
 
 def combine(layers: Iterable[Layer]) -> Config:
@@ -120,7 +117,7 @@ def combine(layers: Iterable[Layer]) -> Config:
     A later `agent.model.size` also takes back the numbers of the model that earlier layers set one by one.
 
     Raises:
-        ConfigError: a value has the wrong type or is out of range.
+        ConfigError: a value is out of range.
     """
     together: dict[str, Any] = {}
     for layer in layers:
@@ -128,7 +125,7 @@ def combine(layers: Iterable[Layer]) -> Config:
             for field in ModelSize._fields:
                 together.pop(f"agent.model.{field}", None)
         together |= layer
-    return resolve(_parse(_as_flags(together), source="settings"))
+    return resolve(_build(Config, together))
 
 
 def nested(config: Config) -> dict[str, Any]:
@@ -143,31 +140,43 @@ def nested(config: Config) -> dict[str, Any]:
     return tree
 
 
-def _parse(flags: Sequence[str], *, source: str) -> Config:
-    """Parses canonical flags into typed settings, not yet resolved; an error keeps the first sentence of tyro's box."""
-    output = io.StringIO()
+def _types(room: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> type of every field."""
+    types: dict[str, Any] = {}
+    for name, hint in get_type_hints(room).items():
+        types |= _types(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else {f"{prefix}{name}": hint}
+    return types
+
+
+TYPES = _types(Config)
+
+
+def _typed(key: str, value: Any, *, source: str) -> Any:
+    """The value as the key's type has it; text such as "1e-4", which is what YAML makes of it, may be a number."""
+    if value in ("none", "None") and type(None) in get_args(TYPES[key]):
+        value = None
     try:
-        with contextlib.redirect_stderr(output), contextlib.redirect_stdout(output):
-            return tyro.cli(Config, args=list(flags), add_help=False)
-    except SystemExit as error:
-        lines = [line.strip("│ ") for line in output.getvalue().splitlines()[1:]]
-        first = lines[: next((i for i, line in enumerate(lines) if set(line) <= set("─╰╯")), len(lines))]
-        raise ConfigError(f"{source}: {' '.join(first)}") from error
+        return pydantic.TypeAdapter(TYPES[key]).validate_python(value)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{source} is {value!r}, expected {_expected(TYPES[key])}.") from error
 
 
-def _as_flags(layer: Layer) -> list[str]:
-    flags = []
-    for key, value in layer.items():
-        if isinstance(value, bool):
-            flags.append(_flag(key, negated=not value))
-        else:
-            flags.append(f"{_flag(key)}={value}")
-    return flags
+def _expected(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    return " or ".join(names[part] for part in get_args(hint) or (hint,))
 
 
-def _flag(key: str, *, negated: bool = False) -> str:
-    room, _, name = key.rpartition(".")
-    return "--" + (f"{room}." if room else "").replace("_", "-") + ("no-" if negated else "") + name.replace("_", "-")
+def _build(room: Any, layer: Layer, prefix: str = "") -> Any:
+    """A configuration dataclass with the values of a layer, defaults elsewhere."""
+    values = {}
+    for field in dataclasses.fields(room):
+        if dataclasses.is_dataclass(inner := get_type_hints(room)[field.name]):
+            values[field.name] = _build(inner, layer, f"{prefix}{field.name}.")
+        elif (key := f"{prefix}{field.name}") in layer:
+            values[field.name] = layer[key]
+    return room(**values)
 
 
 def _did_you_mean(given: str, known: Sequence[str]) -> str:

@@ -48,6 +48,9 @@ def train(params, gradients, config=CONFIG):
     return jax.lax.scan(step, (params, optimizer.init(params)), gradients)[1]
 
 
+train_compiled = jax.jit(train, static_argnames="config")
+
+
 def clip(gradients, params):
     return clip_per_tensor(0.3, 1e-3).update(gradients, optax.EmptyState(), params)[0]
 
@@ -103,8 +106,8 @@ def test_clipping_measures_whole_tensors_not_units(run):
 def test_clipping_comes_before_the_normaliser(task):
     # With AGC all but off, the same gradients must lead elsewhere.
     params, gradients = task
-    unclipped = train(params, gradients, OptimizerConfig(warmup_updates=10, agc_clip=1e30))
-    clipped = train(params, gradients)
+    unclipped = train_compiled(params, gradients, OptimizerConfig(warmup_updates=10, agc_clip=1e30))
+    clipped = train_compiled(params, gradients)
     assert np.abs(unclipped["kernel"][-1] - clipped["kernel"][-1]).max() > 0.01
 
 
@@ -155,7 +158,9 @@ def test_zero_tiny_and_huge_gradients_stay_finite(task, size):
     amid = jax.tree.map(
         lambda x, ordinary: np.concatenate([x[:9], 0 * x[:9], ordinary[:9], x[:9], ordinary[:14]]), of_size, gradients
     )
-    for trained in (train(params, of_size), train(params, amid)):
+    for trained in (train_compiled(params, of_size), train_compiled(params, amid)):
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(trained))
     if size == 0:
-        jax.tree.map(lambda x, start: np.testing.assert_array_equal(x[-1], start), train(params, of_size), params)
+        jax.tree.map(
+            lambda x, start: np.testing.assert_array_equal(x[-1], start), train_compiled(params, of_size), params
+        )

@@ -1,0 +1,114 @@
+"""What the agent dreams, beside what really happened under the same actions."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from dreamerjax.agent.dream import open_loop
+from dreamerjax.agent.policy import initial_policy_state
+from dreamerjax.host.collector import jit_policy
+from dreamerjax.host.envs import make_env
+from dreamerjax.host.load import LoadedAgent
+from dreamerjax.types import Batch
+
+matplotlib.use("Agg")  # pictures go to files; no window is needed
+
+TRUE, DREAMED = "0.25", "C1"
+
+
+class DreamBesideTruth(NamedTuple):
+    """One real episode, and dreams of its continuation."""
+
+    true: dict[str, np.ndarray]  # name -> [T, size]
+    dreamed: dict[str, np.ndarray]  # name -> [T, dreams, size]; reconstructed in the first `context` rows
+    context: int
+
+
+def dream_beside_truth(
+    loaded: LoadedAgent, *, context: int = 20, horizon: int = 40, dreams: int = 8, seed: int = 0
+) -> DreamBesideTruth:
+    """Lets the agent act for `context` steps, then acts at random, and dreams of what these actions lead to.
+
+    Args:
+        loaded: an agent.
+        context: rows that the agent sees before it shuts its eyes.
+        horizon: steps to dream at most; fewer if the episode ends.
+        dreams: how many from the same moment.
+        seed: of the environment, the actions and the dreams.
+
+    Raises:
+        EnvError: the environment misbehaves.
+    """
+    agent, params = loaded.agent, loaded.state.params
+    env = make_env(loaded.config.env.id, copies=1, seed=seed)
+    generator, policy = np.random.default_rng(seed), jit_policy(agent, greedy=True)
+    state, key = initial_policy_state(agent, 1), jax.random.PRNGKey(seed)
+    rows = [env.reset()]
+    while len(rows) < context + horizon and not rows[-1].is_last.any():
+        state, action, key = policy(params, state, rows[-1].obs, rows[-1].is_first, key)
+        random = len(rows) >= context
+        rows.append(env.step(env.random_action(generator) if random else np.asarray(action)))
+    env.close()
+    stacked = jax.tree.map(lambda *xs: jnp.repeat(jnp.stack(xs), dreams, axis=1), *rows)
+    context = min(context, len(rows) - 1)
+    dreamed = jax.jit(lambda batch, key: open_loop(agent, params, batch, key, context=context))(
+        Batch(**stacked._asdict()), key
+    )
+    true = {name: np.stack([row.obs[name][0] for row in rows]) for name in rows[0].obs}
+    return DreamBesideTruth(true, jax.device_get(dreamed), context)
+
+
+def plot_dream(seen: DreamBesideTruth, file: Path) -> None:
+    """Draws every number of the observation over time: the truth, and the dreams from the moment the eyes are shut."""
+    panels = [(name, i) for name, values in seen.true.items() for i in range(values.shape[1])][:12]
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(9, 1.0 + 1.7 * rows), layout="constrained")
+    for number, (name, index) in enumerate(panels):
+        axes = figure.add_subplot(rows, 2, number + 1)
+        axes.axvspan(0, seen.context - 1, color="0.93", label="seen" if number == 0 else None)
+        time = np.arange(len(seen.true[name]))
+        axes.plot(time, seen.dreamed[name][:, :, index], color=DREAMED, alpha=0.5, linewidth=0.8)
+        axes.plot([], [], color=DREAMED, label=f"{seen.dreamed[name].shape[1]} dreams")
+        axes.plot(time, seen.true[name][:, index], color=TRUE, linewidth=1.8, label="truth")
+        axes.set_title(f"{name}[{index}]", fontsize="small", loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+        if number >= len(panels) - 2:
+            axes.set_xlabel("environment step")
+        if number == 0:
+            axes.legend(frameon=False, fontsize="x-small")
+    figure.savefig(file, dpi=120)
+
+
+def animate_cartpole(seen: DreamBesideTruth, file: Path, *, frames_per_second: int = 12) -> None:
+    """Draws CartPole as it really moved beside one dream of it, as a GIF."""
+    true, dreamed = seen.true["state"], seen.dreamed["state"][:, 0]
+    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+
+    def draw(frame: int) -> list:
+        blind = frame >= seen.context
+        _draw_cartpole(left, true[frame], f"truth, step {frame}", TRUE)
+        _draw_cartpole(right, dreamed[frame], "dream (eyes shut)" if blind else "seen, reconstructed", DREAMED)
+        return []
+
+    FuncAnimation(figure, draw, frames=len(true)).save(file, writer=PillowWriter(fps=frames_per_second), dpi=80)
+
+
+def _draw_cartpole(axes: Axes, state: np.ndarray, title: str, color: str) -> None:
+    """The cart at its position, the pole at its angle (radians, clockwise from upright)."""
+    x, angle, length = float(state[0]), float(state[2]), 1.0
+    axes.clear()
+    axes.axhline(0, color="0.8", linewidth=1)
+    axes.add_patch(Rectangle((x - 0.25, 0), 0.5, 0.25, color=color))
+    axes.plot([x, x + length * np.sin(angle)], [0.25, 0.25 + length * np.cos(angle)], color=color, linewidth=5)
+    axes.set(xlim=(-1.6, 1.6), ylim=(-0.2, 1.5), aspect="equal")
+    axes.set_title(title, fontsize="small")
+    axes.axis("off")

@@ -1,0 +1,590 @@
+"""The training loop: the train ratio to the row, one seed one run, and a resumed run that is the same run."""
+
+import functools
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
+from jax.experimental.compilation_cache import compilation_cache
+from rich.console import Console
+
+from dreamerjax import cli
+from dreamerjax.agent.agent import build_agent
+from dreamerjax.config import Config
+from dreamerjax.host import checkpoint, collector, evaluate, loop
+from dreamerjax.host.backend import Backend
+from dreamerjax.host.checkpoint import has_checkpoint, restore_raw
+from dreamerjax.host.display import Display, Progress
+from dreamerjax.host.interrupt import Interrupt
+from dreamerjax.host.learner import Learner
+from dreamerjax.host.loop import Loop
+from dreamerjax.host.metrics import read_metrics
+from dreamerjax.host.run_folder import RunFolder
+from dreamerjax.host.settings import combine, nested, read_env, read_flags
+
+ROOT = Path(__file__).parents[2]
+PREFILL = 16
+FLAGS = f"""
+    --agent.model.deter=16 --agent.model.hidden=8 --agent.model.groups=4 --agent.model.classes=4 --agent.model.blocks=4
+    --agent.model.bins=31 --agent.model.encoder-layers=1 --agent.model.decoder-layers=1 --agent.model.actor-layers=1
+    --agent.model.critic-layers=1 --agent.model.prior-layers=1 --agent.returns.imagination-horizon=3
+    --agent.optimizer.warmup-updates=0 --agent.precision=float32
+    --env-steps=60 --train.prefill={PREFILL} --train-ratio=8 --train.batch-size=2 --train.sequence-length=4
+    --train.updates-per-dispatch=2 --replay.capacity=1000
+    --eval.every=20 --eval.episodes=2 --eval.final-episodes=3 --eval.copies=2
+    --log.every=10 --log.checkpoint-seconds=1000 --no-log.tensorboard
+""".split()
+TINY = read_flags(FLAGS)
+
+
+# What makes many runs cheap: each program is compiled once, and not optimised
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No optimisation, and a cache that lives as long as this file's tests; child processes inherit both."""
+    folder = str(tmp_path_factory.mktemp("xla"))
+    environment = {
+        "JAX_COMPILATION_CACHE_DIR": folder,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    options = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+class SharedLearner(Learner):
+    """Takes over the updates that an earlier run of the same agent has compiled."""
+
+    compiled: dict[Any, Any] = {}  # noqa: RUF012
+
+    def compile(self, modes: Any, batches: Any) -> None:
+        key = (self._agent.config, self._agent.spaces, modes, str(jax.tree.map(np.shape, batches)))
+        if key not in self.compiled:
+            super().compile(modes, batches)
+            while self.compiling:
+                time.sleep(0.01)
+            self.compiled[key] = self._compiled
+        self._compiled = self.compiled[key]
+
+
+class CountingLearner(Learner):
+    """Only pretends to learn, and remembers what it was asked for."""
+
+    modes: list[str]
+    rows: int
+
+    def compile(self, modes: Any, batches: Any) -> None:
+        self.asked = modes
+        self.modes, self.rows = [], 0
+
+    def update(self, batches: Any, mode: Any) -> dict[str, jax.Array]:
+        assert mode in self.asked
+        self.modes.append(mode)
+        self.rows += batches.reward.size
+        return {"loss": jnp.zeros(())}
+
+
+@pytest.fixture(autouse=True)
+def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "Learner", SharedLearner)
+    monkeypatch.setattr(loop, "build_agent", AGENTS)
+    monkeypatch.setattr(collector, "jit_policy", POLICIES)
+    monkeypatch.setattr(evaluate, "jit_policy", POLICIES)
+
+
+AGENTS = functools.cache(build_agent)
+POLICIES = functools.cache(collector.jit_policy)
+
+
+@pytest.fixture
+def only_counting(monkeypatch: pytest.MonkeyPatch, shared_programs: None) -> None:
+    monkeypatch.setattr(loop, "Learner", CountingLearner)
+
+
+# One run
+
+
+class Watched(Display):
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__("test", console=Console(file=io.StringIO()))
+        self.progress: Progress | None = None
+        self.notes: list[str] = []
+
+    def update(self, progress: Progress) -> None:
+        super().update(progress)
+        self.progress = progress
+
+    def note(self, text: str) -> None:
+        super().note(text)
+        self.notes.append(text)
+
+
+class Impatient(Interrupt):
+    """Behaves as if Ctrl-C came when a condition on (looks so far, progress) first holds."""
+
+    def __init__(self, condition: Callable[[int, Progress | None], bool], display: Watched) -> None:
+        self._condition, self._display, self._looks, self._came = condition, display, 0, None
+
+    @property
+    def requested(self) -> signal.Signals | None:
+        self._looks += 1
+        if self._came is None and self._condition(self._looks, self._display.progress):
+            self._came = signal.SIGINT
+        return self._came
+
+
+class Run(NamedTuple):
+    loop: Loop
+    summary: dict[str, Any]
+    notes: list[str]
+
+
+def never(looks: int, progress: Progress | None) -> bool:
+    return False
+
+
+def config(*flags: str, env: str = "cartpole") -> Config:
+    return combine([*read_env(env), TINY, read_flags(flags)])
+
+
+def play(path: Path, config: Config, until: Callable[[int, Progress | None], bool] = never) -> Run:
+    """Trains in a folder, or goes on there, until the end or an interruption."""
+    with RunFolder.open(path) as folder, Watched() as display:
+        one = Loop(config, folder, Backend("cpu", "a test"), display, Impatient(until, display))
+        if has_checkpoint(folder.checkpoints):
+            one.resume()
+        folder.write_config(nested(config))
+        summary = one.run()
+        assert summary == json.loads(folder.summary_path.read_text())
+        return Run(one, summary, display.notes)
+
+
+def metrics(path: Path) -> list[dict[str, Any]]:
+    """The metrics of a run without those that are times."""
+    rows = read_metrics(path / "metrics.jsonl")
+    return [
+        {name: value for name, value in row.items() if name != "wall_seconds" and not name.startswith("speed/")}
+        for row in rows
+    ]
+
+
+def counters(path: Path) -> dict[str, Any]:
+    return json.loads((newest(path) / "host.json").read_text())["counters"]
+
+
+def newest(path: Path) -> Path:
+    return max((path / "checkpoints").iterdir())
+
+
+def assert_same_run(path: Path, other: Path) -> None:
+    """The same metrics, apart from times, and the same train state to the bit."""
+    assert metrics(path) == metrics(other)
+    left, right = restore_raw(path / "checkpoints")[0], restore_raw(other / "checkpoints")[0]
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that all others are compared with."""
+    path = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "Learner", SharedLearner)
+        summary = play(path, config()).summary
+    assert (summary["stopped"], summary["env_steps"], summary["updates"]) == ("budget", 60, 44)
+    return path
+
+
+# The train ratio
+
+
+@pytest.mark.usefixtures("only_counting")
+@pytest.mark.parametrize(
+    ("ratio", "batch_size", "sequence_length", "updates", "copies"),
+    [
+        (8, 2, 4, 2, 1),
+        (1, 2, 4, 1, 1),
+        (0.3, 1, 2, 1, 1),
+        (37.5, 3, 5, 2, 3),
+        (200, 2, 4, 4, 2),
+        (7, 2, 16, 3, 5),
+    ],
+)
+def test_the_train_ratio_is_met_exactly(
+    tmp_path: Path, ratio: float, batch_size: int, sequence_length: int, updates: int, copies: int
+) -> None:
+    run = play(
+        tmp_path,
+        config(
+            f"--train-ratio={ratio}",
+            f"--train.batch-size={batch_size}",
+            f"--train.sequence-length={sequence_length}",
+            f"--train.updates-per-dispatch={updates}",
+            f"--env.copies={copies}",
+            "--eval.every=0",
+            "--log.every=1",
+        ),
+    )
+    dispatch, start = batch_size * sequence_length * updates, counters(tmp_path)["train_start"]
+    learner = run.loop.learner
+    assert isinstance(learner, CountingLearner)
+    assert learner.rows == run.summary["updates"] * batch_size * sequence_length
+    assert 60 <= run.summary["env_steps"] < 60 + copies
+    missing = ratio * (run.summary["env_steps"] - start) - learner.rows
+    assert 0 <= missing < dispatch
+
+    history = [(row["step"], row["update"]) for row in metrics(tmp_path) if "train/loss" in row]
+    assert len(history) == len(learner.modes), "a line for each dispatch"
+    for step, update in history:
+        replayed, earned = update * batch_size * sequence_length, ratio * (step - start)
+        assert replayed <= earned, "never ahead"
+        assert replayed + dispatch + ratio * copies > earned, "never behind by more than one step"
+
+
+@pytest.mark.usefixtures("only_counting")
+@pytest.mark.parametrize(
+    ("prefill", "sequence_length", "copies", "start"), [(16, 4, 1, 16), (16, 4, 3, None), (0, 9, 1, 8), (8, 9, 1, 8)]
+)
+def test_the_prefill_ends_when_it_is_full_and_a_window_fits(
+    tmp_path: Path, prefill: int, sequence_length: int, copies: int, start: int | None
+) -> None:
+    flags = [f"--train.prefill={prefill}", f"--train.sequence-length={sequence_length}", f"--env.copies={copies}"]
+    play(tmp_path, config(*flags, "--eval.every=0", "--env.id=gym:Pendulum-v1"))  # its episodes are longer than this
+    began = counters(tmp_path)["train_start"]
+    assert prefill <= began < max(prefill, (sequence_length - 1) * copies) + copies
+    assert start is None or began == start
+
+
+@pytest.mark.usefixtures("only_counting")
+def test_world_model_warmup_comes_first_and_is_not_counted(tmp_path: Path) -> None:
+    flags = ["--train.world-model-warmup=6", "--log.every=1", "--eval.every=0"]
+    run = play(tmp_path / "whole", config(*flags))
+    learner = run.loop.learner
+    assert isinstance(learner, CountingLearner)
+    assert learner.asked == ("world_model", "joint")
+    assert learner.modes == ["world_model"] * 3 + ["joint"] * 22
+    assert run.summary["updates"] == 6 + 44
+    assert counters(tmp_path / "whole")["warmup_updates"] == 6
+    first = [(row["step"], row["update"]) for row in metrics(tmp_path / "whole") if "train/loss" in row][:4]
+    assert first == [(16, 2), (16, 4), (16, 6), (18, 8)]
+
+    def in_warmup(looks: int, progress: Progress | None) -> bool:
+        return progress is not None and progress.updates == 4
+
+    run = play(tmp_path / "halves", config(*flags), in_warmup)
+    assert (run.summary["stopped"], run.summary["updates"]) == ("interrupted", 4)
+    run = play(tmp_path / "halves", config(*flags))
+    assert run.loop.learner.modes == ["world_model"] + ["joint"] * 22
+    assert metrics(tmp_path / "halves") == metrics(tmp_path / "whole")
+
+
+@pytest.mark.usefixtures("only_counting")
+@pytest.mark.parametrize("mode", ["world_model", "actor_critic"])
+def test_a_mode_is_the_only_one(tmp_path: Path, mode: str) -> None:
+    flags = [f"--train.mode={mode}", "--train.world-model-warmup=6", "--eval.every=0"]
+    learner = play(tmp_path, config(*flags)).loop.learner
+    assert isinstance(learner, CountingLearner)
+    assert learner.asked == (mode,)
+    assert set(learner.modes) == {mode}
+
+
+# Evaluation and the goal
+
+
+@pytest.mark.usefixtures("only_counting")
+def test_evaluations_come_when_due_and_at_the_end(tmp_path: Path) -> None:
+    play(tmp_path, config())
+    evaluations = [(row["step"], row["eval/episodes"]) for row in metrics(tmp_path) if "eval/episodes" in row]
+    assert evaluations == [(20, 2), (40, 2), (60, 2), (60, 3)]
+
+
+@pytest.mark.usefixtures("only_counting")
+def test_a_solved_run_ends_early_and_stays_ended(tmp_path: Path) -> None:
+    for _ in range(2):
+        summary = play(tmp_path, config("--env.solve-return=1")).summary
+        assert (summary["stopped"], summary["solved"], summary["env_steps"]) == ("solved", True, 20)
+        assert summary["solved_at"]["env_steps"] == 20
+        assert summary["eval"]["episodes"] == 3, "confirmed by as many episodes as count"
+    evaluations = [(row["step"], row["eval/episodes"]) for row in metrics(tmp_path) if "eval/episodes" in row]
+    assert evaluations == [(20, 2), (20, 3)]
+
+
+@pytest.mark.usefixtures("only_counting")
+def test_a_solved_run_goes_on_if_it_shall(tmp_path: Path) -> None:
+    summary = play(tmp_path, config("--env.solve-return=1", "--no-stop-when-solved")).summary
+    assert (summary["stopped"], summary["solved"], summary["env_steps"]) == ("budget", True, 60)
+    assert summary["solved_at"]["env_steps"] == 20
+
+
+@pytest.mark.usefixtures("only_counting")
+def test_a_goal_out_of_reach_and_no_goal(tmp_path: Path) -> None:
+    for goal in ("501", "none"):
+        summary = play(tmp_path / goal, config(f"--env.solve-return={goal}")).summary
+        assert (summary["stopped"], summary["solved"], summary["solved_at"]) == ("budget", False, None)
+
+
+# The same run again
+
+
+def test_the_same_seed_gives_the_same_run(tmp_path: Path, uninterrupted: Path) -> None:
+    play(tmp_path, config())
+    assert_same_run(tmp_path, uninterrupted)
+    names = {name for row in metrics(tmp_path) for name in row}
+    assert {"train/reconstruction_loss", "train/actor_loss", "episode/return", "eval/return_mean"} <= names
+
+
+def test_checkpoints_leave_no_trace_in_the_run(tmp_path: Path, uninterrupted: Path) -> None:
+    """When a checkpoint is written depends on the clock, so it must not show."""
+    play(tmp_path, config("--log.checkpoint-seconds=1e-9", "--log.checkpoints-kept=2"))
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_another_seed_gives_another_run(tmp_path: Path, uninterrupted: Path) -> None:
+    play(tmp_path, config("--seed=1"))
+    left, right = metrics(tmp_path), metrics(uninterrupted)
+    assert left != right
+    losses = [[row["train/reconstruction_loss"] for row in rows if "train/loss" in row] for rows in (left, right)]
+    assert not set(losses[0]) & set(losses[1])
+
+
+INTERRUPTIONS: dict[str, Callable[[int, Progress | None], bool]] = {
+    "in the prefill": lambda looks, progress: looks == 9,
+    "before the first update": lambda looks, progress: progress is not None and progress.env_steps == 17,
+    "between two lines of metrics": lambda looks, progress: progress is not None and progress.updates == 8,
+    "in an evaluation": lambda looks, progress: (
+        progress is not None and progress.phase == "evaluating" and progress.env_steps == 40
+    ),
+    "in the last evaluation": lambda looks, progress: (
+        progress is not None and progress.phase == "evaluating" and progress.updates == 44
+    ),
+}
+
+
+@pytest.mark.parametrize("when", INTERRUPTIONS)
+def test_resuming_equals_no_interruption(tmp_path: Path, uninterrupted: Path, when: str) -> None:
+    first = play(tmp_path, config(), INTERRUPTIONS[when])
+    assert first.summary["stopped"] == "interrupted"
+    assert has_checkpoint(tmp_path / "checkpoints")
+    assert metrics(tmp_path) == metrics(uninterrupted)[: len(metrics(tmp_path))]
+    second = play(tmp_path, config())
+    assert second.summary["stopped"] == "budget"
+    steps, updates = first.summary["env_steps"], first.summary["updates"]
+    assert second.notes == [f"Resumed at {steps} environment steps and {updates} updates."]
+    assert second.summary["wall_seconds"] > first.summary["wall_seconds"]
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_many_interruptions_equal_none(tmp_path: Path, uninterrupted: Path) -> None:
+    for _ in range(20):
+        if play(tmp_path, config(), lambda looks, progress: looks == 15).summary["stopped"] == "budget":
+            break
+    else:
+        pytest.fail("no progress")
+    assert_same_run(tmp_path, uninterrupted)
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
+    """Twice 60 steps are 120 steps, but for the last evaluation of the first half."""
+    play(tmp_path / "halves", config())
+    play(tmp_path / "halves", config("--env-steps=120"))
+    play(tmp_path / "whole", config("--env-steps=120"))
+    halves = metrics(tmp_path / "halves")
+    (last,) = [index for index, row in enumerate(halves) if row["step"] == 60 and row.get("eval/episodes") == 3]
+    del halves[last]
+    assert halves == metrics(tmp_path / "whole")
+
+
+# An environment that cannot be saved
+
+
+class Forgetful(CartPoleEnv, gymnasium.utils.EzPickle):
+    """Its pickle says how it was made, and nothing of where it is."""
+
+    def __init__(self) -> None:
+        gymnasium.utils.EzPickle.__init__(self)
+        super().__init__()
+
+
+@pytest.fixture
+def forgetful() -> Iterator[str]:
+    gymnasium.register("Forgetful-v0", Forgetful)
+    yield "gym:Forgetful-v0"
+    del gymnasium.registry["Forgetful-v0"]
+
+
+def test_an_environment_that_cannot_be_saved_starts_anew(tmp_path: Path, forgetful: str) -> None:
+    settings = config(env=forgetful)
+    first = play(tmp_path, settings, lambda looks, progress: progress is not None and progress.updates == 8)
+    with np.load(newest(tmp_path) / "arrays.npz") as stored:
+        before = {name: stored[name] for name in stored.files}
+    cut = len(before["replay.reward"])  # rows so far; the next one will be the first of new episodes
+    assert not before["replay.is_last"][-1].any(), "in the middle of an episode"
+    learned = restore_raw(tmp_path / "checkpoints")[0]["params"]
+
+    second = play(tmp_path, settings)
+    assert "cannot be saved and start new episodes" in second.notes[0]
+    assert (second.summary["stopped"], second.summary["env_steps"]) == ("budget", 60)
+    assert second.summary["updates"] == 44
+    assert first.summary["updates"] == 8
+    with np.load(newest(tmp_path) / "arrays.npz") as stored:
+        after = {name: stored[name] for name in stored.files}
+    np.testing.assert_array_equal(after["replay.obs.state"][:cut], before["replay.obs.state"])
+    assert after["replay.is_last"][cut - 1].all()
+    assert not after["replay.is_terminal"][cut - 1].any(), "as by a time limit"
+    assert after["replay.is_first"][cut].all()
+    assert int((~after["replay.is_first"]).sum()) == 60, "a row for each environment step"
+    episodes = [row["episode/length"] for row in metrics(tmp_path) if "episode/length" in row]
+    assert sum(episodes) <= 60
+    assert jax.tree.structure(learned) == jax.tree.structure(restore_raw(tmp_path / "checkpoints")[0]["params"])
+
+
+# Real signals
+
+SIGNALLING = """
+import os, pathlib, time
+import gymnasium
+from gymnasium.envs.classic_control import CartPoleEnv
+
+class Signalling(CartPoleEnv):
+    '''Sends signals to its own process at one of its steps.'''
+
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        at, *signals = os.environ.get("SIGNALS", "0").split()
+        if self.steps == int(at):
+            pathlib.Path(os.environ["SIGNALLED"]).write_text(str(time.time()))
+            for number in signals:
+                os.kill(os.getpid(), int(number))
+        return super().step(action)
+
+gymnasium.register("Signalling-v0", Signalling)
+"""
+
+
+@pytest.fixture
+def signalling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An environment in a module of its own, for this process and its children."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    (folder / "signalling.py").write_text(SIGNALLING)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    yield "gym:signalling:Signalling-v0"
+    gymnasium.registry.pop("Signalling-v0", None)
+    sys.modules.pop("signalling", None)
+
+
+class Ended(NamedTuple):
+    code: int
+    output: str
+    errors: str
+    seconds_after_signal: float
+
+
+def train_and_signal(tmp_path: Path, arguments: list[str], step: int, *numbers: int, **environment: str) -> Ended:
+    """Runs the command line in a process that gets signals at a step of its environment."""
+    marker = tmp_path / "signalled"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "run.py", *arguments],
+        cwd=ROOT,
+        env=os.environ | environment | {"SIGNALS": " ".join(map(str, (step, *numbers))), "SIGNALLED": str(marker)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    ended = time.time()
+    assert marker.exists(), done.stderr
+    return Ended(done.returncode, done.stdout, done.stderr, ended - float(marker.read_text()))
+
+
+@pytest.fixture
+def command(tmp_path: Path, signalling: str) -> list[str]:
+    """A complete command line, and the run folder as its last argument."""
+    return ["--env", signalling, "--backend", "cpu", *FLAGS, "--run-dir", str(tmp_path / "run")]
+
+
+def test_sigterm_while_compiling_saves_and_ends_at_once(tmp_path: Path, command: list[str]) -> None:
+    cold = {"JAX_ENABLE_COMPILATION_CACHE": "false", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}
+    ended = train_and_signal(tmp_path, command, 9, signal.SIGTERM, **cold)
+    assert (ended.code, ended.errors) == (130, "")
+    assert ended.seconds_after_signal < 10
+    assert "Interrupted" in ended.output
+    run = tmp_path / "run"
+    assert json.loads((run / "summary.json").read_text())["env_steps"] == 9
+    assert not (run / ".pid").exists(), "the folder was given back"
+    assert cli.main(command) == 0
+    assert cli.main([*command[:-1], str(tmp_path / "whole")]) == 0
+    assert_same_run(run, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once(tmp_path: Path, command: list[str], number: int) -> None:
+    ended = train_and_signal(tmp_path, command, 9, number, number)
+    assert (ended.code, ended.errors) == (128 + number, "")
+    assert ended.seconds_after_signal < 5
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_killed_run_resumes_with_the_same_command(
+    tmp_path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    always = ["--log.checkpoint-seconds=1e-9", *command]
+    ended = train_and_signal(tmp_path, always, 24, signal.SIGKILL)
+    assert ended.code == -signal.SIGKILL
+    _, restored = restore_raw(tmp_path / "run" / "checkpoints")
+    assert restored.step == 23
+    assert restored.skipped == ()
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 23, "upd')  # the line that it was about to write
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    assert "Resumed at 23 environment steps" in capsys.readouterr().out
+    assert cli.main([*command[:-1], str(tmp_path / "whole")]) == 0
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(tmp_path: Path, uninterrupted: Path) -> None:
+    def dies(looks: int, progress: Progress | None) -> bool:
+        if progress is not None and progress.updates == 8:
+            raise KeyboardInterrupt  # as if killed: nothing is saved
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        play(tmp_path, config(), dies)
+    assert metrics(tmp_path)
+    assert not checkpoint.has_checkpoint(tmp_path / "checkpoints")
+    play(tmp_path, config())
+    assert_same_run(tmp_path, uninterrupted)
