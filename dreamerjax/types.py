@@ -65,10 +65,10 @@ class Batch:
 
 @flax.struct.dataclass
 class LatentState:
-    """The model's belief about where it is."""
+    """The model's belief about where it is. Steps are stacked in front: [T, G, B, D/G] and [T, B, S, K]."""
 
-    deter: Array  # [..., D] recurrent part
-    stoch: Array  # [..., S, K] one-hot samples
+    deter: Array  # [G, B, D/G] recurrent part, in the blocks of the GRU; `features` has it flat
+    stoch: Array  # [B, S, K] one-hot samples
 
 
 @flax.struct.dataclass

@@ -63,7 +63,7 @@ def initial_policy_state(agent: Agent, batch: int) -> PolicyState:
     """What `batch` agents remember before their first step: nothing."""
     model = agent.networks.world_model
     return PolicyState(
-        latent=initial_state((batch,), agent.config.model, model.dtype),
+        latent=initial_state(batch, agent.config.model, model.dtype),
         prev_action=jnp.zeros((batch, agent.spaces.action.size)),
     )
 

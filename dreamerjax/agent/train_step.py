@@ -10,21 +10,15 @@ import optax
 from dreamerjax.agent.actor_critic import actor_critic_grad, dream_targets, imagine, replay_critic_loss
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.optimizer import schedule_shape
-from dreamerjax.agent.world_model import observe, world_model_loss
-from dreamerjax.nets.rssm import features
-from dreamerjax.types import Array, Batch, Metrics, Params, ReturnScale, TrainState, Variables
+from dreamerjax.agent.world_model import world_model_loss
+from dreamerjax.nets.rssm import features, merge_time
+from dreamerjax.types import Array, Batch, LatentState, Metrics, ReturnScale, TrainState, Variables
 
 Mode = Literal["joint", "world_model", "actor_critic"]
 
-TRAINED: dict[Mode, tuple[str, ...]] = {
-    "joint": ("world_model", "actor", "critic"),
-    "world_model": ("world_model",),
-    "actor_critic": ("actor", "critic"),
-}
-
 
 class _Gradients(NamedTuple):
-    grads: Params  # zeros where the mode trains nothing
+    grads: dict[str, Variables]  # by field of Params, of those alone that the mode trains
     return_scale: ReturnScale
     metrics: Metrics
 
@@ -42,12 +36,10 @@ def train_step(agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "j
     Returns:
         The next state and the metrics, scalars.
     """
-    gradients = _world_model_gradients(agent, state, batch) if mode == "world_model" else None
-    gradients = gradients or _dream_gradients(agent, state, batch, frozen_world_model=mode == "actor_critic")
+    gradients = _gradients(agent, state, batch, mode)
     params, opt_state = state.params, state.opt_state
     metrics = dict(gradients.metrics)
-    for name in TRAINED[mode]:
-        grad = getattr(gradients.grads, name)
+    for name, grad in gradients.grads.items():
         direction, moved = agent.optimizer.update(grad, getattr(opt_state, name), getattr(params, name))
         learning_rate = getattr(state.knobs, f"{name}_learning_rate")
         updates = jax.tree.map(lambda x, rate=learning_rate: -rate * x, direction)
@@ -81,51 +73,41 @@ def _moving_average(slow: Variables, fast: Variables, rate: float) -> Variables:
     return jax.tree.map(lambda slow, fast: (1 - rate) * slow + rate * fast, slow, fast)
 
 
-def _world_model_gradients(agent: Agent, state: TrainState, batch: Batch) -> _Gradients:
-    observe_key, _, _ = _keys(state)
-    loss = lambda params: world_model_loss(agent, params, batch, observe_key, discount=state.knobs.discount)  # noqa: E731
-    grad, (_, metrics) = jax.grad(loss, has_aux=True)(state.params.world_model)
-    grads = dataclasses.replace(jax.tree.map(jnp.zeros_like, state.params), world_model=grad)
-    return _Gradients(grads, state.return_scale, metrics)
-
-
-def _dream_gradients(agent: Agent, state: TrainState, batch: Batch, *, frozen_world_model: bool) -> _Gradients:
+def _gradients(agent: Agent, state: TrainState, batch: Batch, mode: Mode) -> _Gradients:
     """Observes the batch, dreams from every row of it, and differentiates all losses that follow."""
-    stop = jax.lax.stop_gradient
+    params, knobs = state.params, state.knobs
     observe_key, dream_key, _ = _keys(state)
-    knobs, actor_config = state.knobs, agent.config.actor
 
-    def loss(params: Params):
-        if frozen_world_model:
-            posterior = stop(observe(agent, params.world_model, batch, observe_key))
-            total, metrics = jnp.zeros(()), {}
-        else:
-            total, (posterior, metrics) = world_model_loss(
-                agent, params.world_model, batch, observe_key, discount=knobs.discount
-            )
-        starts = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), posterior.states)
-        dream = imagine(agent, stop(params), state.slow_critic, stop(starts), dream_key)
-        targets, scale = dream_targets(agent, dream, state.return_scale, return_lambda=knobs.return_lambda)
+    def forward(world_model: Variables) -> tuple[tuple[Array, Array], tuple[LatentState, Metrics]]:
+        loss, (posterior, metrics) = world_model_loss(agent, world_model, batch, observe_key, discount=knobs.discount)
+        return (loss, features(posterior.states)), (posterior.states, metrics)
+
+    (loss, feature), backward, (states, metrics) = jax.vjp(forward, params.world_model, has_aux=True)
+    if mode == "world_model":
+        return _Gradients(
+            {"world_model": backward((jnp.ones_like(loss), jnp.zeros_like(feature)))[0]}, state.return_scale, metrics
+        )
+
+    # Dreams pass no gradient, so they are made outside of every differentiated function.
+    dream = imagine(agent, params, state.slow_critic, merge_time(states), dream_key)
+    targets, scale = dream_targets(agent, dream, state.return_scale, return_lambda=knobs.return_lambda)
+    entropy_scale = knobs.entropy_scale * _entropy_shape(agent, state)
+    (actor_grad, critic_grad), dream_metrics = actor_critic_grad(
+        agent, params.actor, params.critic, dream, targets, entropy_scale=entropy_scale
+    )
+
+    def replay_loss(critic: Variables, feature: Array) -> Array:
         bootstrap = targets.returns[0].reshape(batch.reward.shape)
-        replay_critic = replay_critic_loss(
-            agent, params.critic, state.slow_critic, features(posterior.states), batch, bootstrap, knobs
-        ).mean()
-        total = total + agent.config.critic.replay_scale * replay_critic
-        return total, (dream, targets, scale, metrics | {"replay_critic_loss": replay_critic})
+        loss = replay_critic_loss(agent, critic, state.slow_critic, feature, batch, bootstrap, knobs)
+        return agent.config.critic.replay_scale * loss.mean()
 
-    grads, (dream, targets, scale, metrics) = jax.grad(loss, has_aux=True)(state.params)
-
-    entropy_scale = knobs.entropy_scale * schedule_shape(
-        state.step,
-        actor_config.entropy_schedule,
-        final_fraction=actor_config.entropy_final_fraction,
-        decay_updates=actor_config.entropy_decay_updates,
-    )
-    (actor_grad, critic_grad), actor_critic_metrics = actor_critic_grad(
-        agent, state.params.actor, state.params.critic, dream, targets, entropy_scale=entropy_scale
-    )
-    grads = dataclasses.replace(grads, actor=actor_grad, critic=jax.tree.map(jnp.add, grads.critic, critic_grad))
-    metrics |= actor_critic_metrics | {
+    replay_critic, (replay_grad, feature_grad) = jax.value_and_grad(replay_loss, argnums=(0, 1))(params.critic, feature)
+    grads = {"actor": actor_grad, "critic": jax.tree.map(jnp.add, critic_grad, replay_grad)}
+    if mode == "joint":
+        # What the replayed rows teach the critic also shapes the features that it reads.
+        grads["world_model"] = backward((jnp.ones_like(loss), feature_grad))[0]
+    metrics |= dream_metrics | {
+        "replay_critic_loss": replay_critic,
         "value_mean": dream.value.mean(),
         "return_mean": targets.returns.mean(),
         "return_scale": scale.high - scale.low,
@@ -135,3 +117,13 @@ def _dream_gradients(agent: Agent, state: TrainState, batch: Batch, *, frozen_wo
         "entropy_scale": entropy_scale,
     }
     return _Gradients(grads, scale, metrics)
+
+
+def _entropy_shape(agent: Agent, state: TrainState) -> Array:
+    config = agent.config.actor
+    return schedule_shape(
+        state.step,
+        config.entropy_schedule,
+        final_fraction=config.entropy_final_fraction,
+        decay_updates=config.entropy_decay_updates,
+    )

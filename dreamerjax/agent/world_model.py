@@ -32,7 +32,7 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
         state, logits = apply(model, params, state, prev_action, embed, is_first, key, method=WorldModel.observe_step)
         return state, (state, logits)
 
-    start = initial_state((size,), agent.config.model, model.dtype)
+    start = initial_state(size, agent.config.model, model.dtype)
     rows = (batch.prev_action, embed, batch.is_first, jax.random.split(key, length))
     states, post_logits = jax.lax.scan(step, start, rows)[1]
     # The prior is not needed inside the recurrence: all T at once are one large matmul.

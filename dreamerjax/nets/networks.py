@@ -63,7 +63,7 @@ class WorldModel(nn.Module):
 
     def __call__(self, obs: dict[str, Array], prev_action: Array, key: PRNGKey) -> None:
         """Touches every parameter once; only for initialisation."""
-        state = initial_state(prev_action.shape[:1], self.config, self.dtype)
+        state = initial_state(prev_action.shape[0], self.config, self.dtype)
         is_first = jnp.ones(prev_action.shape[:1], bool)
         state, _ = self.observe_step(state, prev_action, self.encode(obs), is_first, key)
         feature = features(self.imagine_step(state, prev_action, key))
@@ -105,7 +105,7 @@ def init_params(networks: Networks, key: PRNGKey) -> Params:
     config, spaces = networks.world_model.config, networks.world_model.spaces
     obs = {spec.name: jnp.zeros((1, *spec.shape)) for spec in spaces.obs}
     prev_action = jnp.zeros((1, spaces.action.size))
-    feature = features(initial_state((1,), config, networks.world_model.dtype))
+    feature = features(initial_state(1, config, networks.world_model.dtype))
     return Params(
         world_model=networks.world_model.init(world_model_key, obs, prev_action, sample_key),
         actor=networks.actor.init(actor_key, feature),

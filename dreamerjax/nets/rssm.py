@@ -6,20 +6,29 @@ import jax.numpy as jnp
 
 from dreamerjax.config import ModelConfig
 from dreamerjax.math.distributions import sample_one_hot, straight_through, unimix
-from dreamerjax.nets.layers import MLP, BlockDense, Dtype, NormAct, dense, truncated_normal
+from dreamerjax.nets.layers import MLP, BlockDense, Dtype, NormAct, dense, from_blocks, to_blocks, truncated_normal
 from dreamerjax.types import Array, LatentState, PRNGKey
 
 
 def features(state: LatentState) -> Array:
     """What the heads read: deter beside the flattened stoch, [..., F]."""
-    return jnp.concatenate([state.deter, state.stoch.reshape(*state.stoch.shape[:-2], -1)], -1)
+    return jnp.concatenate([from_blocks(state.deter), state.stoch.reshape(*state.stoch.shape[:-2], -1)], -1)
 
 
-def initial_state(batch: tuple[int, ...], config: ModelConfig, dtype: Dtype) -> LatentState:
-    """The state before the first step: zeros."""
+def merge_time(states: LatentState) -> LatentState:
+    """The states of T steps as one batch: [T, B, ...] -> [T * B, ...]."""
+    blocks_first = jnp.moveaxis(states.deter, 0, 1)
     return LatentState(
-        deter=jnp.zeros((*batch, config.deter), dtype),
-        stoch=jnp.zeros((*batch, config.groups, config.classes), dtype),
+        deter=blocks_first.reshape(blocks_first.shape[0], -1, blocks_first.shape[-1]),
+        stoch=states.stoch.reshape(-1, *states.stoch.shape[2:]),
+    )
+
+
+def initial_state(batch: int, config: ModelConfig, dtype: Dtype) -> LatentState:
+    """The state of B sequences before their first step: zeros."""
+    return LatentState(
+        deter=jnp.zeros((config.blocks, batch, config.deter // config.blocks), dtype),
+        stoch=jnp.zeros((batch, config.groups, config.classes), dtype),
     )
 
 
@@ -28,6 +37,8 @@ class BlockGRU(nn.Module):
 
     Each block reads its own slice of deter beside the embedded deter, stoch and action. Those three are
     the same for every block, so one dense layer serves all blocks and is added to the block-diagonal one.
+    The state stays in block layout [G, N, D/G]: the gates then run over contiguous memory, which a compiler for CPUs
+    turns into vector instructions (measured: 35 ms against 8 for 15 steps of 512 rows).
     """
 
     config: ModelConfig
@@ -35,8 +46,8 @@ class BlockGRU(nn.Module):
 
     @nn.compact
     def __call__(self, state: LatentState, action: Array) -> Array:
-        deter, blocks, hidden = state.deter, self.config.blocks, self.config.hidden
-        width = deter.shape[-1]
+        blocks, hidden, width = self.config.blocks, self.config.hidden, self.config.deter
+        deter = from_blocks(state.deter)
         # No gradient through the divisor, so that large actions keep the gradient's direction.
         action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
         inputs = {"deter": deter, "stoch": state.stoch.reshape(*state.stoch.shape[:-2], -1), "action": action}
@@ -46,17 +57,17 @@ class BlockGRU(nn.Module):
         ]
 
         fan_in = width + blocks * len(shared) * hidden  # of the whole layer: every block reads the shared inputs
-        own = BlockDense(blocks, width // blocks, self.dtype, use_bias=False, fan_in=fan_in, name="own")(deter)
+        own = BlockDense(width // blocks, self.dtype, use_bias=False, fan_in=fan_in, name="own")(state.deter)
         joint = nn.Dense(width, dtype=self.dtype, kernel_init=truncated_normal(fan_in=fan_in), name="shared")(
             jnp.concatenate(shared, -1)
         )
-        x = NormAct(self.dtype, name="hidden_act")(own.reshape(deter.shape) + joint)
+        x = NormAct(self.dtype, name="hidden_act")(from_blocks(own) + joint)
 
-        gates = BlockDense(blocks, 3 * (width // blocks), self.dtype, name="gates")(x)
-        reset, candidate, update = (part.reshape(deter.shape) for part in jnp.split(gates, 3, -1))
+        gates = BlockDense(3 * (width // blocks), self.dtype, name="gates")(to_blocks(x, blocks))
+        reset, candidate, update = jnp.split(gates, 3, -1)
         candidate = jnp.tanh(nn.sigmoid(reset) * candidate)
         update = nn.sigmoid(update - 1)  # starts by keeping most of the state
-        return update * candidate + (1 - update) * deter
+        return update * candidate + (1 - update) * state.deter
 
 
 class RSSM(nn.Module):
@@ -91,7 +102,7 @@ class RSSM(nn.Module):
         """
         keep = ~is_first
         state = LatentState(
-            deter=jnp.where(keep[:, None], state.deter, 0),
+            deter=jnp.where(keep[None, :, None], state.deter, 0),
             stoch=jnp.where(keep[:, None, None], state.stoch, 0),
         )
         deter = self.gru(state, jnp.where(keep[:, None], prev_action, 0))
@@ -104,12 +115,13 @@ class RSSM(nn.Module):
         return LatentState(deter=deter, stoch=self._sample(self.prior(deter), key))
 
     def prior(self, deter: Array) -> Array:
-        """Logits [..., S, K] of what is expected at deter [..., D]."""
-        return self._grouped(self.prior_out(self.prior_mlp(deter)))
+        """Logits [..., S, K] of what is expected at deter [..., G, N, D/G]."""
+        return self._grouped(self.prior_out(self.prior_mlp(from_blocks(deter))))
 
     def posterior(self, deter: Array, embed: Array) -> Array:
-        """Logits [..., S, K] of what deter [..., D] and the observation's embedding [..., E] say together."""
-        return self._grouped(self.posterior_out(self.posterior_mlp(jnp.concatenate([deter, embed], -1))))
+        """Logits [..., S, K] of what deter [..., G, N, D/G] and the embedding [..., N, E] say together."""
+        both = jnp.concatenate([from_blocks(deter), embed], -1)
+        return self._grouped(self.posterior_out(self.posterior_mlp(both)))
 
     def _grouped(self, logits: Array) -> Array:
         logits = logits.reshape(*logits.shape[:-1], self.config.groups, self.config.classes)

@@ -24,7 +24,7 @@ from dreamerjax.agent.policy import actions, categorical_actions
 from dreamerjax.config import AgentConfig, ModelConfig, ReturnsConfig
 from dreamerjax.math.transforms import symexp_bins
 from dreamerjax.nets.networks import WorldModel, init_params
-from dreamerjax.nets.rssm import features
+from dreamerjax.nets.rssm import features, initial_state
 from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, Params, ReturnScale, Spaces, Trajectory
 
 H, N, A = 3, 6, 3
@@ -58,20 +58,24 @@ def make_agent(kind, config: AgentConfig = CONFIG) -> Agent:
 DISCRETE = make_agent("discrete")
 
 
-def random_like(shapes, seed: int):
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: jnp.asarray(0.7 * rng.normal(size=x.shape), jnp.float32), shapes)
-
-
 def random_params(agent: Agent, seed: int = 0) -> Params:
     """Random parameters, without the structure of the initial ones: no head puts out zeros."""
-    return random_like(jax.eval_shape(lambda key: init_params(agent.networks, key), KEY), seed)
+    rng = np.random.default_rng(seed)
+
+    def random(leaf) -> jax.Array:
+        values = 0.7 * rng.normal(size=leaf.shape)
+        if leaf.shape == (MODEL.bins,):  # the farther a bin, the less likely: rewards and values stay small
+            values -= 3 * np.abs(np.arange(MODEL.bins) - MODEL.bins // 2)
+        return jnp.asarray(values, jnp.float32)
+
+    return jax.tree.map(random, jax.eval_shape(lambda key: init_params(agent.networks, key), KEY))
 
 
 def random_start() -> LatentState:
     rng = np.random.default_rng(3)
+    empty = initial_state(N, MODEL, jnp.dtype(jnp.float32))
     stoch = np.eye(4)[rng.integers(4, size=(N, 4))]
-    return LatentState(jnp.asarray(rng.normal(size=(N, 16)), jnp.float32), jnp.asarray(stoch, jnp.float32))
+    return LatentState(jnp.asarray(rng.normal(size=empty.deter.shape), jnp.float32), jnp.asarray(stoch, jnp.float32))
 
 
 def largest(tree) -> float:
@@ -103,23 +107,23 @@ def test_a_dream_equals_going_step_by_step(kind):
         cont = jax.nn.sigmoid(apply(params.world_model, feature, method=WorldModel.cont))
         return reward, cont, critic_value(agent, params.critic, feature), critic_value(agent, slow_critic, feature)
 
-    state, scale = random_start(), float(agent.bins[-1])
+    state = random_start()
     for h, key in enumerate(jax.random.split(KEY, H)):
         action, following = step(state, key)
         np.testing.assert_allclose(dream.features[h], features(state), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(dream.action[h], action, rtol=1e-4, atol=1e-5)
         expected = predict(features(state))
-        np.testing.assert_allclose(dream.reward[h], expected[0], rtol=1e-4, atol=1e-6 * scale)
+        np.testing.assert_allclose(dream.reward[h], expected[0], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(dream.cont[h], expected[1], rtol=1e-4)
-        np.testing.assert_allclose(dream.value[h], expected[2], rtol=1e-4, atol=1e-6 * scale)
-        np.testing.assert_allclose(dream.slow_value[h], expected[3], rtol=1e-4, atol=1e-6 * scale)
+        np.testing.assert_allclose(dream.value[h], expected[2], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(dream.slow_value[h], expected[3], rtol=1e-4, atol=1e-4)
         state = following
     expected = predict(features(state))  # the last state is valued too, but nothing is done there
     for actual, value in zip((dream.reward, dream.cont, dream.value, dream.slow_value), expected, strict=True):
         assert actual.shape == (H + 1, N)
-        np.testing.assert_allclose(actual[H], value, rtol=1e-4, atol=1e-6 * scale)
+        np.testing.assert_allclose(actual[H], value, rtol=1e-4, atol=1e-4)
     assert dream.action.shape == (H, N, A)
-    assert np.abs(dream.value - dream.slow_value).max() > 1  # the two critics are two
+    assert np.abs(dream.value - dream.slow_value).max() > 0.1  # the two critics are two
 
 
 def hand_made_dream() -> Trajectory:

@@ -29,11 +29,11 @@ from dreamerjax.config import (
 from dreamerjax.math.distributions import balanced_kl
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel
-from dreamerjax.nets.rssm import features
+from dreamerjax.nets.rssm import features, merge_time
 from dreamerjax.types import ActionSpec, Batch, Knobs, ObsSpec, Params, ReturnScale, Spaces, TrainState
 
 T, B, H, A = 5, 3, 3, 3
-U = 3
+U, BINS = 3, 31
 OBS = (ObsSpec("position", (3,)), ObsSpec("speed", (2,)))
 CONFIG = AgentConfig(
     model=ModelConfig(
@@ -43,7 +43,7 @@ CONFIG = AgentConfig(
         classes=4,
         blocks=4,
         depth=4,
-        bins=31,
+        bins=BINS,
         encoder_layers=1,
         decoder_layers=1,
         actor_layers=1,
@@ -93,9 +93,14 @@ def random_state(agent: Agent) -> TrainState:
     """A state in the middle of learning: random parameters, a slow critic that lags, a return scale, update 50."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(functools.partial(init_state, agent), jax.random.PRNGKey(0))
-    params, slow_critic = jax.tree.map(
-        lambda x: jnp.asarray(0.7 * rng.normal(size=x.shape), x.dtype), (shapes.params, shapes.slow_critic)
-    )
+
+    def random(leaf) -> jax.Array:
+        values = 0.7 * rng.normal(size=leaf.shape)
+        if leaf.shape == (BINS,):  # the farther a bin, the less likely: rewards and values stay small
+            values -= 3 * np.abs(np.arange(BINS) - BINS // 2)
+        return jnp.asarray(values, leaf.dtype)
+
+    params, slow_critic = jax.tree.map(random, (shapes.params, shapes.slow_critic))
     fresh = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return fresh.replace(
         step=jnp.asarray(50, jnp.int32),
@@ -128,6 +133,11 @@ def make_setup(kind) -> Setup:
         return train_step(agent, state, batch)
 
     return Setup(agent, random_state(agent), [random_batch(kind, seed) for seed in range(U)], jit(step))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_traces_yet() -> None:
+    chex.clear_trace_counter()
 
 
 @pytest.fixture(scope="module")
@@ -209,14 +219,19 @@ def test_each_part_has_its_own_learning_rate(discrete):
     chex.assert_trees_all_close(moved[1], jax.tree.map(lambda x: 2 * x, moved[0]), rtol=1e-3, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def step_of_mode(discrete):
+    """An update in a mode, compiled once."""
+    return functools.cache(lambda mode: jit(functools.partial(train_step, discrete.agent, mode=mode)))
+
+
 @pytest.mark.parametrize(
     ("mode", "trained", "frozen"),
     [("world_model", ("world_model",), ("actor", "critic")), ("actor_critic", ("actor", "critic"), ("world_model",))],
 )
-def test_a_mode_leaves_what_it_does_not_train_bit_for_bit(discrete, mode, trained, frozen):
-    step = jit(functools.partial(train_step, discrete.agent, mode=mode))
-    state, metrics = discrete.step(discrete.state, discrete.batches[0])  # so that the optimizers remember something
-    after, metrics = step(state, discrete.batches[1])
+def test_a_mode_leaves_what_it_does_not_train_bit_for_bit(discrete, step_of_mode, mode, trained, frozen):
+    state, _ = discrete.step(discrete.state, discrete.batches[0])  # so that the optimizers remember something
+    after, metrics = step_of_mode(mode)(state, discrete.batches[1])
     for part in frozen:
         assert same(getattr(after.params, part), getattr(state.params, part)), part
         assert same(getattr(after.opt_state, part), getattr(state.opt_state, part)), part
@@ -229,11 +244,10 @@ def test_a_mode_leaves_what_it_does_not_train_bit_for_bit(discrete, mode, traine
     assert all(np.isfinite(value) for value in metrics.values())
 
 
-def test_a_mode_makes_the_same_update_of_what_it_trains_as_the_joint_step(discrete):
-    """The actor never touches the world model, so on its own it moves exactly as in the joint update."""
-    step = jit(functools.partial(train_step, discrete.agent, mode="actor_critic"))
+def test_actor_and_critic_alone_learn_just_as_in_the_joint_update(discrete, step_of_mode):
+    """They never wait for the world model's step: both see the parameters from before the update."""
     joint, _ = discrete.step(discrete.state, discrete.batches[0])
-    alone, _ = step(discrete.state, discrete.batches[0])
+    alone, _ = step_of_mode("actor_critic")(discrete.state, discrete.batches[0])
     for part in ("actor", "critic"):
         chex.assert_trees_all_close(getattr(alone.params, part), getattr(joint.params, part), rtol=1e-3, atol=2e-5)
 
@@ -303,8 +317,8 @@ def plain_total_loss(agent: Agent, params: Params, state: TrainState, batch: Bat
     )
     losses = [(1, reconstruction), (1, reward), (1, cont), (1, dynamics), (0.1, representation)]
 
-    starts = jax.tree.map(lambda x: stop(x).reshape(T * B, *x.shape[2:]), posterior.states)
-    dream = stop(imagine(agent, stop(params), state.slow_critic, starts, dream_key))
+    starts = merge_time(posterior.states)
+    dream = stop(imagine(agent, stop(params), state.slow_critic, stop(starts), dream_key))
     following, returns = dream.value[H], []
     for h in reversed(range(H)):
         future = (1 - 0.95) * dream.value[h + 1] + 0.95 * following
@@ -389,9 +403,9 @@ def test_joint_updates_equal_a_plain_composition(either):
     state, _ = run(either)
     for part in PARTS:
         actual, expected = getattr(state.params, part), getattr(plain.params, part)
-        chex.assert_trees_all_close(actual, expected, rtol=1e-3, atol=1e-4)
-    chex.assert_trees_all_close(state.slow_critic, plain.slow_critic, rtol=1e-3, atol=1e-5)
-    chex.assert_trees_all_close(state.return_scale, plain.return_scale, rtol=1e-3)
+        chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(state.slow_critic, plain.slow_critic, rtol=1e-4, atol=1e-6)
+    chex.assert_trees_all_close(state.return_scale, plain.return_scale, rtol=1e-4)
     assert same(state.key, plain.key)
     assert int(state.step) == 53
 
@@ -417,7 +431,7 @@ def test_several_updates_in_one_dispatch_equal_one_after_the_other_and_the_state
     assert same(state.key, expected.key)
     assert int(state.step) == int(expected.step) == 53
     chex.assert_trees_all_close(state.params, expected.params, rtol=1e-3, atol=2e-5)
-    chex.assert_trees_all_close(state.opt_state, expected.opt_state, rtol=1e-2, atol=1e-4)
+    chex.assert_trees_all_close(state.opt_state, expected.opt_state, rtol=1e-3, atol=1e-5)
     mean = jax.tree.map(lambda *values: sum(values) / U, *history)
     chex.assert_trees_all_close(metrics, mean, rtol=1e-3, atol=1e-4)
     # A donated buffer that could not be used would have been a warning, and warnings are errors.
@@ -442,8 +456,10 @@ def test_a_population_equals_its_members_trained_apart(discrete, size):
         assert not same(results[0][0].params.actor, results[1][0].params.actor)
 
 
-@pytest.mark.parametrize("kind", ["discrete", "continuous"])
-@pytest.mark.parametrize("mode", ["joint", "world_model", "actor_critic"])
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("discrete", "joint"), ("continuous", "joint"), ("discrete", "world_model"), ("discrete", "actor_critic")],
+)
 def test_bfloat16_keeps_the_state_in_float32(kind, mode):
     agent = make_agent(kind, dataclasses.replace(CONFIG, precision="bfloat16"))
     before = jax.eval_shape(functools.partial(init_state, agent), jax.random.PRNGKey(0))
@@ -463,7 +479,7 @@ def test_one_batch_can_be_overfitted(discrete):
     for _ in range(200):
         state, metrics = discrete.step(state, discrete.batches[0])
         history.append(metrics)
-    for name, factor in (("reconstruction_loss", 5), ("reward_loss", 3)):
+    for name, factor in (("reconstruction_loss", 10), ("reward_loss", 3)):
         values = [float(metrics[name]) for metrics in history]
         assert np.mean(values[-20:]) < np.mean(values[:5]) / factor, name
 

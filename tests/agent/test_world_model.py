@@ -112,7 +112,7 @@ def test_the_scan_over_time_equals_going_step_by_step(params):
         state, post_logits = apply(params, WorldModel.observe_step, state, row.prev_action, embed, row.is_first, key)
         return Posterior(state, post_logits, apply(params, WorldModel.prior, state.deter))
 
-    state, keys = initial_state((B,), MODEL, jnp.dtype(jnp.float32)), jax.random.split(KEY, T)
+    state, keys = initial_state(B, MODEL, jnp.dtype(jnp.float32)), jax.random.split(KEY, T)
     for t in range(T):
         expected = step(state, jax.tree.map(lambda x, t=t: x[t], BATCH), keys[t])
         actual = jax.tree.map(lambda x, t=t: x[t], posterior)
@@ -183,7 +183,7 @@ def touched(gradients: Variables) -> set[str]:
 @pytest.fixture(scope="module")
 def parameters_of(params) -> dict[str, set[str]]:
     """Which parameters the prior, the encoder and the posterior have, told by what moves their outputs."""
-    state = initial_state((B,), MODEL, jnp.dtype(jnp.float32))
+    state = initial_state(B, MODEL, jnp.dtype(jnp.float32))
     state = jax.tree.map(lambda x: x + 0.1, state)
     row = jax.tree.map(lambda x: x[0], BATCH)
 

@@ -11,9 +11,9 @@ from scipy import stats
 from scipy.linalg import block_diag
 
 from dreamerjax.config import AgentConfig, Config, ModelConfig, resolve
-from dreamerjax.nets.layers import BlockDense, truncated_normal
+from dreamerjax.nets.layers import BlockDense, from_blocks, to_blocks, truncated_normal
 from dreamerjax.nets.networks import Networks, WorldModel, build_networks, init_params
-from dreamerjax.nets.rssm import BlockGRU
+from dreamerjax.nets.rssm import BlockGRU, features, initial_state
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, Spaces
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
@@ -94,18 +94,21 @@ def test_every_published_size_builds(size):
     assert (model.groups, model.blocks, model.bins) == (32, 8, 255)
 
     params = shapes_of(networks)
-    state = LatentState(deter=jnp.zeros((1, deter)), stoch=jnp.zeros((1, 32, classes)))
+    state = initial_state(1, model, FLOAT32)
     is_first, key = jnp.zeros(1, bool), jax.random.PRNGKey(0)
 
     def step(params):
         apply = networks.world_model.apply
         embed = apply(params.world_model, {"state": jnp.zeros((1, 4))}, method=WorldModel.encode)
         action = jnp.zeros((1, 2))
-        return embed, apply(params.world_model, state, action, embed, is_first, key, method=WorldModel.observe_step)
+        following, logits = apply(
+            params.world_model, state, action, embed, is_first, key, method=WorldModel.observe_step
+        )
+        return embed, following, features(following), logits
 
-    embed, (following, logits) = jax.eval_shape(step, params)
+    embed, following, feature, logits = jax.eval_shape(step, params)
     assert embed.shape == (1, hidden)
-    assert following.deter.shape == (1, deter)
+    assert feature.shape == (1, deter + 32 * classes)
     assert following.stoch.shape == logits.shape == (1, 32, classes)
 
 
@@ -162,17 +165,27 @@ def test_reward_and_critic_start_at_exactly_zero_and_the_actor_nearly_uniform(sm
     assert 0 < np.abs(policy).max() < 0.1
 
 
-@pytest.mark.parametrize("lead", [(), (3,), (2, 3)])
-def test_block_dense_is_a_dense_block_diagonal_matrix(lead):
-    layer = BlockDense(blocks=4, features=5, dtype=FLOAT32)
-    x = jax.random.normal(jax.random.PRNGKey(0), (*lead, 12))
-    params = layer.init(jax.random.PRNGKey(1), x)["params"]
+@pytest.mark.parametrize("lead", [(3,), (2, 3)])
+def test_blocks_are_slices_of_the_vector(lead):
+    """Three rows of 4 blocks of 3 numbers; a stack of steps may stand in front."""
+    x = np.random.default_rng(0).normal(size=(*lead, 12))
+    blocks = to_blocks(jnp.asarray(x, jnp.float32), 4)
+    assert blocks.shape == (*lead[:-1], 4, 3, 3)
+    for g in range(4):
+        np.testing.assert_allclose(blocks[..., g, :, :], x[..., 3 * g : 3 * g + 3], rtol=1e-6)
+    np.testing.assert_allclose(from_blocks(blocks), x, rtol=1e-6)
+
+
+def test_block_dense_is_a_dense_block_diagonal_matrix():
+    layer = BlockDense(features=5, dtype=FLOAT32)
+    x = jax.random.normal(jax.random.PRNGKey(0), (3, 12))
+    params = layer.init(jax.random.PRNGKey(1), to_blocks(x, 4))["params"]
     params = {"kernel": params["kernel"], "bias": jax.random.normal(jax.random.PRNGKey(2), (4, 5))}
     matrix = block_diag(*np.asarray(params["kernel"], np.float64))
     assert matrix.shape == (12, 20)
     expected = np.asarray(x, np.float64) @ matrix + np.asarray(params["bias"], np.float64).ravel()
-    y = layer.apply({"params": params}, x)
-    np.testing.assert_allclose(y, expected.reshape(*lead, 4, 5), rtol=1e-5, atol=1e-6)
+    y = from_blocks(layer.apply({"params": params}, to_blocks(x, 4)))
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
 
 
 def numpy_block_gru(params: dict, deter: np.ndarray, stoch: np.ndarray, action: np.ndarray, blocks: int) -> np.ndarray:
@@ -215,11 +228,12 @@ def test_the_block_gru_equals_a_plain_float64_implementation():
     keys = jax.random.split(jax.random.PRNGKey(5), 4)
     deter, stoch = jax.random.normal(keys[0], (6, 24)), jax.random.uniform(keys[1], (6, 4, 4))
     action = 3 * jax.random.normal(keys[2], (6, 2))  # some of it beyond +-1
-    shapes = jax.eval_shape(gru.init, keys[3], LatentState(deter, stoch), action)["params"]
+    state = LatentState(to_blocks(deter, 4), stoch)
+    shapes = jax.eval_shape(gru.init, keys[3], state, action)["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), jnp.float32), shapes)
 
-    actual = jit(gru.apply)({"params": params}, LatentState(deter, stoch), action)
+    actual = from_blocks(jit(gru.apply)({"params": params}, state, action))
     expected = numpy_block_gru(params, *(np.asarray(x, np.float64) for x in (deter, stoch, action)), blocks=4)
     assert np.abs(expected - np.asarray(deter)).mean() > 0.1  # it did something
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
@@ -233,13 +247,13 @@ def test_bfloat16_computes_in_bfloat16_but_keeps_parameters_and_outputs_in_float
 
     def observe(networks: Networks, params: Params):
         dtype, bind = networks.world_model.dtype, networks.world_model.bind(params.world_model)
-        state = LatentState(jnp.full((2, SMALL.deter), 0.5, dtype), jnp.zeros((2, SMALL.groups, SMALL.classes), dtype))
+        state = jax.tree.map(lambda x: x + jnp.asarray(0.5, x.dtype), initial_state(2, SMALL, dtype))
         return bind.observe_step(state, action, bind.encode(obs), is_first, key)
 
     def outputs(networks: Networks, params: Params):
         state, post_logits = observe(networks, params)
         bind = networks.world_model.bind(params.world_model)
-        feature = jnp.concatenate([state.deter, state.stoch.reshape(2, -1)], -1)
+        feature = features(state)
         heads = [bind.reward(feature), bind.cont(feature), *bind.decode(feature).values()]
         heads += [networks.actor.apply(params.actor, feature), networks.critic.apply(params.critic, feature)]
         return state, [post_logits, bind.prior(state.deter), *heads]
