@@ -82,9 +82,9 @@ class Posterior:
 
 @flax.struct.dataclass
 class Trajectory:
-    """A dream: index 0 is the start, index h the state after h imagined actions."""
+    """Dreams: index 0 is the start, index h the state after h imagined actions."""
 
-    features: Array  # [H+1, N, F]
+    features: Array  # [H, N, F] of the states in which an action is taken
     action: Array  # [H, N, A] action[h] is taken in state h
     reward: Array  # [H+1, N] predicted reward of arriving in state h
     cont: Array  # [H+1, N] predicted probability that the episode goes on, times the discount

@@ -25,8 +25,8 @@ def sample_one_hot(log_probs: Array, key: PRNGKey) -> Array:
     cdf = jnp.cumsum(jnp.exp(log_probs), -1)
     # Scaled by the last entry, which rounding keeps from being exactly 1.
     threshold = jax.random.uniform(key, log_probs.shape[:-1])[..., None] * cdf[..., -1:]
-    index = (cdf[..., :-1] <= threshold).sum(-1, keepdims=True)
-    return jax.lax.stop_gradient((index == jnp.arange(log_probs.shape[-1])).astype(log_probs.dtype))
+    index = (cdf[..., :-1] <= threshold).sum(-1)
+    return jax.lax.stop_gradient(jax.nn.one_hot(index, log_probs.shape[-1], dtype=log_probs.dtype))
 
 
 def straight_through(sample: Array, log_probs: Array) -> Array:

@@ -45,7 +45,7 @@ def two_hot(x: Array, bins: Array) -> Array:
     """
     chex.assert_rank(bins, 1)
     below, weight = _neighbours(x, bins)
-    index = jnp.arange(bins.shape[0])
+    index = jnp.broadcast_to(jnp.arange(bins.shape[0]), (*x.shape, bins.shape[0]))
     is_below = index == below[..., None]
     is_above = index == below[..., None] + 1
     return jnp.where(is_below, 1 - weight[..., None], 0.0) + jnp.where(is_above, weight[..., None], 0.0)
@@ -61,7 +61,7 @@ def two_hot_mean(logits: Array, bins: Array) -> Array:
     probs = jax.nn.softmax(logits.astype(jnp.float32))
     half = bins.shape[0] // 2
     paired = probs[..., half + 1 :] - probs[..., :half][..., ::-1]
-    return paired @ bins[half + 1 :]
+    return jnp.matmul(paired, bins[half + 1 :], precision="highest")  # an accelerator would round the bins
 
 
 def two_hot_cross_entropy(logits: Array, target: Array, bins: Array) -> Array:

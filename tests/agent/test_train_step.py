@@ -34,7 +34,7 @@ from dreamerjax.types import ActionSpec, Batch, Knobs, ObsSpec, Params, ReturnSc
 
 T, B, H, A = 5, 3, 3, 3
 U, BINS = 3, 31
-OBS = (ObsSpec("position", (3,)), ObsSpec("speed", (2,)))
+OBS = (ObsSpec("state", (4,)),)
 CONFIG = AgentConfig(
     model=ModelConfig(
         deter=16,
@@ -46,9 +46,12 @@ CONFIG = AgentConfig(
         bins=BINS,
         encoder_layers=1,
         decoder_layers=1,
+        reward_layers=0,
+        cont_layers=0,
         actor_layers=1,
         critic_layers=1,
-        prior_layers=1,
+        prior_layers=0,
+        posterior_layers=0,
     ),
     world_model=WorldModelConfig(learning_rate=1e-2, free_nats=0.5),
     actor=ActorConfig(

@@ -82,7 +82,7 @@ def test_samples_match_their_probabilities(run, probs):
     samples = np.asarray(run(sample_one_hot)(log_probs, jax.random.key(0)))
     assert set(np.unique(samples)) == {0, 1}
     np.testing.assert_array_equal(samples.sum(-1), 1)
-    assert scipy.stats.chisquare(samples.sum(0), count * np.array(probs)).pvalue > 0.01
+    assert scipy.stats.chisquare(samples.sum(0), count * np.array(probs)).pvalue > 0.001
 
 
 @plain_and_jit
@@ -92,7 +92,7 @@ def test_groups_and_keys_are_drawn_independently(run):
     for left, right in ((first[:, 0], first[:, 1]), (first[:, 0], second[:, 0])):
         counts = np.zeros((3, 3))
         np.add.at(counts, (np.asarray(left), np.asarray(right)), 1)
-        assert scipy.stats.chi2_contingency(counts).pvalue > 0.01
+        assert scipy.stats.chi2_contingency(counts).pvalue > 0.001
 
 
 @plain_and_jit
@@ -103,7 +103,7 @@ def test_a_class_without_probability_is_never_drawn(run):
 
 
 def test_the_same_key_draws_the_same_sample():
-    log_probs = jax.nn.log_softmax(jax.random.normal(jax.random.key(1), (50, 4, 8)))
+    log_probs = jnp.log(jnp.full((5000, 2, 3), 1 / 3))
     samples = [run(sample_one_hot)(log_probs, jax.random.key(2)) for run in (lambda f: f, lambda f: f, jax.jit)]
     np.testing.assert_array_equal(samples[0], samples[1])
     np.testing.assert_array_equal(samples[0], samples[2])
@@ -124,7 +124,7 @@ sampled_gradient, expected_gradient = jax.grad(sampled, has_aux=True), jax.grad(
 
 
 @plain_and_jit
-@few
+@settings(max_examples=5)
 @given(latent_logits)
 def test_straight_through_is_the_sample_in_value_and_the_probabilities_in_gradient(run, logits):
     direction = jnp.arange(logits.size, dtype=jnp.float32).reshape(logits.shape)

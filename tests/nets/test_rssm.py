@@ -83,7 +83,7 @@ def test_after_is_first_the_past_makes_no_difference(params):
     def run(seed: int) -> list[tuple[jax.Array, jax.Array]]:
         state, rows = random_state(seed, 2), []
         for t in range(4):
-            prev_action = shared_actions[t] if t > 2 else 5 * normal(seed + t, 2, 2)
+            prev_action = shared_actions[t] if t > 2 else 0.5 * normal(seed + t, 2, 2)
             embed = shared_embeds[t] if t >= 2 else normal(seed + 10 + t, 2, 8)
             state, logits = observe_step_jit(params, state, prev_action, embed, is_first[t], keys[t])
             rows.append((features(state), logits))

@@ -1,0 +1,658 @@
+"""The command line, from what was typed to files and exit code; and every mistake: short, named, nothing lost."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+import yaml
+from gymnasium.spaces import Box, Discrete, MultiDiscrete, Tuple
+from jax.experimental.compilation_cache import compilation_cache
+
+from dreamerjax import cli
+from dreamerjax.config import Config, flatten
+from dreamerjax.host import checkpoint, run_folder
+from dreamerjax.host.checkpoint import restore_raw
+from dreamerjax.host.metrics import MetricsWriter, read_metrics
+from dreamerjax.host.settings import KEYS, combine, read_yaml
+
+ROOT = Path(__file__).parents[1]
+TINY = """
+agent:
+  model:
+    {deter: 16, hidden: 8, groups: 4, classes: 4, blocks: 4, bins: 31,
+     encoder_layers: 1, decoder_layers: 1, actor_layers: 1, critic_layers: 1, prior_layers: 1}
+  returns: {imagination_horizon: 3}
+  optimizer: {warmup_updates: 0}
+train: {env_steps: 40, prefill: 16, ratio: 8, batch_size: 2, sequence_length: 4, updates_per_dispatch: 2}
+replay: {capacity: 1000}
+eval: {every: 20, episodes: 2, final_episodes: 3, copies: 2}
+log: {every: 10}
+"""
+EVALUATION = {"episodes", "return_mean", "return_std", "return_min", "return_max", "length_mean"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that are not optimised, and a cache that lives as long as this session."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),  # test_loop.py uses it, too
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in options}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", options["jax_compilation_cache_dir"])
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The flags of a run that takes seconds."""
+    file = tmp_path_factory.mktemp("settings") / "tiny.yaml"
+    file.write_text(TINY)
+    return ["--env", "cartpole", "--backend", "cpu", "--config", str(file)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
+    """A run folder with checkpoints at 40 and at 60 steps. Copy it to change it."""
+    path = tmp_path_factory.mktemp("runs") / "trained"
+    assert cli.main([*tiny, "--run-dir", str(path)]) == 0
+    assert cli.main(["--run-dir", str(path), "--env-steps", "60"]) == 0
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in which the command is typed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+    """The settings of the runs that would have been trained."""
+    configs: list[Config] = []
+
+    def train(folder: Any, config: Config, *rest: Any) -> dict[str, Any]:
+        configs.append(config)
+        return {"stopped": "budget"}
+
+    monkeypatch.setattr(cli, "_train_in", train)
+    return configs
+
+
+def contents(path: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: the bytes of files, None for folders."""
+    return {str(each): each.read_bytes() if each.is_file() else None for each in sorted(path.rglob("*"))}
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The error that a command line ends with, after a check of its form."""
+    capsys.readouterr()
+    code = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.endswith("\n")
+    assert 1 <= len(err.splitlines()) <= 3
+    assert "Traceback" not in err
+    return err
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "No environment: give --env NAME"),
+        ("--seed 1", "No environment: give --env NAME"),
+        ("trian --env cartpole", "Unknown command `trian`, expected one of train, eval, selfcheck"),
+        ("--env cartpol", "Unknown environment `cartpol`. Did you mean `cartpole`?"),
+        ("--env gym:CartPole-v9", "Did you mean `gym:CartPole-v1`?"),
+        ("--env gym:CartPol-v1", "Did you mean `gym:CartPole-v1`?"),
+        ("--env gymm:CartPole-v1", "unknown family, 'gymm'"),
+        ("--env gym:no_such_module:Thing-v0", "the module `no_such_module` cannot be imported"),
+        ("--env cartpole --sede 1", "Unknown flag `--sede`. Did you mean `--seed`"),
+        ("--env cartpole --batch-size 1", "Did you mean `--train.batch-size`?"),
+        ("--env cartpole --agent.actor.learning-rat 1", "Did you mean `--agent.actor.learning-rate`"),
+        ("--env cartpole extra", "Unknown flag `extra`"),
+        ("--env", "--env needs a value"),
+        ("--env cartpole --run-dir", "argument --run-dir: expected one argument"),
+        ("--env cartpole --seed one", "--seed is 'one', expected a whole number"),
+        ("--env cartpole --seed -1", "seed is -1, expected 0 or more"),
+        ("--env cartpole --size 2m", "--size is '2m', expected one of 300k, 1m, 12m"),
+        ("--env cartpole --train-ratio fast", "--train-ratio is 'fast', expected a number"),
+        ("--env cartpole --train-ratio nan", "train.ratio is nan, expected a number above 0"),
+        ("--env cartpole --train-ratio 0", "train.ratio is 0.0, expected a number above 0"),
+        ("--env cartpole --env-steps -5", "train.env_steps is -5, expected 1 or more"),
+        ("--env cartpole --train.batch-size 0", "train.batch_size is 0, expected 1 or more"),
+        ("--env cartpole --train.batch-size 2.5", "--train.batch-size is '2.5', expected a whole number"),
+        ("--env cartpole --train.sequence-length 1", "train.sequence_length is 1, expected 2 or more"),
+        ("--env cartpole --agent.returns.imagination-horizon -3", "imagination_horizon is -3, expected 1 or more"),
+        ("--env cartpole --agent.returns.return-lambda 1.5", "return_lambda is 1.5, expected a number from 0 to 1"),
+        ("--env cartpole --agent.returns.return-lambda -0.1", "return_lambda is -0.1, expected a number from 0 to 1"),
+        ("--env cartpole --agent.model.deter 100", "agent.model.deter is 100, expected a multiple of agent.model.blo"),
+        ("--env cartpole --eval.every -1", "eval.every is -1, expected 0 or more"),
+        ("--env cartpole --replay.capacity 3", "replay.capacity is 3, expected at least"),
+        ("--env cartpole --backend gpu", "Back-end 'gpu' was asked for."),
+        ("--env cartpole --config missing.yaml", "missing.yaml cannot be read: No such file or directory"),
+        ("--env cartpole --init-from missing", "--init-from missing holds no checkpoint"),
+        ("eval", "the following arguments are required: --run-dir"),
+        ("eval --run-dir missing", "missing is no run folder"),
+        ("eval --run-dir missing --episodes 0", "--episodes is 0"),
+        ("eval --run-dir missing --episodes many", "argument --episodes: invalid int value: 'many'"),
+        ("eval --run-dir missing --seed -1", "--seed is -1"),
+        ("eval --run-dir missing --episode 3", "--episode"),
+        ("eval --run-dir missing --backend gpu", "Back-end 'gpu' was asked for."),
+        ("selfcheck --backend gpu", "Back-end 'gpu' was asked for."),
+        ("selfcheck --env cartpole", "unrecognized arguments: --env cartpole"),
+    ],
+)
+def test_mistakes_are_named_and_nothing_is_made(
+    here: Path, asked: list[Config], capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    assert message in mistake(capsys, *arguments.split())
+    if arguments.startswith("--") and "--run-dir" not in arguments:
+        assert message in mistake(capsys, "--run-dir", here / "run", *arguments.split())
+    assert contents(here) == {}
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:\n  ratio: 8\n  batch_size: [8\n", "mine.yaml, line 4 is not YAML"),
+        ("train: {ratio: 8\nseed: 1\n", "mine.yaml, line 2 is not YAML"),
+        ("- seed", "mine.yaml holds list, expected settings"),
+        ("train: {ratoi: 8}", "mine.yaml: unknown key `train.ratoi`. Did you mean `train.ratio`?"),
+        ("seed: one", "mine.yaml: seed is 'one', expected a whole number"),
+        ("train: {batch_size: -8}", "train.batch_size is -8, expected 1 or more"),
+        ("env: {name: cartpol}", "Unknown environment `cartpol`. Did you mean `cartpole`?"),
+    ],
+)
+def test_mistakes_in_a_file(here: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
+    (here / "mine.yaml").write_text(text)
+    environment = [] if "env:" in text else ["--env", "cartpole"]
+    assert message in mistake(capsys, *environment, "--config", "mine.yaml")
+    assert list(contents(here)) == [str(here / "mine.yaml")]
+
+
+BUTTON, VECTOR = Discrete(2), Box(-1.0, 1.0, (2,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "named"),
+    [
+        (Box(0, 255, (8, 8, 3), np.uint8), BUTTON, "the observation 'state' is Box(0, 255, (8, 8, 3), uint8)"),
+        (Tuple([VECTOR]), BUTTON, "the observation 'state' is Tuple(Box(-1.0, 1.0, (2,), float32))"),
+        (VECTOR, MultiDiscrete([2, 2]), "the action is MultiDiscrete([2 2])"),
+        (VECTOR, Box(-np.inf, np.inf, (1,), np.float32), "the action is Box(-inf, inf, (1,), float32)"),
+        (VECTOR, Box(0, 3, (2,), np.int64), "the action is Box(0, 3, (2,), int64)"),
+    ],
+    ids=lambda value: value.split("(")[0] if isinstance(value, str) else "",
+)
+def test_spaces_that_are_not_supported_are_named(
+    here: Path, capsys: pytest.CaptureFixture[str], observation: Any, action: Any, named: str
+) -> None:
+    class Odd(gymnasium.Env):
+        observation_space, action_space = observation, action
+
+    gymnasium.register("Odd-v0", Odd)
+    try:
+        error = mistake(capsys, "--env", "gym:Odd-v0")
+    finally:
+        del gymnasium.registry["Odd-v0"]
+    assert f"gym:Odd-v0: {named}, which is not supported." in error
+    assert "Supported are" in error
+    assert contents(here) == {}
+
+
+def test_a_back_end_that_is_not_there(here: Path) -> None:
+    """The program itself, because the back-end is chosen once in a process."""
+    if any("rocm" in plugin.name for plugin in metadata.entry_points(group="jax_plugins")):
+        pytest.skip("ROCm's plugin is installed here")
+    command = [sys.executable, "-W", "error", ROOT / "run.py", "--env", "cartpole", "--backend", "rocm"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    asked, reason, remedy = done.stderr.splitlines()
+    assert asked == "error: Back-end rocm was asked for, but JAX cannot use an AMD GPU here."
+    assert reason.startswith("Reason: ")
+    assert "requirements-rocm.txt" in remedy
+    assert contents(here) == {}
+
+
+# Run folders
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        ("--env gym:Acrobot-v1", ["env.id: gym:CartPole-v1 there, gym:Acrobot-v1 here"]),
+        ("--agent.model.deter 32", ["agent.model.deter: 16 there, 32 here"]),
+        ("--agent.model.bins 41 --agent.model.hidden 16", ["bins: 31 there, 41 here", "hidden: 8 there, 16 here"]),
+        ("--env cartpole --size 12m", ["deter: 16 there, 2048 here", "hidden: 8 there, 256 here"]),
+        ("--env.copies 3", ["env.copies: 1 there, 3 here"]),
+    ],
+)
+def test_a_folder_of_another_run_is_not_touched(
+    here: Path, trained: Path, capsys: pytest.CaptureFixture[str], arguments: str, keys: list[str]
+) -> None:
+    before = contents(trained)
+    error = mistake(capsys, *arguments.split(), "--run-dir", trained)
+    assert "belongs to another environment or architecture" in error
+    for key in keys:
+        assert key in error
+    assert contents(trained) == before
+
+
+def test_keys_of_a_file_can_differ_too(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "mine.yaml").write_text("agent: {model: {groups: 8}}")
+    before = contents(trained)
+    assert "groups: 4 there, 8 here" in mistake(capsys, "--config", "mine.yaml", "--run-dir", trained)
+    assert contents(trained) == before
+
+
+def test_a_folder_that_another_process_trains_in(
+    here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold = (
+        "import sys, pathlib, dreamerjax.host.run_folder as r\n"
+        "with r.RunFolder.open(pathlib.Path(sys.argv[1])):\n"
+        "    print('held', flush=True)\n"
+        "    sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(here / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        before = contents(here)
+        error = mistake(capsys, *tiny, "--run-dir", here / "run")
+        assert f"{here / 'run'} is in use: process {process.pid} is training in it." in error
+        assert contents(here) == before
+        process.kill()
+
+
+@contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root may write anywhere, so root becomes nobody for a moment."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_no_permission(here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    here.chmod(0o555)
+    try:
+        with without_privileges():
+            error = mistake(capsys, "--env", "cartpole", "--run-dir", here / "run")
+    finally:
+        here.chmod(0o755)
+    assert str(here / "run") in error
+    assert "ermission" in error
+    assert contents(here) == {}
+
+
+def test_a_place_where_nothing_can_be_made(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
+    assert "/proc/dreamerjax/run" in mistake(capsys, *tiny, "--run-dir", "/proc/dreamerjax/run")
+
+
+def test_a_file_in_place_of_the_folder(here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "run").write_text("mine")
+    assert "is not a folder" in mistake(capsys, *tiny, "--run-dir", "run")
+    assert (here / "run").read_text() == "mine"
+    assert "is no run folder" in mistake(capsys, "eval", "--run-dir", "run")
+
+
+def test_no_space_to_begin(
+    here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
+    assert "No space for a run" in mistake(capsys, *tiny, "--run-dir", here / "run")
+    assert contents(here) == {}
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The error of a run that has begun, so that there is output as well."""
+    capsys.readouterr()
+    assert cli.main(list(arguments)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ")
+    assert len(err.splitlines()) <= 3
+    assert "Traceback" not in err
+    return err
+
+
+def test_no_space_for_a_checkpoint(
+    here: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, "run")
+    before = contents(here / "run/checkpoints")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "_write", full)
+    error = fails(capsys, "--run-dir", "run", "--env-steps", "62")
+    assert "Checkpoint 62 could not be written" in error
+    assert "no space left" in error
+    assert "Older checkpoints are intact" in error
+    assert contents(here / "run/checkpoints") == before
+    monkeypatch.undo()
+    os.chdir(here)
+    assert cli.main(["--run-dir", "run", "--env-steps", "62"]) == 0
+
+
+def test_no_space_for_metrics(
+    here: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(trained, "run")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(MetricsWriter, "write", full)
+    assert "No space left on device" in fails(capsys, "--run-dir", "run", "--env-steps", "62")
+
+
+def test_a_damaged_config_in_the_folder(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(trained, "run")
+    (here / "run/config.yaml").write_text("seed: 1\ntrain: {ratio: 8\n")
+    for command in (["--env", "cartpole"], ["eval"]):
+        assert "config.yaml, line 3 is not YAML" in mistake(capsys, *command, "--run-dir", "run")
+    (here / "run/config.yaml").write_text("sede: 1\n")
+    assert "unknown key `sede`" in mistake(capsys, "--run-dir", "run")
+
+
+def damage(path: Path) -> None:
+    """Cuts the largest file of the train state in half."""
+    files = [each for each in (path / "train_state").rglob("*") if each.is_file()]
+    largest = max(files, key=lambda each: each.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+
+
+def test_a_damaged_checkpoint_is_skipped_and_that_is_said(
+    here: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "run")
+    damage(here / "run/checkpoints/0000000060")
+    capsys.readouterr()
+    assert cli.main(["eval", "--run-dir", "run", "--episodes", "1", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["episodes"] == 1
+    assert err.startswith("note: checkpoint 60 is damaged")
+    assert cli.main(["--run-dir", "run"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "Checkpoint 60 is damaged" in out
+    assert "using 40" in out
+    assert "Resumed at 40 environment steps" in out
+    assert json.loads((here / "run/summary.json").read_text())["env_steps"] == 60
+    assert restore_raw(here / "run/checkpoints")[1].skipped == (), "the damaged one was replaced"
+
+
+def test_only_damaged_checkpoints(
+    here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "run")
+    for path in (here / "run/checkpoints").iterdir():
+        damage(path)
+    before = contents(here / "run")
+    assert "is damaged" in fails(capsys, "--run-dir", "run")
+    assert "is damaged" in mistake(capsys, "eval", "--run-dir", "run")
+    kept = {name: content for name, content in contents(here / "run").items() if not name.endswith(".lock")}
+    assert kept == {name: content for name, content in before.items() if not name.endswith(".lock")}
+    fails(capsys, *tiny, "--run-dir", "new", "--init-from", "run")
+    assert not (here / "new").exists()
+
+
+# Settings
+
+
+def test_flags_win_over_files_and_files_over_the_environment(here: Path, asked: list[Config]) -> None:
+    (here / "a.yaml").write_text("seed: 5\ntrain: {ratio: 5, batch_size: 5}\nlog: {every: 5}")
+    (here / "b.yaml").write_text("train: {ratio: 6, batch_size: 6}")
+    files = ["--config", "a.yaml", "--config", "b.yaml"]
+    assert cli.main(["train", "--env", "cartpole", *files, "--train.batch-size=7", "--backend=cpu"]) == 0
+    (config,) = asked
+    assert (config.seed, config.train.ratio, config.train.batch_size, config.log.every) == (5, 6.0, 7, 5)
+    assert config.env.solve_return == 475
+    assert config.agent.precision == "float32", "decided, so that the stored settings are complete"
+
+
+def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, asked: list[Config]) -> None:
+    for _ in range(2):
+        assert cli.main(["--env", "gym:Acrobot-v1", "--backend", "cpu"]) == 0
+    names = sorted(path.name for path in (here / "runs").iterdir())
+    assert len(names) == 2
+    assert all(name.startswith("gym-Acrobot-v1-") for name in names)
+
+
+def test_an_environment_named_in_a_file(here: Path, asked: list[Config]) -> None:
+    (here / "mine.yaml").write_text("env: {name: cartpole}\nseed: 3")
+    assert cli.main(["--config", "mine.yaml", "--backend", "cpu"]) == 0
+    assert (asked[0].env.id, asked[0].env.solve_return, asked[0].seed) == ("gym:CartPole-v1", 475, 3)
+
+
+@pytest.mark.parametrize(
+    "flags", ["--env gym:CartPole-v1 --size 12m --agent.model.hidden 24", "--env cartpole --env.id gym:Acrobot-v1"]
+)
+def test_the_same_command_asks_for_the_same_run(here: Path, asked: list[Config], flags: str) -> None:
+    command = [*flags.split(), "--backend", "cpu", "--run-dir", "run"]
+    assert cli.main(command) == 0
+    (here / "run/config.yaml").write_text(yaml.safe_dump(cli.nested(asked[0])))
+    assert cli.main(command) == 0
+    assert asked[0] == asked[1]
+
+
+def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for key in KEYS:
+        assert f"--{key.replace('_', '-')} " in text or f"--{key.replace('_', '-')}\n" in text
+    assert "--init-from" in text
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["eval", "--help"])
+    assert ended.value.code == 0
+    assert "--episodes" in capsys.readouterr().out
+
+
+def test_ctrl_c_before_anything_has_begun(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "make_env", interrupted)
+    assert cli.main(["--env", "cartpole"]) == 130
+    assert contents(here) == {}
+
+
+# A whole run
+
+
+def test_a_run_folder_holds_everything(trained: Path) -> None:
+    assert {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard"} <= {
+        path.name for path in trained.iterdir()
+    }
+    assert not list(trained.glob(".tmp-*"))
+    assert not (trained / ".pid").exists()
+
+    stored = yaml.safe_load((trained / "config.yaml").read_text())
+    assert set(flatten(stored)) == set(KEYS), "complete"
+    config = combine([read_yaml(trained / "config.yaml")])
+    assert (config.env.name, config.env.id, config.train.env_steps) == ("cartpole", "gym:CartPole-v1", 60)
+    assert (config.agent.model.deter, config.agent.precision) == (16, "float32")
+
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        assert list(line)[:3] == ["step", "update", "wall_seconds"]
+    for name in ("step", "update", "wall_seconds"):
+        series = [line[name] for line in lines]
+        assert series == sorted(series)
+    names = {name for line in lines for name in line}
+    assert {"episode/return", "episode/length", "speed/updates_per_second", "speed/env_steps_per_second"} <= names
+    assert {f"eval/{name}" for name in EVALUATION} <= names
+    assert {"train/reconstruction_loss", "train/actor_loss", "train/critic_loss"} <= names
+    assert read_metrics(trained / "metrics.jsonl")[-1]["step"] == 60
+
+    events = list((trained / "tensorboard").glob("events.out.tfevents.*"))
+    assert len(events) == 2, "one for each process that trained"
+    assert b"episode/return" in min(events).read_bytes()
+    assert all(b"eval/return_mean" in file.read_bytes() for file in events)
+    assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["0000000040", "0000000060"]
+
+
+def test_the_summary_says_how_it_went(trained: Path) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    expected = {
+        *("env", "seed", "backend", "device", "versions", "git_commit", "env_steps", "updates", "wall_seconds"),
+        *("compile_seconds", "solved", "solved_at", "eval"),
+    }
+    assert expected <= set(summary)
+    assert set(summary["eval"]) == EVALUATION
+    assert (summary["env"], summary["seed"], summary["backend"]) == ("cartpole", 0, "cpu")
+    assert (summary["env_steps"], summary["updates"], summary["stopped"]) == (60, 44, "budget")
+    assert (summary["solved"], summary["solved_at"]) == (False, None)
+    assert summary["eval"]["episodes"] == 3
+    assert summary["versions"]["jax"] == jax.__version__
+    assert 0 < summary["compile_seconds"] < summary["wall_seconds"]
+
+
+def test_the_last_words(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(trained, "run")
+    capsys.readouterr()
+    assert cli.main(["--run-dir", "run", "--env-steps", "60", "--env.solve-return", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "Resumed at 60 environment steps and 44 updates." in out
+    assert "Solved: cartpole reaches a mean return of" in out
+    assert "Everything is in run." in out
+    assert "python run.py eval --run-dir run --episodes 100" in out
+    assert "\x1b" not in out, "no terminal, no escape codes"
+    summary = json.loads((here / "run/summary.json").read_text())
+    assert summary["solved"] is True
+    assert set(summary["solved_at"]) == {"env_steps", "updates", "wall_seconds"}
+
+
+def test_a_resumed_run_goes_on_to_a_larger_budget(
+    here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "run")
+    lines = (here / "run/metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert cli.main([*tiny, "--run-dir", "run", "--env-steps", "80"]) == 0
+    assert "Resumed at 60 environment steps" in capsys.readouterr().out
+    summary = json.loads((here / "run/summary.json").read_text())
+    assert (summary["env_steps"], summary["updates"]) == (80, 64)
+    assert (here / "run/metrics.jsonl").read_bytes().startswith(lines)
+    assert yaml.safe_load((here / "run/config.yaml").read_text())["train"]["env_steps"] == 80
+
+
+# Evaluation
+
+
+def test_eval_prints_one_object_and_nothing_else(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for seed in (0, 0, 1):
+        before = contents(trained)
+        capsys.readouterr()
+        assert cli.main(["eval", "--run-dir", str(trained), "--episodes", "5", "--seed", str(seed), "--json"]) == 0
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert out.count("\n") == 1
+        evaluation = json.loads(out)
+        assert set(evaluation) == EVALUATION
+        assert evaluation["episodes"] == 5
+        assert evaluation["return_min"] <= evaluation["return_mean"] <= evaluation["return_max"]
+        assert contents(trained) == before, "an evaluation only reads"
+        printed.append(out)
+    assert printed[0] == printed[1]
+    assert printed[0] != printed[2]
+
+
+def test_eval_for_people(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert cli.main(["eval", "--run-dir", str(trained), "--episodes", "3"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("cartpole after 60 environment steps: return ")
+    assert "over 3 greedy episodes" in out
+
+
+# From one run to another
+
+
+def test_a_world_model_and_then_an_actor_in_its_dreams(
+    here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([*tiny, "--run-dir", "model", "--train.mode", "world_model"]) == 0
+    before = contents(here / "model")
+    start = ["--train.mode", "actor_critic", "--init-from", "model"]
+    capsys.readouterr()
+    assert cli.main([*tiny, "--run-dir", "actor", *start]) == 0
+    assert "Starts from model at 40 environment steps." in capsys.readouterr().out
+    assert contents(here / "model") == before
+    model, actor = (restore_raw(here / name / "checkpoints")[0] for name in ("model", "actor"))
+    jax.tree.map(np.testing.assert_array_equal, model["params"]["world_model"], actor["params"]["world_model"])
+    for part in ("actor", "critic"):
+        pairs = zip(*(jax.tree.leaves(state["params"][part]) for state in (model, actor)), strict=True)
+        assert any((left != right).any() for left, right in pairs), f"the {part} has learned"
+    assert json.loads((here / "actor/summary.json").read_text())["updates"] == 24
+
+    # Once more: what it has learned counts, not what it once started from.
+    assert cli.main([*tiny, "--run-dir", "actor", *start]) == 0
+    out = capsys.readouterr().out
+    assert "Resumed at 40 environment steps" in out
+    assert "Starts from" not in out
+
+
+def test_a_start_that_does_not_fit(
+    here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(trained)
+    error = mistake(capsys, *tiny, "--agent.model.deter", "32", "--init-from", trained)
+    assert "agent.model.deter: 16 there, 32 here" in error
+    error = mistake(capsys, *tiny, "--env", "gym:Acrobot-v1", "--init-from", trained)
+    assert "env.id: gym:CartPole-v1 there, gym:Acrobot-v1 here" in error
+    assert contents(trained) == before
+    assert contents(here) == {}
+
+
+def test_a_damaged_start_is_said(
+    here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "source")
+    damage(here / "source/checkpoints/0000000060")
+    capsys.readouterr()
+    assert cli.main([*tiny, "--run-dir", "run", "--init-from", "source", "--env-steps", "17"]) == 0
+    out = capsys.readouterr().out
+    assert "heckpoint 60 is damaged" in out
+    assert "Starts from source at 40 environment steps." in out
