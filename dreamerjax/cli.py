@@ -30,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for the user's mistake, 130 if the user stopped it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    commands: dict[str, Callable[[list[str]], int]] = {"train": train, "eval": evaluate, "selfcheck": selfcheck}
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": train,
+        "eval": evaluate,
+        "show": show,
+        "selfcheck": selfcheck,
+    }
     name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
     try:
         if name not in commands:
@@ -106,6 +111,29 @@ def evaluate(arguments: list[str]) -> int:
             f"return {e.return_mean:.1f} ± {e.return_std:.1f} over {e.episodes} greedy episodes "
             f"(lowest {e.return_min:.1f}, highest {e.return_max:.1f}), {e.length_mean:.1f} steps on average."
         )
+    return 0
+
+
+def show(arguments: list[str]) -> int:
+    """`python run.py show --run-dir runs/a`."""
+    parser = _parser("show", "Draws what a run has learned: its learning curve, and its dreams beside the truth.")
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run; the pictures go there")
+    parser.add_argument("--seed", type=int, default=0, help="of the episode and the dreams (default: 0)")
+    parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
+    given = parser.parse_args(arguments)
+    _start(given.backend)
+    from dreamerjax.show.curves import learning_curve
+    from dreamerjax.show.dreams import animate_cartpole, dream_beside_truth, plot_dream
+
+    loaded = load_run(given.run_dir)
+    files = [given.run_dir / "learning_curve.png", given.run_dir / "dream.png"]
+    learning_curve([given.run_dir], files[0], solve_return=loaded.config.env.solve_return)
+    seen = dream_beside_truth(loaded, seed=given.seed)
+    plot_dream(seen, files[1])
+    if loaded.config.env.id == "gym:CartPole-v1":
+        files.append(given.run_dir / "dream.gif")
+        animate_cartpole(seen, files[2])
+    print("\n".join(map(str, files)))
     return 0
 
 

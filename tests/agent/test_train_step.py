@@ -132,8 +132,11 @@ def make_setup(kind) -> Setup:
     agent = make_agent(kind)
 
     @functools.partial(chex.assert_max_traces, n=1)
+    def traced(result):
+        return result
+
     def step(state, batch):
-        return train_step(agent, state, batch)
+        return traced(train_step(agent, state, batch))
 
     return Setup(agent, random_state(agent), [random_batch(kind, seed) for seed in range(U)], jit(step))
 

@@ -179,8 +179,9 @@ def test_blocks_are_slices_of_the_vector(lead):
 def test_block_dense_is_a_dense_block_diagonal_matrix():
     layer = BlockDense(features=5, dtype=FLOAT32)
     x = jax.random.normal(jax.random.PRNGKey(0), (3, 12))
-    params = layer.init(jax.random.PRNGKey(1), to_blocks(x, 4))["params"]
-    params = {"kernel": params["kernel"], "bias": jax.random.normal(jax.random.PRNGKey(2), (4, 5))}
+    shapes = jax.eval_shape(layer.init, jax.random.PRNGKey(1), to_blocks(x, 4))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), jnp.float32), shapes)
     matrix = block_diag(*np.asarray(params["kernel"], np.float64))
     assert matrix.shape == (12, 20)
     expected = np.asarray(x, np.float64) @ matrix + np.asarray(params["bias"], np.float64).ravel()
