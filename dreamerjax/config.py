@@ -49,7 +49,7 @@ class ModelSize(NamedTuple):
 
 SIZES: Mapping[str, ModelSize] = {
     # The small one solves classic control on a laptop; the others are the published sizes.
-    "300k": ModelSize(deter=256, hidden=64, groups=8, classes=8, blocks=8, depth=4),
+    "300k": ModelSize(deter=256, hidden=64, groups=32, classes=4, blocks=8, depth=4),
     "1m": ModelSize(deter=512, hidden=64, groups=32, classes=4, blocks=8, depth=4),
     "12m": ModelSize(deter=2048, hidden=256, groups=32, classes=16, blocks=8, depth=16),
     "25m": ModelSize(deter=3072, hidden=384, groups=32, classes=24, blocks=8, depth=24),

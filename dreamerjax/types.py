@@ -75,7 +75,7 @@ class LatentState:
 class Posterior:
     """What `observe` made of a batch."""
 
-    states: LatentState  # [T, B, ...]
+    states: LatentState  # [T, ...] of B sequences
     post_logits: Array  # [T, B, S, K] after seeing the observation
     prior_logits: Array  # [T, B, S, K] before seeing it
 
@@ -138,5 +138,5 @@ class TrainState:
 class PolicyState:
     """What the agent remembers between two environment steps."""
 
-    latent: LatentState  # [B, ...]
+    latent: LatentState  # of B sequences
     prev_action: Array  # [B, A]

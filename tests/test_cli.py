@@ -39,7 +39,7 @@ agent:
 train: {env_steps: 40, prefill: 16, ratio: 8, batch_size: 2, sequence_length: 4, updates_per_dispatch: 2}
 replay: {capacity: 1000}
 eval: {every: 20, episodes: 2, final_episodes: 3, copies: 2}
-log: {every: 10}
+log: {every: 10, checkpoint_seconds: 1000}
 """
 EVALUATION = {"episodes", "return_mean", "return_std", "return_min", "return_max", "length_mean"}
 
@@ -59,6 +59,7 @@ def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name, value in options.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+        jax.devices()  # started here, JAX has no flags of XLA that only this file's tests would choose
         yield
     for name, value in before.items():
         jax.config.update(name, value)
@@ -131,7 +132,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     [
         ("", "No environment: give --env NAME"),
         ("--seed 1", "No environment: give --env NAME"),
-        ("trian --env cartpole", "Unknown command `trian`, expected one of train, eval, selfcheck"),
+        ("trian --env cartpole", "Unknown command `trian`, expected one of train, eval"),
         ("--env cartpol", "Unknown environment `cartpol`. Did you mean `cartpole`?"),
         ("--env gym:CartPole-v9", "Did you mean `gym:CartPole-v1`?"),
         ("--env gym:CartPol-v1", "Did you mean `gym:CartPole-v1`?"),

@@ -53,7 +53,7 @@ def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentS
         agent: the static parts.
         params: all trained parameters; no gradient is meant to pass.
         slow_critic: parameters of the slow critic.
-        start: [N, ...].
+        start: N states.
         key: consumed.
 
     Returns:

@@ -18,7 +18,7 @@ from dreamerjax.types import Array, Batch, LatentState, Params, PRNGKey
 class Dream:
     """Index h belongs to the state after h + 1 imagined steps; the start itself is not part of it."""
 
-    states: LatentState  # [H, N, ...]
+    states: LatentState  # [H, ...] of N dreams
     action: Array  # [H, N, A] that led to the state
     obs: dict[str, Array]  # name -> [H, N, ...] decoded, in the environment's own units
     reward: Array  # [H, N]
@@ -40,7 +40,7 @@ def dream(
     Args:
         agent: the static parts.
         params: all trained parameters.
-        start: [N, ...].
+        start: N states.
         key: consumed.
         horizon: H, steps.
         actions: [H, N, A]; None lets the policy act.

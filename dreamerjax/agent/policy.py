@@ -83,7 +83,7 @@ def policy_step(
     Args:
         agent: the static parts.
         params: all trained parameters.
-        policy_state: [B, ...]; what it holds counts for nothing where `is_first`.
+        policy_state: of B agents; what it holds counts for nothing where `is_first`.
         obs: name -> [B, ...].
         is_first: [B] bool.
         key: consumed.

@@ -45,12 +45,15 @@ def train_step(agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "j
         updates = jax.tree.map(lambda x, rate=learning_rate: -rate * x, direction)
         params = dataclasses.replace(params, **{name: optax.apply_updates(getattr(params, name), updates)})
         opt_state = dataclasses.replace(opt_state, **{name: moved})
-        metrics[f"{name}_grad_norm"] = optax.global_norm(grad)
+        metrics[f"{name}_grad_norm"] = optax.tree.norm(grad)
+    slow_critic = state.slow_critic
+    if mode != "world_model":
+        slow_critic = _moving_average(slow_critic, params.critic, agent.config.critic.slow_rate)
     state = dataclasses.replace(
         state,
         step=state.step + 1,
         params=params,
-        slow_critic=_moving_average(state.slow_critic, params.critic, agent.config.critic.slow_rate),
+        slow_critic=slow_critic,
         opt_state=opt_state,
         return_scale=gradients.return_scale,
         key=_keys(state)[2],

@@ -91,7 +91,7 @@ class RSSM(nn.Module):
         """One step with an observation; `is_first` cuts every trace of the past.
 
         Args:
-            state: [B, ...] before the step.
+            state: of B sequences, before the step.
             prev_action: [B, A], the action that led here.
             embed: [B, E], the encoded observation.
             is_first: [B] bool.
@@ -110,7 +110,7 @@ class RSSM(nn.Module):
         return LatentState(deter=deter, stoch=self._sample(logits, key)), logits
 
     def imagine_step(self, state: LatentState, action: Array, key: PRNGKey) -> LatentState:
-        """One step without an observation: [B, ...] and the action [B, A] taken there. The key is consumed."""
+        """One step without an observation, from B states under the actions [B, A] taken there. The key is consumed."""
         deter = self.gru(state, action)
         return LatentState(deter=deter, stoch=self._sample(self.prior(deter), key))
 

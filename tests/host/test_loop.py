@@ -74,6 +74,7 @@ def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name, value in options.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+        jax.devices()  # started here, JAX has no flags of XLA that only this file's tests would choose
         yield
     for name, value in before.items():
         jax.config.update(name, value)

@@ -26,6 +26,7 @@ LAYERS = {f"{part}_layers": 1 for part in ("encoder", "decoder", "actor", "criti
 def quick_compilation() -> Iterator[None]:
     """Programs that are not optimised."""
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.devices()  # started here, JAX has no flags of XLA that only this file's tests would choose
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 
