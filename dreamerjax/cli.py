@@ -15,7 +15,7 @@ from dreamerjax.host.checkpoint import CheckpointError, has_checkpoint
 from dreamerjax.host.display import Display, final_paragraph
 from dreamerjax.host.envs import EnvError, make_env
 from dreamerjax.host.interrupt import Interrupt
-from dreamerjax.host.load import load_run, read_settings
+from dreamerjax.host.load import LoadedAgent, load_run, read_settings
 from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
 from dreamerjax.host.settings import KEYS, SHORTCUTS, Layer, combine, nested, read_env, read_flags, read_yaml
 
@@ -61,9 +61,10 @@ def train(arguments: list[str]) -> int:
         print(parser.format_help() + _all_flags())
         return 0
     config = _train_config(given.run_dir, given.config, read_flags(rest))
-    source = _checked_source(given.init_from, config)
+    _check_source(given.init_from, config)
     make_env(config.env.id, copies=1, seed=0).close()  # a mistake in its name must not leave a run folder behind
     backend = _start(given.backend)
+    source = load_run(given.init_from) if given.init_from else None
     if config.agent.precision == "auto":
         precision = "float32" if backend.platform == "cpu" else "bfloat16"
         config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, precision=precision))
@@ -159,7 +160,7 @@ def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> 
             raise ConfigError("No environment: give --env NAME, such as --env cartpole or --env gym:Acrobot-v1.")
         return combine([*read_env(name), *layers, flags])
     asked = combine(read_env(name)).env if name else stored.env
-    config = combine([flatten(stored), *layers, flags, {"env.id": asked.id}])
+    config = combine([flatten(stored), {"env.id": asked.id}, *layers, flags])
     binding = [{**family_key(c), "env.copies": c.env.copies} for c in (stored, config)]
     if different := different_keys(*binding):
         raise RunFolderError(
@@ -169,10 +170,10 @@ def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> 
     return config
 
 
-def _checked_source(source: Path | None, config: Config) -> Path | None:
-    """The run to start from, if it can be: same environment, same architecture."""
+def _check_source(source: Path | None, config: Config) -> None:
+    """Refuses a run of another environment or architecture to start from."""
     if source is None:
-        return None
+        return
     stored = read_settings(source)
     if stored is None or not has_checkpoint(source / "checkpoints"):
         raise RunFolderError(f"--init-from {source} holds no checkpoint, expected the folder of a run.")
@@ -181,10 +182,9 @@ def _checked_source(source: Path | None, config: Config) -> Path | None:
             f"--init-from {source} has another environment or architecture: {'; '.join(different)}.\n"
             "Give the same settings here, or another run."
         )
-    return source
 
 
-def _train_in(folder: RunFolder, config: Config, backend: Backend, source: Path | None) -> dict[str, Any]:
+def _train_in(folder: RunFolder, config: Config, backend: Backend, source: LoadedAgent | None) -> dict[str, Any]:
     from dreamerjax.host.loop import Loop
 
     title = f"{config.env.name} on {backend.device}"
@@ -196,9 +196,10 @@ def _train_in(folder: RunFolder, config: Config, backend: Backend, source: Path 
         if has_checkpoint(folder.checkpoints):
             loop.resume()
         elif source is not None:
-            loaded = load_run(source)
-            loop.learner.adopt(loaded.state)
-            display.note(f"Starts from {source} at {loaded.env_steps:,} environment steps.")
+            for note in source.notes:
+                display.note(f"{note}.")
+            loop.learner.adopt(source.state)
+            display.note(f"Starts from {source.run_dir} at {source.env_steps:,} environment steps.")
         folder.write_config(nested(config))
         summary = loop.run()
         display.finish(final_paragraph(summary))

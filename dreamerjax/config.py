@@ -197,7 +197,7 @@ class ReplayConfig:
 class EvalConfig:
     """Greedy evaluation in fresh environments."""
 
-    every: int = 2000  # environment steps between evaluations; 0: only at the end
+    every: NonNegativeInt = 2000  # environment steps between evaluations; 0: only at the end
     episodes: PositiveInt = 20  # in a regular evaluation
     final_episodes: PositiveInt = 100  # to confirm that it is solved, and at the end
     copies: PositiveInt = 100  # environments stepped together, at most
@@ -207,7 +207,7 @@ class EvalConfig:
 class LogConfig:
     """What is written how often."""
 
-    every: int = 200  # environment steps between lines of train metrics
+    every: PositiveInt = 200  # environment steps between lines of train metrics
     checkpoint_seconds: Positive = 30.0  # between checkpoints
     checkpoints_kept: AtLeastTwo = 3
     tensorboard: bool = True
@@ -286,6 +286,9 @@ def _check(config: Config) -> None:
         if not (math.isfinite(value) and allowed.holds(value)):
             raise ConfigError(f"{key} is {value}, expected {allowed.expected}.")
     model, train = config.agent.model, config.train
+    goal = config.env.solve_return
+    if goal is not None and not math.isfinite(goal):
+        raise ConfigError(f"env.solve_return is {goal}, expected a finite number or none.")
     if model.deter % model.blocks:
         raise ConfigError(
             f"agent.model.deter is {model.deter}, expected a multiple of agent.model.blocks, which is {model.blocks}."

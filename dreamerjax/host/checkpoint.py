@@ -204,7 +204,7 @@ def _write_train_state(path: Path, train_state: Any) -> None:
     # On a full disk orbax logs every thread's traceback, and then raises the same again.
     with _quiet_orbax(logging.CRITICAL), ocp.StandardCheckpointer() as checkpointer:
         try:
-            checkpointer.save(path, train_state)
+            checkpointer.save(path.absolute(), train_state)
             checkpointer.wait_until_finished()
         except ValueError as error:
             code = re.search(r"os_error_code='(\d+)'", str(error))
@@ -318,7 +318,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 def _read_train_state(path: Path) -> Any:
     with _quiet_orbax(logging.WARNING), ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path / _TRAIN_STATE)
+        return checkpointer.restore((path / _TRAIN_STATE).absolute())
 
 
 def _fit(stored: Any, like: Any, *, step: int) -> Any:

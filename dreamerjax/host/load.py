@@ -17,6 +17,7 @@ from dreamerjax.types import TrainState
 class LoadedAgent(NamedTuple):
     """What a run has learned so far."""
 
+    run_dir: Path
     config: Config
     agent: Agent
     state: TrainState
@@ -52,4 +53,4 @@ def load_run(run_dir: Path) -> LoadedAgent:
     env.close()
     like = jax.eval_shape(lambda key: init_state(agent, key), jax.random.PRNGKey(0))
     snapshot, restored = checkpoint.restore(run_dir / "checkpoints", like, weights_only=True)
-    return LoadedAgent(config, agent, snapshot.train_state, restored.step, restored.skipped)
+    return LoadedAgent(run_dir, config, agent, snapshot.train_state, restored.step, restored.skipped)

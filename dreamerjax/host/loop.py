@@ -157,6 +157,7 @@ class Loop:
             raise Stop("solved")
         rows_per_update = train.batch_size * train.sequence_length
         while True:
+            self._evaluate_if_due()
             # The train ratio, exactly: a dispatch is made as soon as the environment steps have earned its rows.
             earned = train.ratio * (self._collector.env_steps - start)
             used = rows_per_update * (counters.updates - counters.warmup_updates)
@@ -166,7 +167,6 @@ class Loop:
                 self._collect(random=False)
             else:
                 raise Stop("budget")
-            self._evaluate_if_due()
             self._after_step()
 
     def _finish(self, reason: str) -> dict[str, Any]:
@@ -176,6 +176,8 @@ class Loop:
                 self._evaluate_and_judge(self._config.eval.final_episodes)
         except Stop as stop:
             reason = str(stop)
+        if reason != "interrupted":
+            self._reporter.log()
         self._save()
         seconds = self._counters.compile_seconds + self.learner.compile_seconds
         summary = self._reporter.summary(
@@ -211,17 +213,27 @@ class Loop:
         config, now = self._config, self._collector.env_steps
         if not config.eval.every or now - self._counters.evaluated_at < config.eval.every:
             return
-        self._counters.evaluated_at = now
         evaluation = self._evaluate(config.eval.episodes)
         target = config.env.solve_return
+        confirming = None
         if target is not None and evaluation.return_mean >= target and not self._counters.solved_at:
             # Promising: more episodes, from starts that it has not seen, decide.
-            self._evaluate_and_judge(config.eval.final_episodes)
+            confirming = self._evaluate(config.eval.final_episodes)
+        # Only now: an interrupted evaluation leaves no trace, and is made again.
+        self._counters.evaluated_at = now
+        self._reporter.evaluated(evaluation)
+        if confirming is not None:
+            self._reporter.evaluated(confirming)
+            self._judge(confirming)
             if self._counters.solved_at and config.train.stop_when_solved:
                 raise Stop("solved")
 
     def _evaluate_and_judge(self, episodes: int) -> None:
         evaluation = self._evaluate(episodes)
+        self._reporter.evaluated(evaluation)
+        self._judge(evaluation)
+
+    def _judge(self, evaluation: Evaluation) -> None:
         target = self._config.env.solve_return
         if target is not None and evaluation.return_mean >= target and not self._counters.solved_at:
             self._counters.solved_at = {
@@ -241,7 +253,6 @@ class Loop:
         )
         if evaluation is None:
             raise Stop("interrupted")
-        self._reporter.evaluated(evaluation)
         self._reporter.enter("training")
         return evaluation
 
@@ -253,7 +264,6 @@ class Loop:
         self._reporter.env_steps, self._reporter.updates = self._collector.env_steps, self._counters.updates
 
     def _save(self) -> None:
-        self._reporter.log()
         counters = dataclasses.asdict(self._counters)
         counters["compile_seconds"] += self.learner.compile_seconds
         replay_arrays, replay_meta = self._replay.state()

@@ -17,7 +17,7 @@ from dreamerjax.host.collector import Episode
 from dreamerjax.host.display import Display, Progress
 from dreamerjax.host.evaluate import Evaluation
 from dreamerjax.host.metrics import MetricsWriter
-from dreamerjax.host.run_folder import RunFolder
+from dreamerjax.host.run_folder import RunFolder, RunFolderError
 
 SPEED_WINDOW_SECONDS = 20.0  # speeds are means over this long
 
@@ -94,7 +94,8 @@ class Reporter:
         self._logged_at = self.env_steps + self.updates
         fetched = jax.device_get(self._pending)
         self._pending = []
-        self._losses = {f"train/{name}": float(np.mean([m[name] for m in fetched])) for name in sorted(fetched[0])}
+        means = {name: float(np.mean([float(row[name]) for row in fetched])) for name in sorted(fetched[0])}
+        self._losses = {f"train/{name}": mean for name, mean in means.items()}
         steps_per_second, updates_per_second = self._speeds()
         speed = {"speed/env_steps_per_second": steps_per_second, "speed/updates_per_second": updates_per_second}
         self._write(self._losses | speed)
@@ -153,12 +154,13 @@ class Reporter:
         }
 
     def state(self) -> dict[str, Any]:
-        """What `load` needs, JSON-able. Pending metrics are not part of it: `log` first."""
+        """What `load` needs, JSON-able; the metrics of updates that are not written yet are part of it."""
         assert self._metrics is not None, "open comes first"
         return {
             "wall_seconds": self.wall_seconds,
             "returns": self._returns,
             "losses": self._losses,
+            "pending": [{name: float(x) for name, x in row.items()} for row in jax.device_get(self._pending)],
             "logged_at": self._logged_at,
             "metrics_bytes": self._metrics.position(),
             "evaluation": self.evaluation._asdict() if self.evaluation else None,
@@ -169,11 +171,18 @@ class Reporter:
         self._begun = time.perf_counter() - state["wall_seconds"]
         self._returns, self._losses = list(state["returns"]), dict(state["losses"])
         self._logged_at = state["logged_at"]
+        self._pending = list(state["pending"])
         self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None
 
     def _write(self, scalars: Mapping[str, Any]) -> None:
         assert self._metrics is not None, "open comes first"
-        self._metrics.write(self.env_steps, self.updates, round(self.wall_seconds, 3), scalars)
+        try:
+            self._metrics.write(self.env_steps, self.updates, round(self.wall_seconds, 3), scalars)
+        except OSError as error:
+            raise RunFolderError(
+                f"The metrics cannot be written to {self._folder.path}: {error.strerror}.\n"
+                "Free space or correct the permissions, then resume with the same command."
+            ) from error
 
     def _speeds(self) -> tuple[float, float]:
         """Environment steps and updates per second, recently."""

@@ -67,7 +67,7 @@ def read_env(name: str) -> list[Layer]:
         return [*_family(own.get("env.id", "")), own, {"env.name": name}]
     if ":" in name:
         return [*_family(name), {"env.name": name, "env.id": name}]
-    known = sorted(file.stem for file in ENVS.glob("*.yaml"))
+    known = sorted(file.stem for file in ENVS.glob("*.yaml") if "env.id" in read_yaml(file))
     meant = _did_you_mean(name, known) or f" Known names: {', '.join(known)}."
     raise ConfigError(
         f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1."
@@ -101,6 +101,8 @@ def read_flags(flags: Sequence[str]) -> Layer:
             raise ConfigError(
                 f"Unknown flag `{flag}`.{_did_you_mean(flag, known)}\n`python run.py --help` lists all flags."
             )
+        if equals and name not in names:
+            raise ConfigError(f"{flag} takes no value.")
         if TYPES[key] is bool and not equals:
             value = name in names
         elif not equals:
@@ -155,6 +157,8 @@ def _typed(key: str, value: Any, *, source: str) -> Any:
     """The value as the key's type has it; text such as "1e-4", which is what YAML makes of it, may be a number."""
     if value in ("none", "None") and type(None) in get_args(TYPES[key]):
         value = None
+    if isinstance(value, bool) and TYPES[key] is not bool:
+        raise ConfigError(f"{source} is {value!r}, expected {_expected(TYPES[key])}.")
     try:
         return pydantic.TypeAdapter(TYPES[key]).validate_python(value)
     except pydantic.ValidationError as error:
