@@ -179,7 +179,9 @@ class TrainConfig:
     env_steps: PositiveInt = 100_000  # budget, in environment steps over all copies, the prefill included
     ratio: Positive = 512.0  # replayed rows for each environment step after the prefill
     prefill: NonNegativeInt = 1024  # random environment steps before the first update
-    world_model_warmup: NonNegativeInt = 0  # updates of the world model alone, before joint training, on the prefill
+    world_model_warmup: NonNegativeInt = (
+        0  # updates of the world model alone, on the prefill; rounded up to whole dispatches
+    )
     batch_size: PositiveInt = 16  # B
     sequence_length: AtLeastTwo = 64  # T
     updates_per_dispatch: PositiveInt = 4  # U, updates in one call to the device

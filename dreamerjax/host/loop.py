@@ -134,6 +134,7 @@ class Loop:
         train = self._config.train
         while self._collector.env_steps < train.prefill or not self._replay.can_sample(train.sequence_length):
             self._collect(random=True)
+            self._reporter.show()
             self._check_interrupt()
 
     def _wait_for_compilation(self) -> None:
