@@ -12,12 +12,23 @@ from typing import Any, NoReturn
 from dreamerjax.config import Config, ConfigError, family_key, flatten
 from dreamerjax.host.backend import BACKENDS, Backend, BackendError, enable_compilation_cache, select_backend
 from dreamerjax.host.checkpoint import CheckpointError, has_checkpoint
-from dreamerjax.host.display import Display, final_paragraph
+from dreamerjax.host.display import Display
 from dreamerjax.host.envs import EnvError, make_env
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
 from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
-from dreamerjax.host.settings import KEYS, SHORTCUTS, Layer, combine, nested, read_env, read_flags, read_yaml
+from dreamerjax.host.settings import (
+    KEYS,
+    SHORTCUTS,
+    Layer,
+    combine,
+    did_you_mean,
+    nested,
+    read_env,
+    read_flags,
+    read_yaml,
+)
+from dreamerjax.host.summary import final_paragraph
 
 MISTAKES = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
@@ -86,7 +97,7 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the starts (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
-    given = parser.parse_args(arguments)
+    given = parser.parse(arguments)
     if given.episodes < 1 or given.seed < 0:
         raise ConfigError(
             f"--episodes is {given.episodes} and --seed is {given.seed}, expected at least 1 and at least 0."
@@ -121,7 +132,7 @@ def show(arguments: list[str]) -> int:
     parser.add_argument("--run-dir", type=Path, required=True, help="the run; the pictures go there")
     parser.add_argument("--seed", type=int, default=0, help="of the episode and the dreams (default: 0)")
     parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
-    given = parser.parse_args(arguments)
+    given = parser.parse(arguments)
     _start(given.backend)
     from dreamerjax.show.curves import learning_curve
     from dreamerjax.show.dreams import animate_cartpole, dream_beside_truth, plot_dream
@@ -142,7 +153,7 @@ def selfcheck(arguments: list[str]) -> int:
     """`python run.py selfcheck --backend rocm`."""
     parser = _parser("selfcheck", "Makes one real update on the back-end and on the CPU, and compares every number.")
     parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
-    backend = _start(parser.parse_args(arguments).backend, also_cpu=True)
+    backend = _start(parser.parse(arguments).backend, also_cpu=True)
     from dreamerjax.host.selfcheck import compare_with_cpu
 
     report = compare_with_cpu(backend)
@@ -213,8 +224,17 @@ def _start(name: str, *, also_cpu: bool = False) -> Backend:
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse(self, arguments: list[str]) -> argparse.Namespace:
+        """As `parse_args`, with a hint where a flag is misspelt."""
+        given, rest = self.parse_known_args(arguments)
+        if rest:
+            flag = rest[0].partition("=")[0]
+            self.error(f"unknown flag `{flag}`.{did_you_mean(flag, list(self._option_string_actions))}")
+        return given
+
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}.\n`{self.prog} --help` shows what there is.")
+        sentence = message[:1].upper() + message[1:]
+        raise ConfigError(f"{sentence.removesuffix('?').removesuffix('.')}.\n`{self.prog} --help` shows what there is.")
 
 
 def _parser(command: str, description: str, **options: Any) -> argparse.ArgumentParser:

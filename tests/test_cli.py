@@ -140,6 +140,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--env gym:no_such_module:Thing-v0", "the module `no_such_module` cannot be imported"),
         ("--env cartpole --sede 1", "Unknown flag `--sede`. Did you mean `--seed`"),
         ("--env cartpole --batch-size 1", "Did you mean `--train.batch-size`?"),
+        ("--env cartpole --horizon 15", "Did you mean `--agent.returns.imagination-horizon`"),
         ("--env cartpole --agent.actor.learning-rat 1", "Did you mean `--agent.actor.learning-rate`"),
         ("--env cartpole extra", "Unknown flag `extra`"),
         ("--env", "--env needs a value"),
@@ -171,7 +172,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("eval --run-dir missing --episode 3", "--episode"),
         ("eval --run-dir missing --backend gpu", "Back-end 'gpu' was asked for."),
         ("selfcheck --backend gpu", "Back-end 'gpu' was asked for."),
-        ("selfcheck --env cartpole", "unrecognized arguments: --env cartpole"),
+        ("selfcheck --env cartpole", "Unknown flag `--env`."),
+        ("eval --run-dir x --episods 3", "Unknown flag `--episods`. Did you mean `--episodes`?"),
     ],
 )
 def test_mistakes_are_named_and_nothing_is_made(

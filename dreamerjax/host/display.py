@@ -5,13 +5,12 @@ of its own, so that the clock goes on while JAX compiles. Nothing here reads or 
 """
 
 import math
-import shlex
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -19,6 +18,8 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from dreamerjax.host.summary import count
 
 REFRESH_PER_SECOND = 2.0
 MAX_WIDTH = 100  # columns; wider is harder to read
@@ -125,7 +126,7 @@ class Display:
         self._print(text)
 
     def finish(self, text: str) -> None:
-        """Leaves the panel as it is and prints the last words below it, such as `final_paragraph`.
+        """Leaves the panel as it is and prints the last words below it, such as `summary.final_paragraph`.
 
         Lines that start with two spaces (commands) are never broken, so that they can be copied.
         """
@@ -187,21 +188,6 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
     finite = [point for point in points if point is not None]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     return "".join(" " if point is None else _bar(point, low, high) for point in points)
-
-
-def final_paragraph(summary: Mapping[str, Any]) -> str:
-    """What a run came to, in words, and the commands that one may want next.
-
-    Args:
-        summary: the content of `summary.json`.
-
-    Returns:
-        One paragraph, a blank line, and indented commands, one a line.
-    """
-    sentences = [_outcome(summary), *_time_taken(summary), f"Everything is in {summary['run_dir']}."]
-    commands = list(_next_commands(summary))
-    pad = max(len(purpose) for purpose, _ in commands)
-    return "\n".join([" ".join(sentences), "", *(f"  {purpose:<{pad}}  {what}" for purpose, what in commands)])
 
 
 class _Pace:
@@ -273,7 +259,7 @@ def _evaluation(progress: Progress) -> Text:
         return Text.assemble(DASH, (f"  {goal}", "dim"))
     solved = progress.solve_return is not None and progress.eval_mean >= progress.solve_return
     spread = "" if progress.eval_std is None else f" ± {progress.eval_std:,.1f}"
-    aside = f" over {_count(progress.eval_episodes, 'episode')}{goal and f', {goal}'}"
+    aside = f" over {count(progress.eval_episodes, 'episode')}{goal and f', {goal}'}"
     return Text.assemble((f"{progress.eval_mean:,.1f}{spread}", "bold green" if solved else "bold"), (aside, "dim"))
 
 
@@ -320,7 +306,7 @@ def _speeds(progress: Progress) -> Iterator[str]:
         yield f"{_speed(progress.env_steps_per_second)} steps/s"
     if progress.updates_per_second is not None:
         yield f"{_speed(progress.updates_per_second)} updates/s"
-    yield _count(progress.updates, "update")
+    yield count(progress.updates, "update")
 
 
 def _left(seconds: float | None) -> Iterator[str]:
@@ -381,62 +367,3 @@ def _clock_time(seconds: float) -> str:
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _in_words(seconds: float) -> str:
-    """58 s, 1 min 58 s, 2 h 1 min."""
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _outcome(summary: Mapping[str, Any]) -> str:
-    env, goal = summary["env"], summary.get("solve_return")
-    evaluation = summary.get("eval") or {}
-    mean = evaluation.get("return_mean")
-    if mean is None:
-        verdict = {"interrupted": "Interrupted", "budget": "The budget is spent"}.get(summary["stopped"], "Finished")
-        return f"{verdict}: {env} has not been evaluated yet."
-    score = (
-        f"a mean return of {mean:,.1f} ± {evaluation['return_std']:,.1f} over "
-        f"{_count(evaluation['episodes'], 'greedy episode')} "
-        f"(from {evaluation['return_min']:,.1f} to {evaluation['return_max']:,.1f})"
-    )
-    if summary["stopped"] == "interrupted":
-        return f"Interrupted: at its last evaluation {env} reached {score}."
-    if goal is None:
-        return f"Finished: {env} reaches {score}."
-    if mean >= goal:
-        return f"Solved: {env} reaches {score}; {goal:g} counts as solved."
-    if summary["solved"]:
-        return f"Solved on the way, but not at the end: {env} reaches {score}; {goal:g} counts as solved."
-    return f"Not solved: {env} reaches {score}; {goal:g} would count as solved."
-
-
-def _time_taken(summary: Mapping[str, Any]) -> Iterator[str]:
-    at = summary.get("solved_at")
-    if at is not None and at["env_steps"] < summary["env_steps"]:
-        yield f"It was solved after {_cost(at)}."
-    compiling = summary.get("compile_seconds")
-    aside = f", {_in_words(compiling)} of them to compile" if compiling else ""
-    yield f"The run took {_cost(summary)}{aside}."
-
-
-def _cost(spent: Mapping[str, Any]) -> str:
-    steps, updates = _count(spent["env_steps"], "environment step"), _count(spent["updates"], "update")
-    return f"{steps}, {updates} and {_in_words(spent['wall_seconds'])}"
-
-
-def _next_commands(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Purpose and command; the most likely wish comes first."""
-    folder = shlex.quote(str(summary["run_dir"]))
-    if summary["stopped"] == "interrupted":
-        yield "go on", f"the same command with --run-dir {folder}"
-    elif not summary["solved"]:
-        yield "train on", f"the same command with --run-dir {folder} --env-steps {2 * summary['env_steps']}"
-    yield "evaluate it", f"python run.py eval --run-dir {folder} --episodes 100"
-    yield "see the curves", f"tensorboard --logdir {folder}    (once: pip install tensorboard)"

@@ -48,7 +48,7 @@ def read_yaml(path: Path) -> Layer:
     layer = flatten({str(key): value for key, value in content.items()})
     for key in layer:
         if key not in KEYS:
-            raise ConfigError(f"{path}: unknown key `{key}`.{_did_you_mean(key, KEYS)}")
+            raise ConfigError(f"{path}: unknown key `{key}`.{did_you_mean(key, KEYS)}")
     return {key: _typed(key, value, source=f"{path}: {key}") for key, value in layer.items()}
 
 
@@ -68,7 +68,7 @@ def read_env(name: str) -> list[Layer]:
     if ":" in name:
         return [*_family(name), {"env.name": name, "env.id": name}]
     known = sorted(file.stem for file in ENVS.glob("*.yaml") if "env.id" in read_yaml(file))
-    meant = _did_you_mean(name, known) or f" Known names: {', '.join(known)}."
+    meant = did_you_mean(name, known) or f" Known names: {', '.join(known)}."
     raise ConfigError(
         f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1."
     )
@@ -99,7 +99,7 @@ def read_flags(flags: Sequence[str]) -> Layer:
         if key is None or not flag.startswith("--"):
             known = [f"--{other.replace('_', '-')}" for other in names]
             raise ConfigError(
-                f"Unknown flag `{flag}`.{_did_you_mean(flag, known)}\n`python run.py --help` lists all flags."
+                f"Unknown flag `{flag}`.{did_you_mean(flag, known)}\n`python run.py --help` lists all flags."
             )
         if equals and name not in names:
             raise ConfigError(f"{flag} takes no value.")
@@ -142,6 +142,18 @@ def nested(config: Config) -> dict[str, Any]:
     return tree
 
 
+def did_you_mean(given: str, known: Sequence[str]) -> str:
+    """A hint, or nothing. A short name also finds the dotted keys that end in it, or in which it is a word."""
+    tail = given.lstrip("-").rpartition(".")[2].replace("_", "-")
+    ends = {name: name.lstrip("-").rpartition(".")[2].replace("_", "-") for name in known}
+    found = (
+        difflib.get_close_matches(given, known, n=2, cutoff=0.7)
+        or [name for name, end in ends.items() if difflib.SequenceMatcher(None, tail, end).ratio() > 0.8][:3]
+        or [name for name, end in ends.items() if tail in end.split("-")][:3]
+    )
+    return f" Did you mean {' or '.join(f'`{name}`' for name in found)}?" if found else ""
+
+
 def _types(room: Any, prefix: str = "") -> dict[str, Any]:
     """Dotted key -> type of every field."""
     types: dict[str, Any] = {}
@@ -181,13 +193,3 @@ def _build(room: Any, layer: Layer, prefix: str = "") -> Any:
         elif (key := f"{prefix}{field.name}") in layer:
             values[field.name] = layer[key]
     return room(**values)
-
-
-def _did_you_mean(given: str, known: Sequence[str]) -> str:
-    """A hint, or nothing. A short name also finds the dotted keys that end in it."""
-    tail = given.lstrip("-").rpartition(".")[2]
-    found = (
-        difflib.get_close_matches(given, known, n=2, cutoff=0.7)
-        or [name for name in known if difflib.SequenceMatcher(None, tail, name.rpartition(".")[2]).ratio() > 0.8][:3]
-    )
-    return f" Did you mean {' or '.join(f'`{name}`' for name in found)}?" if found else ""

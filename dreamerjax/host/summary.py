@@ -1,0 +1,81 @@
+"""A run's summary in words: what it came to, what it cost, and what to type next."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def final_paragraph(summary: Mapping[str, Any]) -> str:
+    """What a run came to, in words, and the commands that one may want next.
+
+    Args:
+        summary: the content of `summary.json`.
+
+    Returns:
+        One paragraph, a blank line, and indented commands, one a line.
+    """
+    sentences = [_outcome(summary), *_time_taken(summary), f"Everything is in {summary['run_dir']}."]
+    commands = list(_next_commands(summary))
+    pad = max(len(purpose) for purpose, _ in commands)
+    return "\n".join([" ".join(sentences), "", *(f"  {purpose:<{pad}}  {what}" for purpose, what in commands)])
+
+
+def count(number: int, noun: str) -> str:
+    """1,800 updates, 1 update."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _outcome(summary: Mapping[str, Any]) -> str:
+    env, goal = summary["env"], summary.get("solve_return")
+    evaluation = summary.get("eval") or {}
+    mean = evaluation.get("return_mean")
+    if mean is None:
+        verdict = {"interrupted": "Interrupted", "budget": "The budget is spent"}.get(summary["stopped"], "Finished")
+        return f"{verdict}: {env} has not been evaluated yet."
+    score = (
+        f"a mean return of {mean:,.1f} ± {evaluation['return_std']:,.1f} over "
+        f"{count(evaluation['episodes'], 'greedy episode')} "
+        f"(from {evaluation['return_min']:,.1f} to {evaluation['return_max']:,.1f})"
+    )
+    if summary["stopped"] == "interrupted":
+        return f"Interrupted: at its last evaluation {env} reached {score}."
+    if goal is None:
+        return f"Finished: {env} reaches {score}."
+    if mean >= goal:
+        return f"Solved: {env} reaches {score}; {goal:g} counts as solved."
+    if summary["solved"]:
+        return f"Solved on the way, but not at the end: {env} reaches {score}; {goal:g} counts as solved."
+    return f"Not solved: {env} reaches {score}; {goal:g} would count as solved."
+
+
+def _time_taken(summary: Mapping[str, Any]) -> Iterator[str]:
+    at = summary.get("solved_at")
+    if at is not None and at["env_steps"] < summary["env_steps"]:
+        yield f"It was solved after {_cost(at)}."
+    compiling = summary.get("compile_seconds")
+    aside = f", {_in_words(compiling)} of them to compile" if compiling else ""
+    yield f"The run took {_cost(summary)}{aside}."
+
+
+def _cost(spent: Mapping[str, Any]) -> str:
+    steps, updates = count(spent["env_steps"], "environment step"), count(spent["updates"], "update")
+    return f"{steps}, {updates} and {_in_words(spent['wall_seconds'])}"
+
+
+def _next_commands(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Purpose and command; the most likely wish comes first."""
+    folder = shlex.quote(str(summary["run_dir"]))
+    if summary["stopped"] == "interrupted":
+        yield "go on", f"the same command with --run-dir {folder}"
+    elif not summary["solved"]:
+        yield "train on", f"the same command with --run-dir {folder} --env-steps {2 * summary['env_steps']}"
+    yield "evaluate it", f"python run.py eval --run-dir {folder} --episodes 100"
+    yield "see its dreams", f"python run.py show --run-dir {folder}"
+    yield "see the curves", f"tensorboard --logdir {folder}    (once: pip install tensorboard)"
+
+
+def _in_words(seconds: float) -> str:
+    """58 s, 1 min 58 s, 2 h 1 min."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
