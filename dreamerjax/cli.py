@@ -237,7 +237,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{sentence.removesuffix('?').removesuffix('.')}.\n`{self.prog} --help` shows what there is.")
 
 
-def _parser(command: str, description: str, **options: Any) -> argparse.ArgumentParser:
+def _parser(command: str, description: str, **options: Any) -> _Parser:
     return _Parser(
         prog=f"python run.py {command}",
         description=description,

@@ -1,8 +1,8 @@
 """Every hyperparameter, typed and frozen, on one page, with the model sizes.
 
 The defaults are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code). A run's
-settings come in three layers, later wins: these defaults, `experiments/envs/<env>.yaml` (and any
-`--config FILE`), then flags such as `--agent.actor.learning-rate 1e-4`.
+settings come in layers, later wins: these defaults, the YAML files of the environment's family and of the
+environment itself in `experiments/envs` (and any `--config FILE`), then flags such as `--agent.actor.learning-rate 1e-4`.
 """
 
 import dataclasses
@@ -105,7 +105,7 @@ class ActorConfig:
     entropy_scale: NonNegative = 3e-4
     entropy_schedule: Schedule = "constant"
     entropy_final_fraction: Fraction = 0.01  # cosine: of entropy_scale, reached after `decay_updates`
-    entropy_decay_updates: PositiveInt = 100_000  # cosine: updates from entropy_scale to its final fraction
+    entropy_decay_updates: PositiveInt = 100_000  # cosine: updates of any kind from entropy_scale to its final fraction
     unimix: Fraction = 0.0  # share of the uniform distribution in a discrete policy (the paper has 0.01)
     loss_scale: NonNegative = 1.0
 
@@ -209,7 +209,7 @@ class EvalConfig:
 class LogConfig:
     """What is written how often."""
 
-    every: PositiveInt = 200  # environment steps between lines of train metrics
+    every: PositiveInt = 200  # environment steps and updates, added up, between lines of train metrics
     checkpoint_seconds: Positive = 30.0  # between checkpoints
     checkpoints_kept: AtLeastTwo = 3
     tensorboard: bool = True

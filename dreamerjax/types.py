@@ -1,12 +1,12 @@
-"""Every container that crosses a file's border, with its shapes. Read this first.
+"""Every container of arrays that crosses a file's border, with its shapes. Read this first.
 
-Letters (one meaning each, everywhere):
+Letters (one meaning each for sizes; formulas in docstrings spell the rest out):
 
     B batch (sequences)        T time steps in replay       H imagined steps
     N = T*B imagination starts D deterministic units        S latent groups
     K classes per group        F = D + S*K features         E embedding
     A action (one-hot/vector)  M two-hot bins               G blocks of the block GRU
-    U updates in one dispatch
+    U updates in one dispatch  (where only the number of rows counts, they are N, too)
 
 Time is the leading axis. Row t of an episode is what is known on *arrival* at step t:
 
@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 import flax.struct
 import jax
+import numpy as np
 
 Array = jax.Array
 PRNGKey = jax.Array
@@ -51,9 +52,20 @@ class Spaces(NamedTuple):
     action: ActionSpec
 
 
+class Rows(NamedTuple):
+    """One step of all environment copies, on arrival (see the picture above), as numpy arrays on the host."""
+
+    obs: dict[str, np.ndarray]  # name -> [copies, ...] float32
+    prev_action: np.ndarray  # [copies, A] float32
+    reward: np.ndarray  # [copies] float32
+    is_first: np.ndarray  # [copies] bool
+    is_last: np.ndarray  # [copies] bool
+    is_terminal: np.ndarray  # [copies] bool
+
+
 @flax.struct.dataclass
 class Batch:
-    """Replayed rows (see the picture above); continuous actions are in [-1, 1] before clipping."""
+    """Replayed rows. Continuous actions are stored as they were sampled; the environment clips them to its bounds."""
 
     obs: dict[str, Array]  # name -> [T, B, ...]
     prev_action: Array  # [T, B, A]
@@ -65,9 +77,13 @@ class Batch:
 
 @flax.struct.dataclass
 class LatentState:
-    """The model's belief about where it is. Steps are stacked in front: [T, G, B, D/G] and [T, B, S, K]."""
+    """The model's belief about where it is. Steps are stacked in front: [T, G, B, D/G] and [T, B, S, K].
 
-    deter: Array  # [G, B, D/G] recurrent part, in the blocks of the GRU; `features` has it flat
+    The batch is axis 1 of `deter` and axis 0 of `stoch`: reshape with `merge_time`, read with `latent_features`
+    (both in `dreamerjax/nets/rssm.py`), and never index the batch with one `tree.map` over both.
+    """
+
+    deter: Array  # [G, B, D/G] recurrent part, in the blocks of the GRU; `latent_features` has it flat
     stoch: Array  # [B, S, K] one-hot samples
 
 
@@ -82,7 +98,7 @@ class Posterior:
 
 @flax.struct.dataclass
 class Trajectory:
-    """Dreams: index 0 is the start, index h the state after h imagined actions."""
+    """Dreams to learn from: index 0 is the start, index h the state after h imagined actions."""
 
     features: Array  # [H, N, F] of the states in which an action is taken
     action: Array  # [H, N, A] action[h] is taken in state h
@@ -93,8 +109,18 @@ class Trajectory:
 
 
 @flax.struct.dataclass
+class DreamTargets:
+    """What actor and critic are trained towards in each of the first H states of a dream; constants."""
+
+    returns: Array  # [H, N] lambda returns
+    advantage: Array  # [H, N] (returns - value) / return scale
+    weight: Array  # [H, N] probability that the dream is still going on, discounted
+    slow_value: Array  # [H, N]
+
+
+@flax.struct.dataclass
 class ReturnScale:
-    """Running percentiles of the imagined returns."""
+    """Running percentiles of the imagined returns; the actor's loss is divided by max(1, high - low)."""
 
     low: Array  # []
     high: Array  # []
@@ -102,7 +128,10 @@ class ReturnScale:
 
 @flax.struct.dataclass
 class Knobs:
-    """The scalars that a population may vary. They are data, so `vmap(train_step)` trains a population."""
+    """The scalars that a population may vary. They are data, so `vmap(train_step)` trains a population.
+
+    Each field of `Params` has its `<field>_learning_rate` here.
+    """
 
     world_model_learning_rate: Array  # []
     actor_learning_rate: Array  # []
@@ -114,7 +143,7 @@ class Knobs:
 
 @flax.struct.dataclass
 class Params:
-    """The trained parameters, one field for each optimizer."""
+    """One field for each network that is trained apart; holds parameters, or the optimizer states that go with them."""
 
     world_model: Variables
     actor: Variables

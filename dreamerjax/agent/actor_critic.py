@@ -1,23 +1,23 @@
-"""Actor and critic learn from dreams (sections "Critic learning" and "Actor learning", eq. 5 to 7)."""
+"""Actor and critic learn from dreams (sections "Critic learning" and "Actor learning")."""
 
 from collections.abc import Callable
 from typing import Any
 
 import chex
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from dreamerjax.agent.agent import Agent
-from dreamerjax.agent.policy import ActionDistribution, actions
+from dreamerjax.agent.policy import ActionDistribution, action_distribution
 from dreamerjax.math.returns import discount_weights, lambda_returns
 from dreamerjax.math.scaling import return_range, update_return_scale
 from dreamerjax.math.transforms import two_hot_cross_entropy, two_hot_mean
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import features
+from dreamerjax.nets.rssm import latent_features
 from dreamerjax.types import (
     Array,
     Batch,
+    DreamTargets,
     Knobs,
     LatentState,
     Metrics,
@@ -29,19 +29,9 @@ from dreamerjax.types import (
 )
 
 
-@flax.struct.dataclass
-class DreamTargets:
-    """What actor and critic are trained towards in each of the first H states of a dream; constants."""
-
-    returns: Array  # [H, N] lambda returns
-    advantage: Array  # [H, N] (returns - value) / scale
-    weight: Array  # [H, N] probability that the dream is still going on, discounted
-    slow_value: Array  # [H, N]
-
-
-def critic_value(agent: Agent, params: Variables, feature: Array) -> Array:
+def critic_value(agent: Agent, params: Variables, features: Array) -> Array:
     """Mean value [...] that a critic gives to features [..., F]."""
-    return two_hot_mean(apply(agent.networks.critic, params, feature), agent.bins)
+    return two_hot_mean(apply(agent.networks.critic, params, features), agent.bins)
 
 
 def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentState, key: PRNGKey) -> Trajectory:
@@ -61,31 +51,35 @@ def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentS
     """
     model = agent.networks.world_model
 
-    def predict(feature: Array) -> tuple[Array, Array, Array, Array]:
-        reward = two_hot_mean(apply(model, params.world_model, feature, method=WorldModel.reward), agent.bins)
-        cont = jax.nn.sigmoid(apply(model, params.world_model, feature, method=WorldModel.cont))
-        value, slow_value = (critic_value(agent, critic, feature) for critic in (params.critic, slow_critic))
-        return reward, cont, value, slow_value
+    def predict(features: Array) -> dict[str, Array]:
+        reward_logits = apply(model, params.world_model, features, method=WorldModel.reward)
+        cont_logit = apply(model, params.world_model, features, method=WorldModel.cont)
+        return {
+            "reward": two_hot_mean(reward_logits, agent.bins),
+            "cont": jax.nn.sigmoid(cont_logit),
+            "value": critic_value(agent, params.critic, features),
+            "slow_value": critic_value(agent, slow_critic, features),
+        }
 
-    def step(state: LatentState, key: PRNGKey) -> tuple[LatentState, tuple]:
+    def step(latent: LatentState, key: PRNGKey) -> tuple[LatentState, tuple]:
         action_key, latent_key = jax.random.split(key)
-        feature = features(state)
-        action = actions(agent, apply(agent.networks.actor, params.actor, feature)).sample(action_key)
-        following = apply(model, params.world_model, state, action, latent_key, method=WorldModel.imagine_step)
-        return following, (feature, action, predict(feature))
+        features = latent_features(latent)
+        action = action_distribution(agent, apply(agent.networks.actor, params.actor, features)).sample(action_key)
+        following = apply(model, params.world_model, latent, action, latent_key, method=WorldModel.imagine_step)
+        return following, (features, action, predict(features))
 
     keys = jax.random.split(key, agent.config.returns.imagination_horizon)
-    last, (feature, action, predictions) = jax.lax.scan(step, start, keys)
-    reward, cont, value, slow_value = jax.tree.map(
-        lambda steps, end: jnp.concatenate([steps, end[None]]), predictions, predict(features(last))
+    last, (features, action, predictions) = jax.lax.scan(step, start, keys)
+    predictions = jax.tree.map(
+        lambda steps, end: jnp.concatenate([steps, end[None]]), predictions, predict(latent_features(last))
     )
-    return Trajectory(features=feature, action=action, reward=reward, cont=cont, value=value, slow_value=slow_value)
+    return Trajectory(features=features, action=action, **predictions)
 
 
 def dream_targets(
     agent: Agent, dream: Trajectory, scale: ReturnScale, *, return_lambda: Array | float
 ) -> tuple[DreamTargets, ReturnScale]:
-    """Lambda returns of dreams and the scaled advantage; the scale is updated first (eq. 6, 7)."""
+    """Lambda returns of dreams and the scaled advantage; the scale is updated first."""
     config = agent.config.returns
     returns = lambda_returns(dream.reward[1:], dream.cont[1:], dream.value[1:], dream.value[-1], lambda_=return_lambda)
     scale = update_return_scale(scale, returns, rate=config.scale_rate, low=config.scale_low, high=config.scale_high)
@@ -101,7 +95,7 @@ def dream_targets(
 def actor_loss(
     policy: ActionDistribution, action: Array, advantage: Array, weight: Array, *, entropy_scale: Array | float
 ) -> Array:
-    """REINFORCE with entropy: -w (log pi(a) sg(A) + eta entropy), [...] (eq. 6).
+    """REINFORCE with entropy: -weight (log pi(a) sg(advantage) + eta entropy), [...] (section "Actor learning").
 
     Args:
         policy: distribution over actions [..., A], with the gradient.
@@ -119,7 +113,7 @@ def actor_loss(
 def critic_loss(
     logits: Array, returns: Array, slow_value: Array, weight: Array, bins: Array, *, slow_scale: float
 ) -> Array:
-    """w (CE(two_hot(R)) + slow_scale CE(two_hot(slow critic's mean))), [...] (eq. 5).
+    """weight (CE(two_hot(R)) + slow_scale CE(two_hot(slow critic's mean))), [...] (section "Critic learning").
 
     Args:
         logits: [..., M], with the gradient.
@@ -159,7 +153,7 @@ def replay_critic_loss(
     agent: Agent,
     critic: Variables,
     slow_critic: Variables,
-    feature: Array,
+    features: Array,
     batch: Batch,
     bootstrap: Array,
     knobs: Knobs,
@@ -170,7 +164,7 @@ def replay_critic_loss(
         agent: the static parts.
         critic: parameters, with the gradient.
         slow_critic: parameters of the slow critic.
-        feature: [T, B, F] of the posterior, with the gradient.
+        features: [T, B, F] of the posterior, with the gradient.
         batch: [T, B, ...].
         bootstrap: [T, B], the first imagined return at each row; constant.
         knobs: discount and lambda.
@@ -183,9 +177,9 @@ def replay_critic_loss(
         discount=knobs.discount,
         return_lambda=knobs.return_lambda,
     )
-    feature, weight = feature[:-1], 1 - batch.is_last[:-1].astype(jnp.float32)
-    slow_value = critic_value(agent, slow_critic, jax.lax.stop_gradient(feature))
-    logits = apply(agent.networks.critic, critic, feature)
+    features, weight = features[:-1], 1 - batch.is_last[:-1].astype(jnp.float32)
+    slow_value = critic_value(agent, slow_critic, jax.lax.stop_gradient(features))
+    logits = apply(agent.networks.critic, critic, features)
     return critic_loss(logits, returns, slow_value, weight, agent.bins, slow_scale=agent.config.critic.slow_scale)
 
 
@@ -219,10 +213,10 @@ def actor_critic_grad(
     config = agent.config
 
     def loss(params: tuple[Variables, Variables], row: tuple[Array, Array, DreamTargets]) -> tuple[Array, Metrics]:
-        feature, action, target = row
-        policy = actions(agent, apply(agent.networks.actor, params[0], feature))
+        features, action, target = row
+        policy = action_distribution(agent, apply(agent.networks.actor, params[0], features))
         of_actor = actor_loss(policy, action, target.advantage, target.weight, entropy_scale=entropy_scale).mean()
-        logits = apply(agent.networks.critic, params[1], feature)
+        logits = apply(agent.networks.critic, params[1], features)
         of_critic = critic_loss(
             logits, target.returns, target.slow_value, target.weight, agent.bins, slow_scale=config.critic.slow_scale
         ).mean()

@@ -45,7 +45,7 @@ def init_knobs(config: AgentConfig) -> Knobs:
     )
 
 
-def init_state(agent: Agent, key: PRNGKey) -> TrainState:
+def init_train_state(agent: Agent, key: PRNGKey) -> TrainState:
     """The state before the first update. The key is consumed."""
     params_key, train_key = jax.random.split(key)
     params = init_params(agent.networks, params_key)

@@ -6,17 +6,20 @@ import jax.numpy as jnp
 
 from dreamerjax.agent.actor_critic import critic_value
 from dreamerjax.agent.agent import Agent
-from dreamerjax.agent.policy import actions as action_distribution
+from dreamerjax.agent.policy import action_distribution
 from dreamerjax.agent.world_model import observe
 from dreamerjax.math.transforms import symexp, two_hot_mean
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import features
+from dreamerjax.nets.rssm import latent_features
 from dreamerjax.types import Array, Batch, LatentState, Params, PRNGKey
 
 
 @flax.struct.dataclass
 class Dream:
-    """Index h belongs to the state after h + 1 imagined steps; the start itself is not part of it."""
+    """Dreams to look at: index h is the state after h + 1 imagined steps, beside the action that led there.
+
+    (`Trajectory`, to learn from, begins with the start itself, beside the action that is taken there.)
+    """
 
     states: LatentState  # [H, ...] of N dreams
     action: Array  # [H, N, A] that led to the state
@@ -28,7 +31,7 @@ class Dream:
 
 def decode(agent: Agent, params: Params, state: LatentState) -> dict[str, Array]:
     """Observations [..., size] that the model sees in a latent state, in the environment's own units."""
-    decoded = apply(agent.networks.world_model, params.world_model, features(state), method=WorldModel.decode)
+    decoded = apply(agent.networks.world_model, params.world_model, latent_features(state), method=WorldModel.decode)
     return {name: symexp(value) for name, value in decoded.items()}
 
 
@@ -54,21 +57,21 @@ def dream(
         key, action = row
         action_key, latent_key = jax.random.split(key)
         if action is None:
-            outputs = apply(agent.networks.actor, params.actor, features(state))
+            outputs = apply(agent.networks.actor, params.actor, latent_features(state))
             action = action_distribution(agent, outputs).sample(action_key)
         state = apply(model, params.world_model, state, action, latent_key, method=WorldModel.imagine_step)
         return state, (state, action)
 
     states, taken = jax.lax.scan(step, start, (jax.random.split(key, horizon), actions))[1]
-    feature = features(states)
-    reward_logits = apply(model, params.world_model, feature, method=WorldModel.reward)
+    features = latent_features(states)
+    reward_logits = apply(model, params.world_model, features, method=WorldModel.reward)
     return Dream(
         states=states,
         action=taken,
         obs=decode(agent, params, states),
         reward=two_hot_mean(reward_logits, agent.bins),
-        cont=jax.nn.sigmoid(apply(model, params.world_model, feature, method=WorldModel.cont)),
-        value=critic_value(agent, params.critic, feature),
+        cont=jax.nn.sigmoid(apply(model, params.world_model, features, method=WorldModel.cont)),
+        value=critic_value(agent, params.critic, features),
     )
 
 

@@ -35,7 +35,10 @@ def schedule_shape(step: Array, schedule: Schedule, *, final_fraction: float, de
 
 
 def learning_rate_shape(step: Array, config: OptimizerConfig) -> Array:
-    """Factor [] on the learning rate of update `step`, the first being 0: linear warm-up from 0, then the schedule."""
+    """Factor [] on the learning rate of update `step`, the first being 0: linear warm-up from 0, then the schedule.
+
+    Each network counts its own updates: those of the world model's warm-up are none of the actor's.
+    """
     warmup = jnp.minimum(1.0, step / config.warmup_updates) if config.warmup_updates else jnp.ones(())
     decay = schedule_shape(
         jnp.maximum(0, step - config.warmup_updates),

@@ -1,7 +1,7 @@
 """Acting: the distribution over actions, and one step of the agent in an environment."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,10 @@ from dreamerjax.math.distributions import (
     unimix,
 )
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import features, initial_state
+from dreamerjax.nets.rssm import initial_latent, latent_features
 from dreamerjax.types import Array, Params, PolicyState, PRNGKey
+
+Policy = Callable[[Params, PolicyState, dict[str, Any], Any, PRNGKey], tuple[PolicyState, Array, PRNGKey]]
 
 
 class ActionDistribution(NamedTuple):
@@ -52,7 +54,7 @@ def normal_actions(outputs: Array) -> ActionDistribution:
     )
 
 
-def actions(agent: Agent, outputs: Array) -> ActionDistribution:
+def action_distribution(agent: Agent, outputs: Array) -> ActionDistribution:
     """The policy's distribution, from what the actor network puts out."""
     if agent.spaces.action.kind == "discrete":
         return categorical_actions(outputs, agent.config.actor.unimix)
@@ -63,7 +65,7 @@ def initial_policy_state(agent: Agent, batch: int) -> PolicyState:
     """What `batch` agents remember before their first step: nothing."""
     model = agent.networks.world_model
     return PolicyState(
-        latent=initial_state(batch, agent.config.model, model.dtype),
+        latent=initial_latent(batch, agent.config.model, model.dtype),
         prev_action=jnp.zeros((batch, agent.spaces.action.size)),
     )
 
@@ -105,6 +107,20 @@ def policy_step(
         latent_key,
         method=WorldModel.observe_step,
     )
-    distribution = actions(agent, apply(agent.networks.actor, params.actor, features(latent)))
+    distribution = action_distribution(agent, apply(agent.networks.actor, params.actor, latent_features(latent)))
     action = distribution.mode() if greedy else distribution.sample(action_key)
     return PolicyState(latent=latent, prev_action=action), action
+
+
+def jit_policy(agent: Agent, *, greedy: bool = False) -> Policy:
+    """The compiled `policy_step`: (params, policy state, obs, is_first, key) -> (policy state, action, next key)."""
+
+    @jax.jit
+    def policy(
+        params: Params, state: PolicyState, obs: dict[str, Array], is_first: Array, key: PRNGKey
+    ) -> tuple[PolicyState, Array, PRNGKey]:
+        step_key, next_key = jax.random.split(key)
+        state, action = policy_step(agent, params, state, obs, is_first, step_key, greedy=greedy)
+        return state, action, next_key
+
+    return policy

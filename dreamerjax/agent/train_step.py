@@ -11,8 +11,9 @@ from dreamerjax.agent.actor_critic import actor_critic_grad, dream_targets, imag
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.optimizer import schedule_shape
 from dreamerjax.agent.world_model import world_model_loss
-from dreamerjax.nets.rssm import features, merge_time
-from dreamerjax.types import Array, Batch, LatentState, Metrics, ReturnScale, TrainState, Variables
+from dreamerjax.math.scaling import return_range
+from dreamerjax.nets.rssm import latent_features, merge_time
+from dreamerjax.types import Array, Batch, LatentState, Metrics, PRNGKey, ReturnScale, TrainState, Variables
 
 Mode = Literal["joint", "world_model", "actor_critic"]
 
@@ -36,15 +37,16 @@ def train_step(agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "j
     Returns:
         The next state and the metrics, scalars.
     """
-    gradients = _gradients(agent, state, batch, mode)
+    observe_key, dream_key, next_key = jax.random.split(state.key, 3)
+    gradients = _gradients(agent, state, batch, mode, observe_key=observe_key, dream_key=dream_key)
     params, opt_state = state.params, state.opt_state
     metrics = dict(gradients.metrics)
     for name, grad in gradients.grads.items():
-        direction, moved = agent.optimizer.update(grad, getattr(opt_state, name), getattr(params, name))
+        direction, new_opt_state = agent.optimizer.update(grad, getattr(opt_state, name), getattr(params, name))
         learning_rate = getattr(state.knobs, f"{name}_learning_rate")
         updates = jax.tree.map(lambda x, rate=learning_rate: -rate * x, direction)
         params = dataclasses.replace(params, **{name: optax.apply_updates(getattr(params, name), updates)})
-        opt_state = dataclasses.replace(opt_state, **{name: moved})
+        opt_state = dataclasses.replace(opt_state, **{name: new_opt_state})
         metrics[f"{name}_grad_norm"] = optax.tree.norm(grad)
     slow_critic = state.slow_critic
     if mode != "world_model":
@@ -56,7 +58,7 @@ def train_step(agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "j
         slow_critic=slow_critic,
         opt_state=opt_state,
         return_scale=gradients.return_scale,
-        key=_keys(state)[2],
+        key=next_key,
     )
     return state, metrics
 
@@ -67,53 +69,52 @@ def train_steps(agent: Agent, state: TrainState, batches: Batch, *, mode: Mode =
     return state, jax.tree.map(lambda x: x.mean(0), metrics)
 
 
-def _keys(state: TrainState) -> Array:
-    """Named keys of one update: [3] observing, dreaming, the next update's."""
-    return jax.random.split(state.key, 3)
-
-
 def _moving_average(slow: Variables, fast: Variables, rate: float) -> Variables:
     return jax.tree.map(lambda slow, fast: (1 - rate) * slow + rate * fast, slow, fast)
 
 
-def _gradients(agent: Agent, state: TrainState, batch: Batch, mode: Mode) -> _Gradients:
+def _gradients(
+    agent: Agent, state: TrainState, batch: Batch, mode: Mode, *, observe_key: PRNGKey, dream_key: PRNGKey
+) -> _Gradients:
     """Observes the batch, dreams from every row of it, and differentiates all losses that follow."""
     params, knobs = state.params, state.knobs
-    observe_key, dream_key, _ = _keys(state)
 
+    # Two outputs, because two gradients go back: the loss's, and what the replayed rows teach the critic.
     def forward(world_model: Variables) -> tuple[tuple[Array, Array], tuple[LatentState, Metrics]]:
         loss, (posterior, metrics) = world_model_loss(agent, world_model, batch, observe_key, discount=knobs.discount)
-        return (loss, features(posterior.states)), (posterior.states, metrics)
+        return (loss, latent_features(posterior.states)), (posterior.states, metrics)
 
-    (loss, feature), backward, (states, metrics) = jax.vjp(forward, params.world_model, has_aux=True)
+    (loss, features), backward, (latents, metrics) = jax.vjp(forward, params.world_model, has_aux=True)
     if mode == "world_model":
         return _Gradients(
-            {"world_model": backward((jnp.ones_like(loss), jnp.zeros_like(feature)))[0]}, state.return_scale, metrics
+            {"world_model": backward((jnp.ones_like(loss), jnp.zeros_like(features)))[0]}, state.return_scale, metrics
         )
 
     # Dreams pass no gradient, so they are made outside of every differentiated function.
-    dream = imagine(agent, params, state.slow_critic, merge_time(states), dream_key)
+    dream = imagine(agent, params, state.slow_critic, merge_time(latents), dream_key)
     targets, scale = dream_targets(agent, dream, state.return_scale, return_lambda=knobs.return_lambda)
     entropy_scale = knobs.entropy_scale * _entropy_shape(agent, state)
     (actor_grad, critic_grad), dream_metrics = actor_critic_grad(
         agent, params.actor, params.critic, dream, targets, entropy_scale=entropy_scale
     )
 
-    def replay_loss(critic: Variables, feature: Array) -> Array:
-        bootstrap = targets.returns[0].reshape(batch.reward.shape)
-        loss = replay_critic_loss(agent, critic, state.slow_critic, feature, batch, bootstrap, knobs)
+    def replay_loss(critic: Variables, features: Array) -> Array:
+        bootstrap = targets.returns[0].reshape(batch.reward.shape)  # [N] -> [T, B], as `merge_time` had it
+        loss = replay_critic_loss(agent, critic, state.slow_critic, features, batch, bootstrap, knobs)
         return agent.config.critic.replay_scale * loss.mean()
 
-    replay_critic, (replay_grad, feature_grad) = jax.value_and_grad(replay_loss, argnums=(0, 1))(params.critic, feature)
+    replay_critic, (replay_grad, features_grad) = jax.value_and_grad(replay_loss, argnums=(0, 1))(
+        params.critic, features
+    )
     grads = {"actor": actor_grad, "critic": jax.tree.map(jnp.add, critic_grad, replay_grad)}
     if mode == "joint":
         # What the replayed rows teach the critic also shapes the features that it reads.
-        grads["world_model"] = backward((jnp.ones_like(loss), feature_grad))[0]
+        grads["world_model"] = backward((jnp.ones_like(loss), features_grad))[0]
     metrics |= dream_metrics | {
         "replay_critic_loss": replay_critic,
         "value_mean": dream.value.mean(),
         "return_mean": targets.returns.mean(),
-        "return_scale": scale.high - scale.low,
+        "return_scale": return_range(scale),
         "advantage_std": targets.advantage.std(),
         "dream_reward_mean": dream.reward[1:].mean(),
         "dream_cont_mean": dream.cont[1:].mean(),

@@ -1,4 +1,4 @@
-"""The world model learns to predict replayed rows (section "World model learning", eq. 2 to 4)."""
+"""The world model learns to predict replayed rows (section "World model learning")."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.math.distributions import balanced_kl, bernoulli_cross_entropy, categorical_entropy, unimix
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import features, initial_state
+from dreamerjax.nets.rssm import initial_latent, latent_features
 from dreamerjax.types import Array, Batch, LatentState, Metrics, Posterior, PRNGKey, Variables
 
 
@@ -21,7 +21,7 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
         key: consumed.
 
     Returns:
-        States and logits, [T, B, ...].
+        States and logits of all T steps (see `Posterior` for the shapes).
     """
     model = agent.networks.world_model
     length, size = batch.reward.shape
@@ -32,7 +32,7 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
         state, logits = apply(model, params, state, prev_action, embed, is_first, key, method=WorldModel.observe_step)
         return state, (state, logits)
 
-    start = initial_state(size, agent.config.model, model.dtype)
+    start = initial_latent(size, agent.config.model, model.dtype)
     rows = (batch.prev_action, embed, batch.is_first, jax.random.split(key, length))
     states, post_logits = jax.lax.scan(step, start, rows)[1]
     # The prior is not needed inside the recurrence: all T at once are one large matmul.
@@ -48,7 +48,9 @@ def vector_loss(prediction: Array, target: Array) -> Array:
 def world_model_loss(
     agent: Agent, params: Variables, batch: Batch, key: PRNGKey, *, discount: Array
 ) -> tuple[Array, tuple[Posterior, Metrics]]:
-    """L = reconstruction + reward + continue + dynamics + 0.1 representation, each a mean over [T, B] (eq. 2, 3).
+    """Reconstruction, reward, continue, dynamics and representation loss, each a mean over [T, B], weighted and added.
+
+    The weights are the `*_scale` of `WorldModelConfig`: 1, but 0.1 for the representation, as published.
 
     Args:
         agent: the static parts.
@@ -62,13 +64,13 @@ def world_model_loss(
     """
     config, model = agent.config.world_model, agent.networks.world_model
     posterior = observe(agent, params, batch, key)
-    feature = features(posterior.states)
+    features = latent_features(posterior.states)
 
-    decoded = apply(model, params, feature, method=WorldModel.decode)
+    decoded = apply(model, params, features, method=WorldModel.decode)
     errors = [vector_loss(decoded[spec.name], batch.obs[spec.name]) for spec in agent.spaces.obs]
-    reward = two_hot_cross_entropy(apply(model, params, feature, method=WorldModel.reward), batch.reward, agent.bins)
+    reward = two_hot_cross_entropy(apply(model, params, features, method=WorldModel.reward), batch.reward, agent.bins)
     cont_target = (1 - batch.is_terminal.astype(jnp.float32)) * discount
-    cont = bernoulli_cross_entropy(apply(model, params, feature, method=WorldModel.cont), cont_target)
+    cont = bernoulli_cross_entropy(apply(model, params, features, method=WorldModel.cont), cont_target)
     dynamics, representation = balanced_kl(
         posterior.post_logits,
         posterior.prior_logits,

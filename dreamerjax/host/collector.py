@@ -1,16 +1,15 @@
 """The collector lets the policy act and stores every row on arrival; it steps only when it is asked to."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dreamerjax.agent.agent import Agent
-from dreamerjax.agent.policy import initial_policy_state, policy_step
+from dreamerjax.agent.policy import initial_policy_state, jit_policy
 from dreamerjax.host.envs import VectorEnv
-from dreamerjax.host.replay import Replay, Rows
-from dreamerjax.types import Array, Params, PolicyState, PRNGKey
+from dreamerjax.host.replay import Replay
+from dreamerjax.types import Params
 
 
 class Episode(NamedTuple):
@@ -18,23 +17,6 @@ class Episode(NamedTuple):
 
     ret: float  # sum of rewards
     length: int  # environment steps
-
-
-Policy = Callable[[Params, PolicyState, dict[str, np.ndarray], np.ndarray, PRNGKey], tuple[PolicyState, Array, PRNGKey]]
-
-
-def jit_policy(agent: Agent, *, greedy: bool = False) -> Policy:
-    """The compiled policy: (params, policy state, obs, is_first, key) -> (policy state, action, next key)."""
-
-    @jax.jit
-    def policy(
-        params: Params, state: PolicyState, obs: dict[str, Array], is_first: Array, key: PRNGKey
-    ) -> tuple[PolicyState, Array, PRNGKey]:
-        step_key, next_key = jax.random.split(key)
-        state, action = policy_step(agent, params, state, obs, is_first, step_key, greedy=greedy)
-        return state, action, next_key
-
-    return policy
 
 
 class EpisodeCounter:
@@ -93,10 +75,6 @@ class Collector:
         self._replay.add(rows)
         self.env_steps += int(np.count_nonzero(~rows.is_first))
         return [episode for _, episode in self._counter.add(rows.reward, rows.is_first, rows.is_last)]
-
-    def example_row(self) -> Rows:
-        """The newest row of one copy, for its shapes."""
-        return jax.tree.map(lambda x: x[:1], self._rows)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
         """What `load` needs to go on exactly here: arrays, a JSON-able dictionary, the environments' own state."""

@@ -24,7 +24,7 @@ from dreamerjax.host.summary import count
 REFRESH_PER_SECOND = 2.0
 MAX_WIDTH = 100  # columns; wider is harder to read
 RECENT_EPISODES = 10  # "the return" is the mean of this many
-SPEED_WINDOW_SECONDS = 60.0  # time left is estimated from the speed over this long
+PACE_WINDOW_SECONDS = 60.0  # time left is estimated from the speed over this long
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"
 STEADY_PHASES = ("training", "evaluating")  # phases whose speed says when the run will end
@@ -32,8 +32,8 @@ LABEL_WIDTH = len("reconstruction")
 NUMBER_WIDTH = len("-1.2e-04")
 PHASE_STYLES = {"training": "bold cyan", "evaluating": "bold magenta", "solved": "bold green"}
 
-# The losses that matter: metric, full name in the panel, short name in a plain line.
-LOSSES = (
+# The training metrics that matter: metric, full name in the panel, short name in a plain line.
+SHOWN_METRICS = (
     ("train/reconstruction_loss", "reconstruction", "recon"),
     ("train/reward_loss", "reward", "reward"),
     ("train/cont_loss", "continue", "cont"),
@@ -60,7 +60,7 @@ class Progress(NamedTuple):
     eval_std: float | None = None
     eval_episodes: int = 0
     solve_return: float | None = None  # None: the environment does not say when it is solved
-    losses: Mapping[str, float] = {}  # metric name -> value; LOSSES says which are shown
+    train_metrics: Mapping[str, float] = {}  # name -> value; SHOWN_METRICS says which are shown
 
 
 class Display:
@@ -203,7 +203,7 @@ class _Pace:
         if self._samples and progress.wall_seconds - self._samples[-1][0] < 1.0:
             return
         self._samples.append((progress.wall_seconds, progress.env_steps))
-        while progress.wall_seconds - self._samples[0][0] > SPEED_WINDOW_SECONDS and len(self._samples) > 2:
+        while progress.wall_seconds - self._samples[0][0] > PACE_WINDOW_SECONDS and len(self._samples) > 2:
             self._samples.popleft()
 
     def seconds_left(self, progress: Progress) -> float | None:
@@ -238,7 +238,7 @@ def _panel_body(progress: Progress, elapsed: float, seconds_left: float | None, 
     scores.add_column(no_wrap=True, overflow="ellipsis")
     scores.add_row("return", _returns(progress, width - LABEL_WIDTH - 2))
     scores.add_row("evaluation", _evaluation(progress))
-    return Group(head, *lines, Text(""), scores, Text(""), _losses(progress, width))
+    return Group(head, *lines, Text(""), scores, Text(""), _metrics_grid(progress, width))
 
 
 def _returns(progress: Progress, width: int) -> Text:
@@ -263,7 +263,7 @@ def _evaluation(progress: Progress) -> Text:
     return Text.assemble((f"{progress.eval_mean:,.1f}{spread}", "bold green" if solved else "bold"), (aside, "dim"))
 
 
-def _losses(progress: Progress, width: int) -> Table:
+def _metrics_grid(progress: Progress, width: int) -> Table:
     """A grid of names and values, as many side by side as fit; the widths stay when the values change."""
     pairs = 4 if width >= 94 else 2 if width >= 52 else 1
     grid = Table.grid(padding=(0, 2))
@@ -272,14 +272,14 @@ def _losses(progress: Progress, width: int) -> Table:
             grid.add_column()  # a gap
         grid.add_column(style="dim", no_wrap=True, min_width=LABEL_WIDTH if pair == 0 else 0)
         grid.add_column(justify="right", no_wrap=True, min_width=NUMBER_WIDTH)
-    cells = [(Text(name), _loss(progress.losses.get(metric))) for metric, name, _ in LOSSES]
+    cells = [(Text(name), _metric(progress.train_metrics.get(metric))) for metric, name, _ in SHOWN_METRICS]
     for start in range(0, len(cells), pairs):
         row = cells[start : start + pairs]
         grid.add_row(*row[0], *(part for name, value in row[1:] for part in ("", name, value)))
     return grid
 
 
-def _loss(value: float | None) -> Text:
+def _metric(value: float | None) -> Text:
     if value is None:
         return Text(DASH)
     return Text(_number(value), "" if math.isfinite(value) else "bold red")
@@ -297,8 +297,9 @@ def _plain_line(progress: Progress, seconds_left: float | None) -> str:
         parts.append(f"return {_recent_mean(progress.returns):,.1f} {sparkline(progress.returns, 16)}")
     if progress.eval_mean is not None:
         parts.append(f"evaluation {_evaluation(progress).plain}")
-    losses = [f"{short} {_number(progress.losses[metric])}" for metric, _, short in LOSSES if metric in progress.losses]
-    return " | ".join([*parts, *([" ".join(losses)] if losses else [])])
+    metrics = progress.train_metrics
+    shown = [f"{short} {_number(metrics[name])}" for name, _, short in SHOWN_METRICS if name in metrics]
+    return " | ".join([*parts, *([" ".join(shown)] if shown else [])])
 
 
 def _speeds(progress: Progress) -> Iterator[str]:

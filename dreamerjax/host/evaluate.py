@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from dreamerjax.agent.agent import Agent
-from dreamerjax.agent.policy import initial_policy_state
-from dreamerjax.host.collector import EpisodeCounter, jit_policy
+from dreamerjax.agent.policy import initial_policy_state, jit_policy
+from dreamerjax.host.collector import EpisodeCounter
 from dreamerjax.host.envs import make_env
 from dreamerjax.types import Params
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dreamerjax.agent.agent import Agent, init_state
+from dreamerjax.agent.agent import Agent, init_train_state
 from dreamerjax.agent.train_step import Mode, train_steps
 from dreamerjax.types import Batch, TrainState
 
@@ -20,7 +20,7 @@ class Learner:
 
     def __init__(self, agent: Agent, *, seed: int) -> None:
         """Initialises the parameters."""
-        self.state: TrainState = jax.jit(functools.partial(init_state, agent))(jax.random.PRNGKey(seed))
+        self.state: TrainState = jax.jit(functools.partial(init_train_state, agent))(jax.random.PRNGKey(seed))
         self.compile_seconds = 0.0
         self._agent = agent
         self._compiled: dict[Mode, Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]] = {}

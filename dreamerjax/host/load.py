@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from dreamerjax.agent.agent import Agent, build_agent, init_state
+from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.config import Config
 from dreamerjax.host import checkpoint
 from dreamerjax.host.envs import make_env
@@ -51,6 +51,6 @@ def load_run(run_dir: Path) -> LoadedAgent:
     env = make_env(config.env.id, copies=1, seed=0)
     agent = build_agent(config.agent, env.spaces)
     env.close()
-    like = jax.eval_shape(lambda key: init_state(agent, key), jax.random.PRNGKey(0))
+    like = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0))
     snapshot, restored = checkpoint.restore(run_dir / "checkpoints", like, weights_only=True)
     return LoadedAgent(run_dir, config, agent, snapshot.train_state, restored.step, restored.skipped)

@@ -7,6 +7,8 @@ import dataclasses
 import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dreamerjax.agent.agent import build_agent
@@ -24,6 +26,7 @@ from dreamerjax.host.learner import Learner
 from dreamerjax.host.replay import Replay
 from dreamerjax.host.reporter import Reporter
 from dreamerjax.host.run_folder import RunFolder
+from dreamerjax.types import Batch
 
 POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
 
@@ -114,7 +117,7 @@ class Loop:
         warm_up = train.mode == "joint" and self._counters.warmup_updates < train.world_model_warmup
         self._reporter.open(keep_bytes=self._metrics_bytes)
         try:
-            self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), self._example_batches())
+            self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), self._batch_shapes())
             self._prefill()
             self._wait_for_compilation()
             if warm_up:
@@ -180,6 +183,8 @@ class Loop:
         if reason != "interrupted":
             self._reporter.log()
         self._save()
+        if self._counters.solved_at:
+            self._reporter.enter("solved")
         seconds = self._counters.compile_seconds + self.learner.compile_seconds
         summary = self._reporter.summary(
             self._backend, stopped=reason, solved_at=self._counters.solved_at, compile_seconds=seconds
@@ -193,7 +198,7 @@ class Loop:
         episodes = self._collector.step(None if random else self.learner.state.params)
         self._tell_reporter()
         for episode in episodes:
-            self._reporter.episode(episode)
+            self._reporter.episode_ended(episode)
 
     def _update(self, mode: Mode) -> None:
         train = self._config.train
@@ -201,7 +206,7 @@ class Loop:
         metrics = self.learner.update(batches, mode)
         self._counters.updates += train.updates_per_dispatch
         self._tell_reporter()
-        self._reporter.update(metrics)
+        self._reporter.updated(metrics)
 
     def _after_step(self) -> None:
         self._reporter.log_if_due()
@@ -284,14 +289,22 @@ class Loop:
         checkpoint.save(self._folder.checkpoints, self._collector.env_steps, snapshot, keep=log.checkpoints_kept)
         self._saved_at = time.perf_counter()
 
-    def _example_batches(self) -> Any:
-        """Batches as the replay will sample them, for their shapes alone."""
+    def _batch_shapes(self) -> Batch:
+        """What the replay will sample, [U, T, B, ...], for its shapes alone."""
         train, spaces = self._config.train, self._env.spaces
-        replay = Replay(spaces, copies=1, capacity=train.sequence_length, seed=0)
-        rows = self._collector.example_row()
-        for _ in range(train.sequence_length):
-            replay.add(rows)
-        return replay.sample(train.batch_size, train.sequence_length, train.updates_per_dispatch)
+        lead = (train.updates_per_dispatch, train.sequence_length, train.batch_size)
+
+        def shape(*trailing: int, dtype: Any = jnp.float32) -> Any:
+            return jax.ShapeDtypeStruct((*lead, *trailing), dtype)
+
+        return Batch(
+            obs={spec.name: shape(*spec.shape) for spec in spaces.obs},
+            prev_action=shape(spaces.action.size),
+            reward=shape(),
+            is_first=shape(dtype=jnp.bool_),
+            is_last=shape(dtype=jnp.bool_),
+            is_terminal=shape(dtype=jnp.bool_),
+        )
 
 
 def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -11,22 +11,11 @@ A *window* is `sequence_length` slots in a row, in time, of one copy. Windows ma
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from dreamerjax.types import Batch, Spaces
-
-
-class Rows(NamedTuple):
-    """One step of all environment copies, on arrival (see `dreamerjax/types.py`)."""
-
-    obs: dict[str, np.ndarray]  # name -> [copies, ...] float32
-    prev_action: np.ndarray  # [copies, A] float32
-    reward: np.ndarray  # [copies] float32
-    is_first: np.ndarray  # [copies] bool
-    is_last: np.ndarray  # [copies] bool
-    is_terminal: np.ndarray  # [copies] bool
+from dreamerjax.types import Batch, Rows, Spaces
 
 
 class Replay:

@@ -35,7 +35,7 @@ class Reporter:
         self._phase = "prefill"
         self._begun = time.perf_counter()  # in effect: earlier processes of this run count
         self._returns: list[float] = []
-        self._losses: dict[str, float] = {}
+        self._train_metrics: dict[str, float] = {}
         self._pending: list[dict[str, jax.Array]] = []  # of the updates since the last line
         self._logged_at = 0  # environment steps and updates together
         self._marks: deque[tuple[float, int, int]] = deque()  # (time, environment steps, updates)
@@ -67,12 +67,12 @@ class Reporter:
         """Prints a line that stays."""
         self._display.note(text)
 
-    def episode(self, episode: Episode) -> None:
+    def episode_ended(self, episode: Episode) -> None:
         """A training episode has ended."""
         self._returns.append(episode.ret)
         self._write({"episode/return": episode.ret, "episode/length": episode.length})
 
-    def update(self, metrics: dict[str, jax.Array]) -> None:
+    def updated(self, metrics: dict[str, jax.Array]) -> None:
         """Updates were made; their metrics may still be under way and are not waited for."""
         self._pending.append(metrics)
 
@@ -83,7 +83,7 @@ class Reporter:
         self.show()
 
     def log_if_due(self) -> None:
-        """Writes a line of training metrics every `log.every` environment steps (or updates, without steps)."""
+        """Writes a line of training metrics after every `log.every` environment steps and updates, counted together."""
         if self._pending and self.env_steps + self.updates - self._logged_at >= self._config.log.every:
             self.log()
 
@@ -95,10 +95,10 @@ class Reporter:
         fetched = jax.device_get(self._pending)
         self._pending = []
         means = {name: float(np.mean([float(row[name]) for row in fetched])) for name in sorted(fetched[0])}
-        self._losses = {f"train/{name}": mean for name, mean in means.items()}
+        self._train_metrics = {f"train/{name}": mean for name, mean in means.items()}
         steps_per_second, updates_per_second = self._speeds()
         speed = {"speed/env_steps_per_second": steps_per_second, "speed/updates_per_second": updates_per_second}
-        self._write(self._losses | speed)
+        self._write(self._train_metrics | speed)
 
     def show(self) -> None:
         """Passes the progress on to the terminal, which draws it when it is time."""
@@ -123,7 +123,7 @@ class Reporter:
                 eval_std=evaluation.return_std if evaluation else None,
                 eval_episodes=evaluation.episodes if evaluation else 0,
                 solve_return=self._config.env.solve_return,
-                losses=self._losses,
+                train_metrics=self._train_metrics,
             )
         )
 
@@ -159,7 +159,7 @@ class Reporter:
         return {
             "wall_seconds": self.wall_seconds,
             "returns": self._returns,
-            "losses": self._losses,
+            "train_metrics": self._train_metrics,
             "pending": [{name: float(x) for name, x in row.items()} for row in jax.device_get(self._pending)],
             "logged_at": self._logged_at,
             "metrics_bytes": self._metrics.position(),
@@ -169,7 +169,7 @@ class Reporter:
     def load(self, state: Mapping[str, Any]) -> None:
         """Takes over what `state` returned."""
         self._begun = time.perf_counter() - state["wall_seconds"]
-        self._returns, self._losses = list(state["returns"]), dict(state["losses"])
+        self._returns, self._train_metrics = list(state["returns"]), dict(state["train_metrics"])
         self._logged_at = state["logged_at"]
         self._pending = list(state["pending"])
         self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamerjax.agent.agent import build_agent, init_state
+from dreamerjax.agent.agent import build_agent, init_train_state
 from dreamerjax.agent.train_step import train_step
 from dreamerjax.config import AgentConfig, Config, ModelConfig, OptimizerConfig, ReturnsConfig, resolve
 from dreamerjax.host.backend import Backend
@@ -68,7 +68,7 @@ def compare_with_cpu(backend: Backend, *, seed: int = 0) -> Report:
     cpu, device = jax.devices("cpu")[0], jax.devices()[0]
     with jax.default_matmul_precision("highest"):
         with jax.default_device(cpu):
-            state = jax.jit(functools.partial(init_state, agent))(jax.random.PRNGKey(seed))
+            state = jax.jit(functools.partial(init_train_state, agent))(jax.random.PRNGKey(seed))
             batch = _rows(spaces, seed)
             if backend.platform == "cpu":
                 with jax.disable_jit():

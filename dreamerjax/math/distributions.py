@@ -69,7 +69,7 @@ def balanced_kl(
     free_nats: float,
     gradient: Literal["clip", "straight_through"],
 ) -> tuple[Array, Array]:
-    """Dynamics and representation losses with free bits (eq. 3).
+    """Dynamics and representation losses with free bits.
 
     dynamics = max(free_nats, KL(sg(posterior) || prior)), representation = max(free_nats, KL(posterior || sg(prior))),
     each KL summed over the S groups before the maximum.

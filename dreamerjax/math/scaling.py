@@ -1,4 +1,4 @@
-"""Percentile return scale (section "Actor learning", eq. 6)."""
+"""Percentile return scale (section "Actor learning")."""
 
 import jax.numpy as jnp
 
@@ -26,5 +26,5 @@ def update_return_scale(scale: ReturnScale, returns: Array, *, rate: float, low:
 
 
 def return_range(scale: ReturnScale) -> Array:
-    """S = max(1, high - low) []: only large returns are scaled down, small ones are never scaled up."""
+    """max(1, high - low) []: only large returns are scaled down, small ones are never scaled up."""
     return jnp.maximum(1.0, scale.high - scale.low)

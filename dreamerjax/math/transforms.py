@@ -8,17 +8,17 @@ from dreamerjax.types import Array
 
 
 def symlog(x: Array) -> Array:
-    """symlog(x) = sign(x) ln(|x| + 1): compresses large magnitudes, is the identity near 0 (eq. 10)."""
+    """symlog(x) = sign(x) ln(|x| + 1): compresses large magnitudes, is the identity near 0."""
     return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
 def symexp(x: Array) -> Array:
-    """symexp(x) = sign(x) (exp(|x|) - 1): the inverse of `symlog` (eq. 10)."""
+    """symexp(x) = sign(x) (exp(|x|) - 1): the inverse of `symlog`."""
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
 
 
 def symexp_bins(size: int) -> Array:
-    """Bins [M] = symexp(-20 ... 20), odd in number and exactly symmetric around 0 (eq. 12)."""
+    """Bins [M] = symexp(-20 ... 20), odd in number and exactly symmetric around 0."""
     if size < 3 or size % 2 == 0:
         raise ValueError(f"The number of bins is {size}, expected an odd number, 3 or more.")
     lower = symexp(jnp.linspace(-20.0, 0.0, (size + 1) // 2, dtype=jnp.float32))
@@ -34,7 +34,7 @@ def _neighbours(x: Array, bins: Array) -> tuple[Array, Array]:
 
 
 def two_hot(x: Array, bins: Array) -> Array:
-    """Encodes scalars as weights on the two nearest bins, by distance in raw space (eq. 11).
+    """Encodes scalars as weights on the two nearest bins, by distance in raw space.
 
     Args:
         x: raw scalars [...]; beyond the range of the bins they count as its border.
@@ -65,7 +65,7 @@ def two_hot_mean(logits: Array, bins: Array) -> Array:
 
 
 def two_hot_cross_entropy(logits: Array, target: Array, bins: Array) -> Array:
-    """Cross entropy [...] of the logits [..., M] with the two-hot encoding of raw targets [...] (eq. 11).
+    """Cross entropy [...] of the logits [..., M] with the two-hot encoding of raw targets [...].
 
     Equals -sum(two_hot(target) * log_softmax(logits)) but only reads the two logits that count.
     """

@@ -12,7 +12,7 @@ from dreamerjax.nets.decoder import Decoder
 from dreamerjax.nets.encoder import Encoder
 from dreamerjax.nets.heads import Head
 from dreamerjax.nets.layers import Dtype
-from dreamerjax.nets.rssm import RSSM, features, initial_state
+from dreamerjax.nets.rssm import RSSM, initial_latent, latent_features
 from dreamerjax.types import Array, LatentState, Params, PRNGKey, Spaces, Variables
 
 
@@ -58,16 +58,16 @@ class WorldModel(nn.Module):
         return self.reward_head(features)
 
     def cont(self, features: Array) -> Array:
-        """Features [..., F] -> logit [...] that the episode goes on."""
+        """Features [..., F] -> logit [...] that the episode goes on. Its probability already contains the discount."""
         return self.cont_head(features)[..., 0]
 
     def __call__(self, obs: dict[str, Array], prev_action: Array, key: PRNGKey) -> None:
         """Touches every parameter once; only for initialisation."""
-        state = initial_state(prev_action.shape[0], self.config, self.dtype)
+        state = initial_latent(prev_action.shape[0], self.config, self.dtype)
         is_first = jnp.ones(prev_action.shape[:1], bool)
         state, _ = self.observe_step(state, prev_action, self.encode(obs), is_first, key)
-        feature = features(self.imagine_step(state, prev_action, key))
-        _ = self.decode(feature), self.reward(feature), self.cont(feature)
+        features = latent_features(self.imagine_step(state, prev_action, key))
+        _ = self.decode(features), self.reward(features), self.cont(features)
 
 
 def apply(module: nn.Module, variables: Variables, *inputs: Any, method: Callable[..., Any] | None = None) -> Any:
@@ -105,9 +105,9 @@ def init_params(networks: Networks, key: PRNGKey) -> Params:
     config, spaces = networks.world_model.config, networks.world_model.spaces
     obs = {spec.name: jnp.zeros((1, *spec.shape)) for spec in spaces.obs}
     prev_action = jnp.zeros((1, spaces.action.size))
-    feature = features(initial_state(1, config, networks.world_model.dtype))
+    features = latent_features(initial_latent(1, config, networks.world_model.dtype))
     return Params(
         world_model=networks.world_model.init(world_model_key, obs, prev_action, sample_key),
-        actor=networks.actor.init(actor_key, feature),
-        critic=networks.critic.init(critic_key, feature),
+        actor=networks.actor.init(actor_key, features),
+        critic=networks.critic.init(critic_key, features),
     )

@@ -10,13 +10,16 @@ from dreamerjax.nets.layers import MLP, BlockDense, Dtype, NormAct, dense, from_
 from dreamerjax.types import Array, LatentState, PRNGKey
 
 
-def features(state: LatentState) -> Array:
+def latent_features(state: LatentState) -> Array:
     """What the heads read: deter beside the flattened stoch, [..., F]."""
     return jnp.concatenate([from_blocks(state.deter), state.stoch.reshape(*state.stoch.shape[:-2], -1)], -1)
 
 
 def merge_time(states: LatentState) -> LatentState:
-    """The states of T steps as one batch: [T, B, ...] -> [T * B, ...]."""
+    """The states of T steps as one batch of N = T * B, step by step: n = t * B + b.
+
+    deter [T, G, B, D/G] -> [G, N, D/G], stoch [T, B, S, K] -> [N, S, K].
+    """
     blocks_first = jnp.moveaxis(states.deter, 0, 1)
     return LatentState(
         deter=blocks_first.reshape(blocks_first.shape[0], -1, blocks_first.shape[-1]),
@@ -24,7 +27,7 @@ def merge_time(states: LatentState) -> LatentState:
     )
 
 
-def initial_state(batch: int, config: ModelConfig, dtype: Dtype) -> LatentState:
+def initial_latent(batch: int, config: ModelConfig, dtype: Dtype) -> LatentState:
     """The state of B sequences before their first step: zeros."""
     return LatentState(
         deter=jnp.zeros((config.blocks, batch, config.deter // config.blocks), dtype),
@@ -115,11 +118,11 @@ class RSSM(nn.Module):
         return LatentState(deter=deter, stoch=self._sample(self.prior(deter), key))
 
     def prior(self, deter: Array) -> Array:
-        """Logits [..., S, K] of what is expected at deter [..., G, N, D/G]."""
+        """Logits [..., N, S, K] of what is expected at deter [..., G, N, D/G]."""
         return self._grouped(self.prior_out(self.prior_mlp(from_blocks(deter))))
 
     def posterior(self, deter: Array, embed: Array) -> Array:
-        """Logits [..., S, K] of what deter [..., G, N, D/G] and the embedding [..., N, E] say together."""
+        """Logits [..., N, S, K] of what deter [..., G, N, D/G] and the embedding [..., N, E] say together."""
         both = jnp.concatenate([from_blocks(deter), embed], -1)
         return self._grouped(self.posterior_out(self.posterior_mlp(both)))
 

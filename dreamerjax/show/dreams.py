@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dreamerjax.agent.dream import open_loop
-from dreamerjax.agent.policy import initial_policy_state
-from dreamerjax.host.collector import jit_policy
+from dreamerjax.agent.policy import initial_policy_state, jit_policy
 from dreamerjax.host.envs import make_env
 from dreamerjax.host.load import LoadedAgent
 from dreamerjax.types import Batch

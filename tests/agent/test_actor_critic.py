@@ -20,11 +20,11 @@ from dreamerjax.agent.actor_critic import (
     replay_returns,
 )
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs
-from dreamerjax.agent.policy import actions, categorical_actions
+from dreamerjax.agent.policy import action_distribution, categorical_actions
 from dreamerjax.config import AgentConfig, ModelConfig, ReturnsConfig
 from dreamerjax.math.transforms import symexp_bins
 from dreamerjax.nets.networks import WorldModel, init_params
-from dreamerjax.nets.rssm import features, initial_state
+from dreamerjax.nets.rssm import initial_latent, latent_features
 from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, Params, ReturnScale, Spaces, Trajectory
 
 H, N, A = 3, 6, 3
@@ -73,7 +73,7 @@ def random_params(agent: Agent, seed: int = 0) -> Params:
 
 def random_start() -> LatentState:
     rng = np.random.default_rng(3)
-    empty = initial_state(N, MODEL, jnp.dtype(jnp.float32))
+    empty = initial_latent(N, MODEL, jnp.dtype(jnp.float32))
     stoch = np.eye(4)[rng.integers(4, size=(N, 4))]
     return LatentState(jnp.asarray(rng.normal(size=empty.deter.shape), jnp.float32), jnp.asarray(stoch, jnp.float32))
 
@@ -97,28 +97,30 @@ def test_a_dream_equals_going_step_by_step(kind):
     @jit
     def step(state, key):
         action_key, latent_key = jax.random.split(key)
-        action = actions(agent, agent.networks.actor.apply(params.actor, features(state))).sample(action_key)
+        action = action_distribution(agent, agent.networks.actor.apply(params.actor, latent_features(state))).sample(
+            action_key
+        )
         return action, apply(params.world_model, state, action, latent_key, method=WorldModel.imagine_step)
 
     @jit
-    def predict(feature):
-        probs = jax.nn.softmax(apply(params.world_model, feature, method=WorldModel.reward))
+    def predict(features):
+        probs = jax.nn.softmax(apply(params.world_model, features, method=WorldModel.reward))
         reward = (probs * jnp.broadcast_to(agent.bins, probs.shape)).sum(-1)
-        cont = jax.nn.sigmoid(apply(params.world_model, feature, method=WorldModel.cont))
-        return reward, cont, critic_value(agent, params.critic, feature), critic_value(agent, slow_critic, feature)
+        cont = jax.nn.sigmoid(apply(params.world_model, features, method=WorldModel.cont))
+        return reward, cont, critic_value(agent, params.critic, features), critic_value(agent, slow_critic, features)
 
     state = random_start()
     for h, key in enumerate(jax.random.split(KEY, H)):
         action, following = step(state, key)
-        np.testing.assert_allclose(dream.features[h], features(state), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(dream.features[h], latent_features(state), rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(dream.action[h], action, rtol=1e-4, atol=1e-5)
-        expected = predict(features(state))
+        expected = predict(latent_features(state))
         np.testing.assert_allclose(dream.reward[h], expected[0], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(dream.cont[h], expected[1], rtol=1e-4)
         np.testing.assert_allclose(dream.value[h], expected[2], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(dream.slow_value[h], expected[3], rtol=1e-4, atol=1e-4)
         state = following
-    expected = predict(features(state))  # the last state is valued too, but nothing is done there
+    expected = predict(latent_features(state))  # the last state is valued too, but nothing is done there
     for actual, value in zip((dream.reward, dream.cont, dream.value, dream.slow_value), expected, strict=True):
         assert actual.shape == (H + 1, N)
         np.testing.assert_allclose(actual[H], value, rtol=1e-4, atol=1e-4)
@@ -179,8 +181,8 @@ def test_the_actor_loss_moves_neither_the_world_model_nor_a_critic():
     def loss(params: Params, slow_critic):
         dream = imagine(DISCRETE, params, slow_critic, random_start(), KEY)
         targets, _ = dream_targets(DISCRETE, dream, ZERO_SCALE, return_lambda=0.95)
-        feature = jax.lax.stop_gradient(dream.features[:H])
-        policy = actions(DISCRETE, DISCRETE.networks.actor.apply(params.actor, feature))
+        features = jax.lax.stop_gradient(dream.features[:H])
+        policy = action_distribution(DISCRETE, DISCRETE.networks.actor.apply(params.actor, features))
         return actor_loss(policy, dream.action, targets.advantage, targets.weight, entropy_scale=3e-4).mean()
 
     gradient, of_slow_critic = jit(jax.grad(loss, argnums=(0, 1)))(params, slow_critic)
@@ -219,8 +221,8 @@ def test_the_critic_loss_worked_out_by_hand():
 
 def test_the_critic_starts_at_exactly_zero():
     params = jit(lambda key: init_params(DISCRETE.networks, key).critic)(KEY)
-    feature = jax.random.normal(KEY, (T, B, 32))
-    np.testing.assert_array_equal(critic_value(DISCRETE, params, feature), np.zeros((T, B)))
+    features = jax.random.normal(KEY, (T, B, 32))
+    np.testing.assert_array_equal(critic_value(DISCRETE, params, features), np.zeros((T, B)))
 
 
 # Three sequences of 4 rows, side by side: one goes on, one is terminal in row 2, one is cut there by a time limit.
@@ -243,7 +245,7 @@ def test_replay_returns_worked_out_by_hand():
 @pytest.fixture(scope="module")
 def replay_gradients():
     """Loss [T-1, B] and the gradient of its sum to everything that goes in."""
-    feature = jax.random.normal(KEY, (T, B, 32))
+    features = jax.random.normal(KEY, (T, B, 32))
     batch = Batch(
         obs={},
         prev_action=jnp.zeros((T, B, A)),
@@ -254,15 +256,15 @@ def replay_gradients():
     )
     knobs = init_knobs(CONFIG)
 
-    def loss(critic, feature, slow_critic, bootstrap, reward, knobs):
+    def loss(critic, features, slow_critic, bootstrap, reward, knobs):
         rows = batch.replace(reward=reward)
-        each = replay_critic_loss(DISCRETE, critic, slow_critic, feature, rows, bootstrap, knobs)
+        each = replay_critic_loss(DISCRETE, critic, slow_critic, features, rows, bootstrap, knobs)
         return each.sum(), each
 
     critic, slow_critic = (random_params(DISCRETE, seed).critic for seed in (0, 1))
     gradient = jit(jax.grad(loss, argnums=range(6), has_aux=True))
-    gradients, each = gradient(critic, feature, slow_critic, BOOTSTRAP, REWARD, knobs)
-    names = ("critic", "feature", "slow_critic", "bootstrap", "reward", "knobs")
+    gradients, each = gradient(critic, features, slow_critic, BOOTSTRAP, REWARD, knobs)
+    names = ("critic", "features", "slow_critic", "bootstrap", "reward", "knobs")
     return each, dict(zip(names, gradients, strict=True))
 
 
@@ -279,15 +281,15 @@ def test_the_replay_loss_skips_rows_without_a_next_row_of_their_episode(replay_g
     counts = ~np.asarray(IS_LAST)
     counts[-1] = False  # the window ends
     np.testing.assert_array_equal(np.asarray(each) > 0, counts[:-1])
-    np.testing.assert_array_equal(np.abs(gradients["feature"]).max(-1) > 0, counts)
+    np.testing.assert_array_equal(np.abs(gradients["features"]).max(-1) > 0, counts)
 
 
 def test_the_replay_loss_has_both_terms(replay_gradients):
     """Cross entropy with the returns and with the slow critic's mean, each by linear interpolation of log probs."""
     critic, slow_critic = (random_params(DISCRETE, seed).critic for seed in (0, 1))
-    feature = jax.random.normal(KEY, (T, B, 32))
-    log_probs = np.asarray(jax.nn.log_softmax(DISCRETE.networks.critic.apply(critic, feature)), np.float64)
-    slow_value = np.asarray(critic_value(DISCRETE, slow_critic, feature))
+    features = jax.random.normal(KEY, (T, B, 32))
+    log_probs = np.asarray(jax.nn.log_softmax(DISCRETE.networks.critic.apply(critic, features)), np.float64)
+    slow_value = np.asarray(critic_value(DISCRETE, slow_critic, features))
     knobs, bins = init_knobs(CONFIG), np.asarray(symexp_bins(31), np.float64)
     returns = replay_returns(
         REWARD, IS_LAST, IS_TERMINAL, BOOTSTRAP, discount=knobs.discount, return_lambda=knobs.return_lambda

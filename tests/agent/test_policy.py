@@ -9,10 +9,16 @@ import pytest
 from scipy import stats
 
 from dreamerjax.agent.agent import Agent, build_agent
-from dreamerjax.agent.policy import actions, categorical_actions, initial_policy_state, normal_actions, policy_step
+from dreamerjax.agent.policy import (
+    action_distribution,
+    categorical_actions,
+    initial_policy_state,
+    normal_actions,
+    policy_step,
+)
 from dreamerjax.config import ActorConfig, AgentConfig, ModelConfig
 from dreamerjax.nets.networks import init_params
-from dreamerjax.nets.rssm import features
+from dreamerjax.nets.rssm import latent_features
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, PolicyState, Spaces
 
 A = 3
@@ -79,7 +85,7 @@ def observations(size: int) -> jax.Array:
 def outputs(kind, policy_state: PolicyState) -> np.ndarray:
     """What the actor network says in the state that the agent believes to be in."""
     actor = make_agent(kind).networks.actor
-    return np.asarray(actor.apply(random_params(kind).actor, features(policy_state.latent)), np.float64)
+    return np.asarray(actor.apply(random_params(kind).actor, latent_features(policy_state.latent)), np.float64)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,7 +124,7 @@ def test_is_first_forgets_what_the_policy_remembered(kind):
     is_first, obs = jnp.array([True, False]), observations(2)
     one, other = (step(kind, random_policy_state(kind, seed, 2), obs, is_first, greedy=True) for seed in (1, 2))
     fresh = step(kind, initial_policy_state(make_agent(kind), 2), obs, is_first, greedy=True)
-    one, other, fresh = ((features(state.latent), action) for state, action in (one, other, fresh))
+    one, other, fresh = ((latent_features(state.latent), action) for state, action in (one, other, fresh))
     for left, right, new in zip(one, other, fresh, strict=True):
         np.testing.assert_array_equal(left[0], right[0])
         np.testing.assert_array_equal(left[0], new[0])
@@ -127,7 +133,7 @@ def test_is_first_forgets_what_the_policy_remembered(kind):
 
 def test_the_first_policy_state_is_empty():
     policy_state = initial_policy_state(make_agent("discrete"), 2)
-    np.testing.assert_array_equal(features(policy_state.latent), np.zeros((2, 32)))
+    np.testing.assert_array_equal(latent_features(policy_state.latent), np.zeros((2, 32)))
     np.testing.assert_array_equal(policy_state.prev_action, np.zeros((2, A)))
 
 
@@ -181,5 +187,5 @@ def test_the_actors_uniform_mixture_is_used_when_it_is_asked_for():
     config = AgentConfig(model=MODEL, actor=ActorConfig(unimix=0.03))
     agent = build_agent(config, make_agent("discrete").spaces)
     certain, unlikely = jnp.array([100.0, 0.0, 0.0]), jnp.array([0.0, 1.0, 0.0])
-    np.testing.assert_allclose(actions(agent, certain).log_prob(unlikely), np.log(0.01), rtol=1e-5)
-    np.testing.assert_allclose(actions(make_agent("discrete"), certain).log_prob(unlikely), -100, rtol=1e-5)
+    np.testing.assert_allclose(action_distribution(agent, certain).log_prob(unlikely), np.log(0.01), rtol=1e-5)
+    np.testing.assert_allclose(action_distribution(make_agent("discrete"), certain).log_prob(unlikely), -100, rtol=1e-5)

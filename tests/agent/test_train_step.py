@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from dreamerjax.agent.actor_critic import critic_value, imagine
-from dreamerjax.agent.agent import Agent, build_agent, init_knobs, init_state
-from dreamerjax.agent.policy import actions
+from dreamerjax.agent.agent import Agent, build_agent, init_knobs, init_train_state
+from dreamerjax.agent.policy import action_distribution
 from dreamerjax.agent.train_step import train_step, train_steps
 from dreamerjax.agent.world_model import observe
 from dreamerjax.config import (
@@ -29,7 +29,7 @@ from dreamerjax.config import (
 from dreamerjax.math.distributions import balanced_kl
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel
-from dreamerjax.nets.rssm import features, merge_time
+from dreamerjax.nets.rssm import latent_features, merge_time
 from dreamerjax.types import ActionSpec, Batch, Knobs, ObsSpec, Params, ReturnScale, Spaces, TrainState
 
 T, B, H, A = 5, 3, 3, 3
@@ -95,7 +95,7 @@ def random_batch(kind, seed: int) -> Batch:
 def random_state(agent: Agent) -> TrainState:
     """A state in the middle of learning: random parameters, a slow critic that lags, a return scale, update 50."""
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(functools.partial(init_state, agent), jax.random.PRNGKey(0))
+    shapes = jax.eval_shape(functools.partial(init_train_state, agent), jax.random.PRNGKey(0))
 
     def random(leaf) -> jax.Array:
         values = 0.7 * rng.normal(size=leaf.shape)
@@ -308,10 +308,10 @@ def plain_total_loss(agent: Agent, params: Params, state: TrainState, batch: Bat
     stop, knobs = jax.lax.stop_gradient, state.knobs
     observe_key, dream_key, _ = jax.random.split(state.key, 3)
     posterior = observe(agent, params.world_model, batch, observe_key)
-    feature = features(posterior.states)
+    features = latent_features(posterior.states)
 
     def predict(method):
-        return agent.networks.world_model.apply(params.world_model, feature, method=method)
+        return agent.networks.world_model.apply(params.world_model, features, method=method)
 
     decoded = predict(WorldModel.decode)
     reconstruction = sum(jnp.square(decoded[name] - symlog(x)).sum(-1) for name, x in batch.obs.items())
@@ -336,7 +336,7 @@ def plain_total_loss(agent: Agent, params: Params, state: TrainState, batch: Bat
     high = 0.99 * state.return_scale.high + 0.01 * jnp.percentile(returns, 95)
     advantage = (returns - dream.value[:H]) / jnp.maximum(1, high - low)
 
-    policy = actions(agent, agent.networks.actor.apply(params.actor, dream.features[:H]))
+    policy = action_distribution(agent, agent.networks.actor.apply(params.actor, dream.features[:H]))
     actor = -weight * (policy.log_prob(dream.action) * stop(advantage) + entropy_scale * policy.entropy())
     logits = agent.networks.critic.apply(params.critic, dream.features[:H])
     critic = two_hot_cross_entropy(logits, returns, agent.bins)
@@ -350,8 +350,8 @@ def plain_total_loss(agent: Agent, params: Params, state: TrainState, batch: Bat
         future = (1 - lambda_) * bootstrap[t + 1] + lambda_ * following
         following = batch.reward[t + 1] + jnp.where(batch.is_terminal[t + 1], 0, 1 - 1 / 333) * future
         replay_returns.insert(0, following)
-    logits = agent.networks.critic.apply(params.critic, feature[: T - 1])
-    slow_value = stop(critic_value(agent, state.slow_critic, feature[: T - 1]))
+    logits = agent.networks.critic.apply(params.critic, features[: T - 1])
+    slow_value = stop(critic_value(agent, state.slow_critic, features[: T - 1]))
     replay_critic = two_hot_cross_entropy(logits, jnp.stack(replay_returns), agent.bins)
     replay_critic = replay_critic + two_hot_cross_entropy(logits, slow_value, agent.bins)
     losses += [(0.3, jnp.where(batch.is_last[: T - 1], 0, replay_critic))]
@@ -468,7 +468,7 @@ def test_a_population_equals_its_members_trained_apart(discrete, size):
 )
 def test_bfloat16_keeps_the_state_in_float32(kind, mode):
     agent = make_agent(kind, dataclasses.replace(CONFIG, precision="bfloat16"))
-    before = jax.eval_shape(functools.partial(init_state, agent), jax.random.PRNGKey(0))
+    before = jax.eval_shape(functools.partial(init_train_state, agent), jax.random.PRNGKey(0))
     step = functools.partial(train_step, agent, mode=mode)
     after, metrics = jax.eval_shape(step, before, random_batch(kind, 0))
     assert [(x.shape, x.dtype) for x in jax.tree.leaves(after)] == [(x.shape, x.dtype) for x in jax.tree.leaves(before)]
@@ -480,7 +480,7 @@ def test_bfloat16_keeps_the_state_in_float32(kind, mode):
 
 def test_one_batch_can_be_overfitted(discrete):
     """From the initial parameters on, 200 updates on the same few rows."""
-    state = jit(functools.partial(init_state, discrete.agent))(jax.random.PRNGKey(0))
+    state = jit(functools.partial(init_train_state, discrete.agent))(jax.random.PRNGKey(0))
     history = []
     for _ in range(200):
         state, metrics = discrete.step(state, discrete.batches[0])

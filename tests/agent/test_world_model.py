@@ -14,7 +14,7 @@ from dreamerjax.agent.agent import Agent, build_agent, init_knobs
 from dreamerjax.agent.world_model import observe, world_model_loss
 from dreamerjax.config import AgentConfig, ModelConfig, WorldModelConfig
 from dreamerjax.nets.networks import WorldModel, init_params
-from dreamerjax.nets.rssm import features, initial_state
+from dreamerjax.nets.rssm import initial_latent, latent_features
 from dreamerjax.types import ActionSpec, Batch, Metrics, ObsSpec, Posterior, Spaces, Variables
 
 T, B = 5, 3
@@ -97,7 +97,7 @@ def result(params) -> Result:
     def compute(params):
         loss, (posterior, metrics) = world_model_loss(AGENT, params, BATCH, KEY, discount=DISCOUNT)
         heads = (WorldModel.decode, WorldModel.reward, WorldModel.cont)
-        outputs = [apply(params, method, features(posterior.states)) for method in heads]
+        outputs = [apply(params, method, latent_features(posterior.states)) for method in heads]
         return Result(loss, posterior, metrics, *outputs)
 
     return compute(params)
@@ -112,7 +112,7 @@ def test_the_scan_over_time_equals_going_step_by_step(params):
         state, post_logits = apply(params, WorldModel.observe_step, state, row.prev_action, embed, row.is_first, key)
         return Posterior(state, post_logits, apply(params, WorldModel.prior, state.deter))
 
-    state, keys = initial_state(B, MODEL, jnp.dtype(jnp.float32)), jax.random.split(KEY, T)
+    state, keys = initial_latent(B, MODEL, jnp.dtype(jnp.float32)), jax.random.split(KEY, T)
     for t in range(T):
         expected = step(state, jax.tree.map(lambda x, t=t: x[t], BATCH), keys[t])
         actual = jax.tree.map(lambda x, t=t: x[t], posterior)
@@ -183,7 +183,7 @@ def touched(gradients: Variables) -> set[str]:
 @pytest.fixture(scope="module")
 def parameters_of(params) -> dict[str, set[str]]:
     """Which parameters the prior, the encoder and the posterior have, told by what moves their outputs."""
-    state = initial_state(B, MODEL, jnp.dtype(jnp.float32))
+    state = initial_latent(B, MODEL, jnp.dtype(jnp.float32))
     state = jax.tree.map(lambda x: x + 0.1, state)
     row = jax.tree.map(lambda x: x[0], BATCH)
 

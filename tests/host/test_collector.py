@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from dreamerjax.agent.agent import Agent, build_agent, init_state
+from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.agent.policy import initial_policy_state
 from dreamerjax.config import AgentConfig, Config, ModelConfig, resolve
 from dreamerjax.host import collector
@@ -76,7 +76,7 @@ def tiny_agent(spaces: Spaces, precision: Any = "float32") -> Agent:
 
 def any_params(agent: Agent) -> Params:
     """Small random parameters, without the time that a real initialisation takes to compile."""
-    shapes = jax.eval_shape(lambda key: init_state(agent, key), jax.random.PRNGKey(0)).params
+    shapes = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0)).params
     generator = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: jnp.float32(generator.normal(0.0, 0.3, leaf.shape)), shapes)
 
@@ -231,13 +231,6 @@ def test_an_environment_that_cannot_be_saved_starts_new_episodes() -> None:
     for episode in finished:
         rewards = after["reward"][12 : 12 + episode.length].sum(0)
         assert episode.ret in rewards, "nothing of the episode that was cut counts"
-
-
-def test_the_example_row_has_the_shapes_of_one_copy() -> None:
-    one, _, env = make(copies=3)
-    row = one.example_row()
-    Replay(env.spaces, copies=1, capacity=1, seed=0).add(row)
-    assert all(leaf.shape[0] == 1 for leaf in jax.tree.leaves(row))
 
 
 def test_episode_counter_by_hand() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from dreamerjax.host.display import BARS, LOSSES, Display, Progress, sparkline
+from dreamerjax.host.display import BARS, SHOWN_METRICS, Display, Progress, sparkline
 
 SHOW_CURSOR = "\x1b[?25h"
 EARLY = Progress(phase="compiling", env_steps=0, env_steps_budget=20_000, updates=0, wall_seconds=1.0)
@@ -34,7 +34,7 @@ LATE = Progress(
     eval_std=55.1,
     eval_episodes=16,
     solve_return=475.0,
-    losses={
+    train_metrics={
         "train/reconstruction_loss": 12.345,
         "train/reward_loss": 0.0321,
         "train/cont_loss": 0.0004,
@@ -132,7 +132,7 @@ class TestPanel:
             "1.870",
             "123.4",
             "35.200",
-            *(name for _, name, _ in LOSSES),
+            *(name for _, name, _ in SHOWN_METRICS),
         ):
             assert expected in picture
         assert "99.0" not in picture
@@ -147,9 +147,12 @@ class TestPanel:
         assert "reconstruction" in picture
 
     def test_extreme_numbers_do_not_break_it(self):
-        losses = dict.fromkeys(LATE.losses, math.nan) | {"train/value_mean": -1.5e9, "train/critic_loss": math.inf}
+        metrics = dict.fromkeys(LATE.train_metrics, math.nan) | {
+            "train/value_mean": -1.5e9,
+            "train/critic_loss": math.inf,
+        }
         changes = {"env_steps_budget": 0, "eval_mean": -1234.5, "eval_episodes": 1, "solve_return": None}
-        picture = last_picture([LATE._replace(losses=losses, **changes)], 60)
+        picture = last_picture([LATE._replace(train_metrics=metrics, **changes)], 60)
         assert "nan" in picture
         assert "inf" in picture
         assert "-1.5e+09" in picture

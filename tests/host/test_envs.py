@@ -9,8 +9,7 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text, Tuple
 
 from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, UnsupportedSpaceError, make_env
-from dreamerjax.host.replay import Rows
-from dreamerjax.types import ActionSpec, ObsSpec
+from dreamerjax.types import ActionSpec, ObsSpec, Rows
 
 CLASSIC = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCarContinuous-v0"]
 VECTOR = Box(-1.0, 1.0, (2,), np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from dreamerjax.agent.agent import Agent, build_agent, init_state
+from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.config import AgentConfig, Config, ModelConfig, resolve
 from dreamerjax.host import evaluate
 from dreamerjax.host.envs import make_env
@@ -83,7 +83,7 @@ def tiny(env_id: str) -> tuple[Agent, Params]:
     model = ModelConfig(deter=16, hidden=8, groups=4, classes=4, blocks=4, bins=31, encoder_layers=1, actor_layers=1)
     agent = build_agent(resolve(Config(agent=AgentConfig(model=model, precision="float32"))).agent, env.spaces)
     env.close()
-    shapes = jax.eval_shape(lambda key: init_state(agent, key), jax.random.PRNGKey(0)).params
+    shapes = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0)).params
     generator = np.random.default_rng(0)
     return agent, jax.tree.map(lambda leaf: jnp.float32(generator.normal(0.0, 0.3, leaf.shape)), shapes)
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dreamerjax.host.replay import Replay, Rows
-from dreamerjax.types import ActionSpec, Batch, ObsSpec, Spaces
+from dreamerjax.host.replay import Replay
+from dreamerjax.types import ActionSpec, Batch, ObsSpec, Rows, Spaces
 
 SPACES = Spaces(obs=(ObsSpec("state", (2,)), ObsSpec("time", (1,))), action=ActionSpec("continuous", 3))
 

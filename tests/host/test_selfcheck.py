@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dreamerjax import cli
-from dreamerjax.agent.agent import init_state
+from dreamerjax.agent.agent import init_train_state
 from dreamerjax.config import ModelConfig
 from dreamerjax.host import selfcheck
 from dreamerjax.host.backend import Backend
@@ -49,11 +49,11 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return fault(state, metrics) if compiled else (state, metrics)
 
         def initial(agent: Any, key: Any) -> Any:
-            shapes = jax.eval_shape(lambda key: init_state(agent, key), key)
+            shapes = jax.eval_shape(lambda key: init_train_state(agent, key), key)
             return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
 
         monkeypatch.setattr(selfcheck, "train_step", update)
-        monkeypatch.setattr(selfcheck, "init_state", initial)
+        monkeypatch.setattr(selfcheck, "init_train_state", initial)
 
     return add
 

@@ -13,7 +13,7 @@ from scipy.linalg import block_diag
 from dreamerjax.config import AgentConfig, Config, ModelConfig, resolve
 from dreamerjax.nets.layers import BlockDense, from_blocks, to_blocks, truncated_normal
 from dreamerjax.nets.networks import Networks, WorldModel, build_networks, init_params
-from dreamerjax.nets.rssm import BlockGRU, features, initial_state
+from dreamerjax.nets.rssm import BlockGRU, initial_latent, latent_features
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, Spaces
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
@@ -94,7 +94,7 @@ def test_every_published_size_builds(size):
     assert (model.groups, model.blocks, model.bins) == (32, 8, 255)
 
     params = shapes_of(networks)
-    state = initial_state(1, model, FLOAT32)
+    state = initial_latent(1, model, FLOAT32)
     is_first, key = jnp.zeros(1, bool), jax.random.PRNGKey(0)
 
     def step(params):
@@ -104,11 +104,11 @@ def test_every_published_size_builds(size):
         following, logits = apply(
             params.world_model, state, action, embed, is_first, key, method=WorldModel.observe_step
         )
-        return embed, following, features(following), logits
+        return embed, following, latent_features(following), logits
 
-    embed, following, feature, logits = jax.eval_shape(step, params)
+    embed, following, features, logits = jax.eval_shape(step, params)
     assert embed.shape == (1, hidden)
-    assert feature.shape == (1, deter + 32 * classes)
+    assert features.shape == (1, deter + 32 * classes)
     assert following.stoch.shape == logits.shape == (1, 32, classes)
 
 
@@ -156,11 +156,11 @@ def test_biases_start_at_zero_and_norms_at_one(small):
 
 def test_reward_and_critic_start_at_exactly_zero_and_the_actor_nearly_uniform(small):
     networks, params = small
-    feature = jax.random.normal(jax.random.PRNGKey(1), (50, SMALL.deter + SMALL.groups * SMALL.classes))
-    reward = networks.world_model.apply(params.world_model, feature, method=WorldModel.reward)
+    features = jax.random.normal(jax.random.PRNGKey(1), (50, SMALL.deter + SMALL.groups * SMALL.classes))
+    reward = networks.world_model.apply(params.world_model, features, method=WorldModel.reward)
     np.testing.assert_array_equal(reward, np.zeros((50, SMALL.bins)))
-    np.testing.assert_array_equal(networks.critic.apply(params.critic, feature), np.zeros((50, SMALL.bins)))
-    policy = np.asarray(networks.actor.apply(params.actor, feature))
+    np.testing.assert_array_equal(networks.critic.apply(params.critic, features), np.zeros((50, SMALL.bins)))
+    policy = np.asarray(networks.actor.apply(params.actor, features))
     assert policy.shape == (50, 12)  # 6 means beside 6 standard deviations
     assert 0 < np.abs(policy).max() < 0.1
 
@@ -248,15 +248,15 @@ def test_bfloat16_computes_in_bfloat16_but_keeps_parameters_and_outputs_in_float
 
     def observe(networks: Networks, params: Params):
         dtype, bind = networks.world_model.dtype, networks.world_model.bind(params.world_model)
-        state = jax.tree.map(lambda x: x + jnp.asarray(0.5, x.dtype), initial_state(2, SMALL, dtype))
+        state = jax.tree.map(lambda x: x + jnp.asarray(0.5, x.dtype), initial_latent(2, SMALL, dtype))
         return bind.observe_step(state, action, bind.encode(obs), is_first, key)
 
     def outputs(networks: Networks, params: Params):
         state, post_logits = observe(networks, params)
         bind = networks.world_model.bind(params.world_model)
-        feature = features(state)
-        heads = [bind.reward(feature), bind.cont(feature), *bind.decode(feature).values()]
-        heads += [networks.actor.apply(params.actor, feature), networks.critic.apply(params.critic, feature)]
+        features = latent_features(state)
+        heads = [bind.reward(features), bind.cont(features), *bind.decode(features).values()]
+        heads += [networks.actor.apply(params.actor, features), networks.critic.apply(params.critic, features)]
         return state, [post_logits, bind.prior(state.deter), *heads]
 
     state, logits = jax.eval_shape(lambda params: outputs(networks, params), small[1])

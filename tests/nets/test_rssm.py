@@ -9,7 +9,7 @@ import pytest
 
 from dreamerjax.config import ModelConfig
 from dreamerjax.nets.networks import WorldModel, build_networks, init_params
-from dreamerjax.nets.rssm import features, initial_state, merge_time
+from dreamerjax.nets.rssm import initial_latent, latent_features, merge_time
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Spaces
 
 MODEL = ModelConfig(deter=16, hidden=8, groups=4, classes=4, blocks=4, depth=4, bins=31)
@@ -46,7 +46,7 @@ def params():
 
 
 def empty_state(size: int) -> LatentState:
-    return initial_state(size, MODEL, jnp.dtype(jnp.float32))
+    return initial_latent(size, MODEL, jnp.dtype(jnp.float32))
 
 
 def random_state(seed: int, size: int) -> LatentState:
@@ -57,7 +57,7 @@ def random_state(seed: int, size: int) -> LatentState:
 
 def deter_of(state: LatentState) -> np.ndarray:
     """[..., D], in the order in which the heads read it."""
-    return np.asarray(features(state))[..., : MODEL.deter]
+    return np.asarray(latent_features(state))[..., : MODEL.deter]
 
 
 def normal(seed: int, *shape: int) -> jax.Array:
@@ -65,13 +65,13 @@ def normal(seed: int, *shape: int) -> jax.Array:
 
 
 def test_the_initial_state_is_zero():
-    np.testing.assert_array_equal(features(empty_state(2)), np.zeros((2, 32)))
+    np.testing.assert_array_equal(latent_features(empty_state(2)), np.zeros((2, 32)))
 
 
 def test_states_of_several_steps_merge_into_one_batch_with_the_step_first():
     steps = [random_state(seed, 3) for seed in range(2)]
     merged = merge_time(jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps))
-    np.testing.assert_array_equal(features(merged), np.concatenate([features(state) for state in steps]))
+    np.testing.assert_array_equal(latent_features(merged), np.concatenate([latent_features(state) for state in steps]))
 
 
 def test_after_is_first_the_past_makes_no_difference(params):
@@ -86,7 +86,7 @@ def test_after_is_first_the_past_makes_no_difference(params):
             prev_action = shared_actions[t] if t > 2 else 0.5 * normal(seed + t, 2, 2)
             embed = shared_embeds[t] if t >= 2 else normal(seed + 10 + t, 2, 8)
             state, logits = observe_step_jit(params, state, prev_action, embed, is_first[t], keys[t])
-            rows.append((features(state), logits))
+            rows.append((latent_features(state), logits))
         return rows
 
     one, other = run(100), run(200)
@@ -126,7 +126,7 @@ def test_no_gradient_reaches_the_past_through_is_first(params):
     @jax.grad
     def gradient(past):
         state, logits = observe_step(params, *past, embed, is_first, key)
-        return (features(state) * normal(7, 2, 32)).sum() + (logits * normal(8, 2, 4, 4)).sum()
+        return (latent_features(state) * normal(7, 2, 32)).sum() + (logits * normal(8, 2, 4, 4)).sum()
 
     of_state, of_action = gradient((random_state(1, 2), 0.5 * normal(4, 2, 2)))
     for leaf in (deter_of(of_state), of_state.stoch, of_action):
@@ -187,7 +187,7 @@ def test_large_actions_saturate_at_one_and_keep_a_gradient(params):
     state, key = random_state(2, 1), jax.random.PRNGKey(0)
 
     def step(action):
-        return features(imagine_step(params, state, action[None], key))[0, : MODEL.deter]
+        return latent_features(imagine_step(params, state, action[None], key))[0, : MODEL.deter]
 
     deter, jacobian = jit(step), jit(jax.jacobian(step))
     inside, outside = jnp.array([0.5, 1.0]), jnp.array([0.5, 5.0])

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dreamerjax.host.replay import Rows
-from dreamerjax.types import Spaces
+from dreamerjax.types import Rows, Spaces
 
 
 class EnvError(ValueError):

@@ -16,8 +16,7 @@ from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, UnsupportedSpaceError, VectorEnv
-from dreamerjax.host.replay import Rows
-from dreamerjax.types import ActionSpec, ObsSpec, Spaces
+from dreamerjax.types import ActionSpec, ObsSpec, Rows, Spaces
 
 VECTOR = "state"  # the key of an observation that is not a dictionary
 
