@@ -1,8 +1,8 @@
 """Every hyperparameter, typed and frozen, on one page, with the model sizes.
 
-The defaults are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code). A run's
-settings come in layers, later wins: these defaults, the YAML files of the environment's family and of the
-environment itself in `experiments/envs` (and any `--config FILE`), then flags such as `--agent.actor.learning-rate 1e-4`.
+The defaults are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code). A run's settings come
+in layers, later wins: these defaults; the YAML files of the environment's family and of the environment in
+`experiments/envs`, and any `--config FILE`; then flags such as `--agent.actor.learning-rate 1e-4`.
 """
 
 import dataclasses

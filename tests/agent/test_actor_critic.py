@@ -21,34 +21,18 @@ from dreamerjax.agent.actor_critic import (
 )
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs
 from dreamerjax.agent.policy import action_distribution, categorical_actions
-from dreamerjax.config import AgentConfig, ModelConfig, ReturnsConfig
+from dreamerjax.config import AgentConfig, ReturnsConfig
 from dreamerjax.math.transforms import symexp_bins
 from dreamerjax.nets.networks import WorldModel, init_params
 from dreamerjax.nets.rssm import initial_latent, latent_features
 from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, Params, ReturnScale, Spaces, Trajectory
+from tests.tiny import MODEL, jit, random_like
 
 H, N, A = 3, 6, 3
 T, B = 4, 3
-MODEL = ModelConfig(
-    deter=16,
-    hidden=8,
-    groups=4,
-    classes=4,
-    blocks=4,
-    depth=4,
-    bins=31,
-    encoder_layers=1,
-    decoder_layers=1,
-    actor_layers=1,
-    critic_layers=1,
-)
 CONFIG = AgentConfig(model=MODEL, returns=ReturnsConfig(imagination_horizon=H))
 KEY = jax.random.PRNGKey(11)
 ZERO_SCALE = ReturnScale(low=jnp.zeros(()), high=jnp.zeros(()))
-# Compiles in half the time; the numbers are the same to rounding.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 def make_agent(kind, config: AgentConfig = CONFIG) -> Agent:
@@ -60,15 +44,8 @@ DISCRETE = make_agent("discrete")
 
 def random_params(agent: Agent, seed: int = 0) -> Params:
     """Random parameters, without the structure of the initial ones: no head puts out zeros."""
-    rng = np.random.default_rng(seed)
-
-    def random(leaf) -> jax.Array:
-        values = 0.7 * rng.normal(size=leaf.shape)
-        if leaf.shape == (MODEL.bins,):  # the farther a bin, the less likely: rewards and values stay small
-            values -= 3 * np.abs(np.arange(MODEL.bins) - MODEL.bins // 2)
-        return jnp.asarray(values, jnp.float32)
-
-    return jax.tree.map(random, jax.eval_shape(lambda key: init_params(agent.networks, key), KEY))
+    shapes = jax.eval_shape(lambda key: init_params(agent.networks, key), KEY)
+    return random_like(shapes, scale=0.7, seed=seed, small_returns=True)
 
 
 def random_start() -> LatentState:

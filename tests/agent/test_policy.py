@@ -16,31 +16,15 @@ from dreamerjax.agent.policy import (
     normal_actions,
     policy_step,
 )
-from dreamerjax.config import ActorConfig, AgentConfig, ModelConfig
+from dreamerjax.config import ActorConfig, AgentConfig
 from dreamerjax.nets.networks import init_params
 from dreamerjax.nets.rssm import latent_features
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, PolicyState, Spaces
+from tests.tiny import MODEL, jit, random_like
 
 A = 3
-MODEL = ModelConfig(
-    deter=16,
-    hidden=8,
-    groups=4,
-    classes=4,
-    blocks=4,
-    depth=4,
-    bins=31,
-    encoder_layers=1,
-    decoder_layers=1,
-    actor_layers=1,
-    critic_layers=1,
-)
 KINDS = ["discrete", "continuous"]
 KEY = jax.random.PRNGKey(5)
-# Compiles in half the time; the numbers are the same to rounding.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 @functools.cache
@@ -52,8 +36,7 @@ def make_agent(kind) -> Agent:
 def random_params(kind) -> Params:
     """Random parameters, without the structure of the initial ones: the actor prefers something."""
     shapes = jax.eval_shape(lambda key: init_params(make_agent(kind).networks, key), KEY)
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: jnp.asarray(0.8 * rng.normal(size=x.shape), jnp.float32), shapes)
+    return random_like(shapes, scale=0.8)
 
 
 @functools.cache

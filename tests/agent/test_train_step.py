@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from dreamerjax.agent.actor_critic import critic_value, imagine
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs, init_train_state
@@ -20,39 +21,25 @@ from dreamerjax.agent.world_model import observe
 from dreamerjax.config import (
     ActorConfig,
     AgentConfig,
+    Config,
     CriticConfig,
-    ModelConfig,
     OptimizerConfig,
     ReturnsConfig,
     WorldModelConfig,
+    resolve,
 )
 from dreamerjax.math.distributions import balanced_kl
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel
 from dreamerjax.nets.rssm import latent_features, merge_time
 from dreamerjax.types import ActionSpec, Batch, Knobs, ObsSpec, Params, ReturnScale, Spaces, TrainState
+from tests.tiny import MODEL, jit, random_like
 
 T, B, H, A = 5, 3, 3, 3
-U, BINS = 3, 31
+U = 3
 OBS = (ObsSpec("state", (4,)),)
 CONFIG = AgentConfig(
-    model=ModelConfig(
-        deter=16,
-        hidden=8,
-        groups=4,
-        classes=4,
-        blocks=4,
-        depth=4,
-        bins=BINS,
-        encoder_layers=1,
-        decoder_layers=1,
-        reward_layers=0,
-        cont_layers=0,
-        actor_layers=1,
-        critic_layers=1,
-        prior_layers=0,
-        posterior_layers=0,
-    ),
+    model=dataclasses.replace(MODEL, reward_layers=0, cont_layers=0, prior_layers=0, posterior_layers=0),
     world_model=WorldModelConfig(learning_rate=1e-2, free_nats=0.5),
     actor=ActorConfig(
         learning_rate=3e-3,
@@ -67,10 +54,6 @@ CONFIG = AgentConfig(
     optimizer=OptimizerConfig(warmup_updates=0, epsilon=1e-6),
 )
 PARTS = ("world_model", "actor", "critic")
-# Compiles in half the time; the numbers are the same to rounding.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 def make_agent(kind, config: AgentConfig = CONFIG) -> Agent:
@@ -94,16 +77,8 @@ def random_batch(kind, seed: int) -> Batch:
 
 def random_state(agent: Agent) -> TrainState:
     """A state in the middle of learning: random parameters, a slow critic that lags, a return scale, update 50."""
-    rng = np.random.default_rng(0)
     shapes = jax.eval_shape(functools.partial(init_train_state, agent), jax.random.PRNGKey(0))
-
-    def random(leaf) -> jax.Array:
-        values = 0.7 * rng.normal(size=leaf.shape)
-        if leaf.shape == (BINS,):  # the farther a bin, the less likely: rewards and values stay small
-            values -= 3 * np.abs(np.arange(BINS) - BINS // 2)
-        return jnp.asarray(values, leaf.dtype)
-
-    params, slow_critic = jax.tree.map(random, (shapes.params, shapes.slow_critic))
+    params, slow_critic = random_like((shapes.params, shapes.slow_critic), scale=0.7, small_returns=True)
     fresh = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return fresh.replace(
         step=jnp.asarray(50, jnp.int32),
@@ -528,3 +503,30 @@ def test_edge_inputs_give_no_nan(either, edge):
             state, _ = either.step(state, batch)
             state, metrics = either.step(state, batch)
             assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, metrics)))
+
+
+def matmul_flop(jaxpr: Any) -> int:
+    """Floating-point operations of all matrix products in a program, two for each multiply-add; loops count in full."""
+    total = 0
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+            total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
+        else:
+            times = equation.params["length"] if equation.primitive.name == "scan" else 1
+            total += times * sum(matmul_flop(inner) for inner in jaxprs_in_params(equation.params))
+    return total
+
+
+def test_the_work_of_the_reference_update():
+    """Size 1m, 16 windows of 64 rows, 15 imagined steps, a 4-vector and 2 actions: 15.2 thousand million multiply-adds.
+
+    More than that means work done twice; less, that a start, a step or a network is missing.
+    """
+    agent = build_agent(resolve(Config()).agent, Spaces(obs=OBS, action=ActionSpec("discrete", 2)))
+    state = jax.eval_shape(functools.partial(init_train_state, agent), jax.random.PRNGKey(0))
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((64, 16, *x.shape[2:]), x.dtype), random_batch("discrete", 0))
+    batch = batch.replace(prev_action=jax.ShapeDtypeStruct((64, 16, 2), jnp.float32))
+    program = jax.make_jaxpr(functools.partial(train_step, agent))(state, batch)
+    assert matmul_flop(program.jaxpr) / 2e9 == pytest.approx(15.2, rel=0.01)

@@ -12,10 +12,11 @@ import pytest
 
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs
 from dreamerjax.agent.world_model import observe, world_model_loss
-from dreamerjax.config import AgentConfig, ModelConfig, WorldModelConfig
+from dreamerjax.config import AgentConfig, WorldModelConfig
 from dreamerjax.nets.networks import WorldModel, init_params
 from dreamerjax.nets.rssm import initial_latent, latent_features
 from dreamerjax.types import ActionSpec, Batch, Metrics, ObsSpec, Posterior, Spaces, Variables
+from tests.tiny import MODEL, jit, random_like
 
 T, B = 5, 3
 SPACES = Spaces(obs=(ObsSpec("position", (3,)), ObsSpec("speed", (2,))), action=ActionSpec("discrete", 3))
@@ -27,16 +28,9 @@ SCALES = WorldModelConfig(
     dynamics_scale=1.1,
     representation_scale=0.2,
 )
-MODEL = ModelConfig(
-    deter=16, hidden=8, groups=4, classes=4, blocks=4, depth=4, bins=31, encoder_layers=1, decoder_layers=1
-)
 AGENT = build_agent(AgentConfig(model=MODEL, world_model=SCALES), SPACES)
 DISCOUNT = init_knobs(AGENT.config).discount
 KEY = jax.random.PRNGKey(7)
-# Compiles in half the time; the numbers are the same to rounding.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 def random_batch(seed: int) -> Batch:
@@ -62,8 +56,7 @@ BATCH = random_batch(1)
 def params() -> Variables:
     """Random parameters, without the structure of the initial ones: no head puts out zeros."""
     shapes = jax.eval_shape(lambda key: init_params(AGENT.networks, key), KEY).world_model
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: jnp.asarray(0.8 * rng.normal(size=x.shape), jnp.float32), shapes)
+    return random_like(shapes, scale=0.8)
 
 
 def apply(params: Variables, method, *inputs):

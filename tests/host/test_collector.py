@@ -13,12 +13,13 @@ from gymnasium.spaces import Box, Discrete
 
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.agent.policy import initial_policy_state
-from dreamerjax.config import AgentConfig, Config, ModelConfig, resolve
+from dreamerjax.config import AgentConfig, Config, resolve
 from dreamerjax.host import collector
 from dreamerjax.host.collector import Collector, Episode, EpisodeCounter
 from dreamerjax.host.envs import VectorEnv, make_env
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import Params, Spaces
+from tests.tiny import MODEL, random_like
 
 CAPACITY = 10_000
 
@@ -68,17 +69,13 @@ def clocks() -> Iterator[None]:
 
 
 def tiny_agent(spaces: Spaces, precision: Any = "float32") -> Agent:
-    model = ModelConfig(
-        deter=16, hidden=8, groups=4, classes=4, blocks=4, bins=31, encoder_layers=1, decoder_layers=1, actor_layers=1
-    )
-    return build_agent(resolve(Config(agent=AgentConfig(model=model, precision=precision))).agent, spaces)
+    return build_agent(resolve(Config(agent=AgentConfig(model=MODEL, precision=precision))).agent, spaces)
 
 
 def any_params(agent: Agent) -> Params:
     """Small random parameters, without the time that a real initialisation takes to compile."""
     shapes = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0)).params
-    generator = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.float32(generator.normal(0.0, 0.3, leaf.shape)), shapes)
+    return random_like(shapes, scale=0.3)
 
 
 def make(

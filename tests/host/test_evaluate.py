@@ -12,11 +12,12 @@ import pytest
 from gymnasium.spaces import Box, Discrete
 
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
-from dreamerjax.config import AgentConfig, Config, ModelConfig, resolve
+from dreamerjax.config import AgentConfig, Config, resolve
 from dreamerjax.host import evaluate
 from dreamerjax.host.envs import make_env
 from dreamerjax.host.evaluate import Evaluation, Evaluator
 from dreamerjax.types import Params
+from tests.tiny import MODEL, random_like
 
 
 class Uneven(gymnasium.Env):
@@ -80,12 +81,10 @@ def quick_compilation() -> Iterator[None]:
 def tiny(env_id: str) -> tuple[Agent, Params]:
     """An agent with small random parameters, without the time that a real initialisation takes to compile."""
     env = make_env(env_id, copies=1, seed=0)
-    model = ModelConfig(deter=16, hidden=8, groups=4, classes=4, blocks=4, bins=31, encoder_layers=1, actor_layers=1)
-    agent = build_agent(resolve(Config(agent=AgentConfig(model=model, precision="float32"))).agent, env.spaces)
+    agent = build_agent(resolve(Config(agent=AgentConfig(model=MODEL, precision="float32"))).agent, env.spaces)
     env.close()
     shapes = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0)).params
-    generator = np.random.default_rng(0)
-    return agent, jax.tree.map(lambda leaf: jnp.float32(generator.normal(0.0, 0.3, leaf.shape)), shapes)
+    return agent, random_like(shapes, scale=0.3)
 
 
 NO_AGENT: Any = None

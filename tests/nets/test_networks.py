@@ -1,6 +1,6 @@
 """The networks: how many parameters they have, how these start, and what each layer computes."""
 
-import functools
+import dataclasses
 import math
 
 import jax
@@ -15,6 +15,7 @@ from dreamerjax.nets.layers import BlockDense, from_blocks, to_blocks, truncated
 from dreamerjax.nets.networks import Networks, WorldModel, build_networks, init_params
 from dreamerjax.nets.rssm import BlockGRU, initial_latent, latent_features
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, Spaces
+from tests.tiny import MODEL, jit
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 CARTPOLE = Spaces(obs=(ObsSpec("state", (4,)),), action=ActionSpec("discrete", 2))
@@ -22,20 +23,7 @@ WALKER = Spaces(
     obs=(ObsSpec("orientations", (14,)), ObsSpec("height", (1,)), ObsSpec("velocity", (9,))),
     action=ActionSpec("continuous", 6),
 )
-SMALL = ModelConfig(
-    deter=128,
-    hidden=64,
-    groups=8,
-    classes=8,
-    blocks=4,
-    depth=4,
-    bins=31,
-    encoder_layers=1,
-    decoder_layers=1,
-    actor_layers=1,
-    critic_layers=1,
-    prior_layers=1,
-)
+SMALL = dataclasses.replace(MODEL, deter=128, hidden=64, groups=8, classes=8, prior_layers=1)
 # sd of the normal before it is truncated at +-2 sd, times sqrt(fan_in)
 SD = 1.1368
 # size -> deter, hidden, classes, depth, as published; always 32 groups and 8 blocks
@@ -48,10 +36,6 @@ PUBLISHED = {
     "200m": (8192, 1024, 64, 64),
     "400m": (12288, 1536, 96, 96),
 }
-# Compiles in half the time; the numbers are the same to rounding.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 def networks_of_size(size, spaces: Spaces) -> Networks:

@@ -1,25 +1,18 @@
 """The recurrence: what resets it, how its latents are sampled, and where its gradients go."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dreamerjax.config import ModelConfig
 from dreamerjax.nets.networks import WorldModel, build_networks, init_params
 from dreamerjax.nets.rssm import initial_latent, latent_features, merge_time
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Spaces
+from tests.tiny import MODEL, jit, random_like
 
-MODEL = ModelConfig(deter=16, hidden=8, groups=4, classes=4, blocks=4, depth=4, bins=31)
 SPACES = Spaces(obs=(ObsSpec("state", (3,)),), action=ActionSpec("continuous", 2))
 NETWORKS = build_networks(MODEL, SPACES, jnp.dtype(jnp.float32))
 UNIMIX = MODEL.unimix
-# Compiles in half the time; the numbers are the same to rounding.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-)
 
 
 def observe_step(params, state, prev_action, embed, is_first, key):
@@ -41,8 +34,7 @@ observe_step_jit, imagine_step_jit, prior_jit = jit(observe_step), jit(imagine_s
 def params():
     """Random parameters, without the structure of the initial ones: no bias is zero."""
     shapes = jax.eval_shape(lambda key: init_params(NETWORKS, key), jax.random.PRNGKey(0)).world_model
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: jnp.asarray(0.8 * rng.normal(size=x.shape), jnp.float32), shapes)
+    return random_like(shapes, scale=0.8)
 
 
 def empty_state(size: int) -> LatentState:
