@@ -302,7 +302,9 @@ def _check(config: Config) -> None:
             f"replay.capacity is {config.replay.capacity}, expected at least train.sequence_length x env.copies = "
             f"{train.sequence_length * config.env.copies}: one window for each environment."
         )
-    if train.env_steps < train.prefill:
+    needed = max(train.prefill, train.sequence_length * config.env.copies)
+    if train.env_steps < needed:
         raise ConfigError(
-            f"train.env_steps is {train.env_steps}, expected at least train.prefill, which is {train.prefill}."
+            f"train.env_steps is {train.env_steps}, expected at least {needed}: the train.prefill of {train.prefill}, "
+            f"and one window of train.sequence_length x env.copies."
         )

@@ -153,7 +153,7 @@ def test_the_edges_of_the_ranges(kind: Any, inside: list[float], outside: list[f
         ),
         (
             {"train.env_steps": 99, "train.prefill": 100},
-            "train.env_steps is 99, expected at least train.prefill, which is 100.",
+            "train.env_steps is 99, expected at least 100: the train.prefill of 100,",
         ),
     ],
 )
