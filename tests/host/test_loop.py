@@ -177,6 +177,7 @@ class Run(NamedTuple):
     loop: Loop
     summary: dict[str, Any]
     notes: list[str]
+    last_progress: Progress
 
 
 def never(looks: int, progress: Progress | None) -> bool:
@@ -196,7 +197,8 @@ def play(path: Path, config: Config, until: Callable[[int, Progress | None], boo
         folder.write_config(nested(config))
         summary = one.run()
         assert summary == json.loads(folder.summary_path.read_text())
-        return Run(one, summary, display.notes)
+        assert display.progress is not None
+        return Run(one, summary, display.notes, display.progress)
 
 
 def metrics(path: Path) -> list[dict[str, Any]]:
@@ -346,7 +348,9 @@ def test_evaluations_come_when_due_and_at_the_end(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("only_counting")
 def test_a_solved_run_ends_early_and_stays_ended(tmp_path: Path) -> None:
     for _ in range(2):
-        summary = play(tmp_path, config("--env.solve-return=1")).summary
+        run = play(tmp_path, config("--env.solve-return=1"))
+        summary = run.summary
+        assert run.last_progress.phase == "solved"
         assert (summary["stopped"], summary["solved"], summary["env_steps"]) == ("solved", True, 20)
         assert summary["solved_at"]["env_steps"] == 20
         assert summary["eval"]["episodes"] == 3, "confirmed by as many episodes as count"
