@@ -229,12 +229,12 @@ class _Parser(argparse.ArgumentParser):
         given, rest = self.parse_known_args(arguments)
         if rest:
             flag = rest[0].partition("=")[0]
-            self.error(f"unknown flag `{flag}`.{did_you_mean(flag, list(self._option_string_actions))}")
+            hint = did_you_mean(flag, list(self._option_string_actions))
+            raise ConfigError(f"Unknown flag `{flag}`.{hint}\n`{self.prog} --help` shows what there is.")
         return given
 
     def error(self, message: str) -> NoReturn:
-        sentence = message[:1].upper() + message[1:]
-        raise ConfigError(f"{sentence.removesuffix('?').removesuffix('.')}.\n`{self.prog} --help` shows what there is.")
+        raise ConfigError(f"{message}.\n`{self.prog} --help` shows what there is.")
 
 
 def _parser(command: str, description: str, **options: Any) -> _Parser:

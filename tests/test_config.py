@@ -176,11 +176,11 @@ def test_settings_that_just_fit_together() -> None:
         "replay.capacity": 256,
         "env.copies": 4,
         "train.sequence_length": 64,
-        "train.env_steps": 100,
-        "train.prefill": 100,
+        "train.env_steps": 256,
+        "train.prefill": 256,
     }.items():
         config = changed(config, key, value)
-    resolve(config)
+    assert resolve(config).train.env_steps == 256
 
 
 # Keys
