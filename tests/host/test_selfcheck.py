@@ -78,8 +78,15 @@ def no_number(state: Any, metrics: Any) -> tuple[Any, Any]:
     return state, metrics | {"share": metrics["share"] * jnp.nan}
 
 
-def test_the_real_update_on_a_back_end_with_the_same_numbers() -> None:
+def test_the_real_update_on_a_back_end_with_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    differences = selfcheck._differences
+    monkeypatch.setattr(selfcheck, "_differences", lambda *both: compared.append(both) or differences(*both))
     report = compare_with_cpu(ACCELERATOR)
+    metrics = compared[0][1][1]
+    for part in ("world_model", "actor", "critic"):
+        assert metrics[f"{part}_grad_norm"] > 1e-3, "a gradient that vanishes would make every back-end right"
+    assert 1e-3 < abs(metrics["return_mean"]) < 1e3, "a return of millions would drown in rounding"
     assert report.passed
     assert "Verdict: the same numbers" in report.text
     assert "against the CPU" in report.text
