@@ -203,8 +203,10 @@ class TestPanel:
         display.close()
 
     def test_nothing_to_show_is_fine(self):
-        with Display("x", console=imitated(terminal=True)):
+        console = imitated(terminal=True)
+        with Display("x", console=console):
             pass
+        assert written(console).rstrip().endswith(SHOW_CURSOR)
 
 
 class TestTimeLeft:
