@@ -1,12 +1,12 @@
 """Every container of arrays that crosses a file's border, with its shapes. Read this first.
 
-Letters (one meaning each for sizes; formulas in docstrings spell the rest out):
+Letters, for sizes (N also stands for any number of rows, where only that number counts):
 
     B batch (sequences)        T time steps in replay       H imagined steps
     N = T*B imagination starts D deterministic units        S latent groups
     K classes per group        F = D + S*K features         E embedding
     A action (one-hot/vector)  M two-hot bins               G blocks of the block GRU
-    U updates in one dispatch  (where only the number of rows counts, they are N, too)
+    U updates in one dispatch
 
 Time is the leading axis. Row t of an episode is what is known on *arrival* at step t:
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import numpy as np
 import pytest
 import yaml
 from gymnasium.spaces import Box, Discrete, MultiDiscrete, Tuple
-from jax.experimental.compilation_cache import compilation_cache
 
 from dreamerjax import cli
 from dreamerjax.config import Config, flatten
@@ -27,6 +25,7 @@ from dreamerjax.host import checkpoint, run_folder
 from dreamerjax.host.checkpoint import restore_raw
 from dreamerjax.host.metrics import MetricsWriter, read_metrics
 from dreamerjax.host.settings import KEYS, combine, read_yaml
+from tests.system import unoptimised_programs, without_privileges
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -46,24 +45,8 @@ EVALUATION = {"episodes", "return_mean", "return_std", "return_min", "return_max
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Programs that are not optimised, and a cache that lives as long as this session."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "xla"),  # test_loop.py uses it, too
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in options}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", options["jax_compilation_cache_dir"])
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        for name, value in options.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        jax.devices()  # started here, JAX has no flags of XLA that only this file's tests would choose
+    with unoptimised_programs(tmp_path_factory.getbasetemp()):
         yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
@@ -298,19 +281,6 @@ def test_a_folder_that_another_process_trains_in(
         assert f"{here / 'run'} is in use: process {process.pid} is training in it." in error
         assert contents(here) == before
         process.kill()
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """Root may write anywhere, so root becomes nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_no_permission(here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:

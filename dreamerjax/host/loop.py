@@ -7,8 +7,6 @@ import dataclasses
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dreamerjax.agent.agent import build_agent
@@ -26,7 +24,6 @@ from dreamerjax.host.learner import Learner
 from dreamerjax.host.replay import Replay
 from dreamerjax.host.reporter import Reporter
 from dreamerjax.host.run_folder import RunFolder
-from dreamerjax.types import Batch
 
 POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
 
@@ -117,7 +114,8 @@ class Loop:
         warm_up = train.mode == "joint" and self._counters.warmup_updates < train.world_model_warmup
         self._reporter.open(keep_bytes=self._metrics_bytes)
         try:
-            self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), self._batch_shapes())
+            shapes = self._replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
+            self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), shapes)
             self._prefill()
             self._wait_for_compilation()
             if warm_up:
@@ -183,7 +181,7 @@ class Loop:
         if reason != "interrupted":
             self._reporter.log()
         self._save()
-        if self._counters.solved_at:
+        if reason == "solved":
             self._reporter.enter("solved")
         seconds = self._counters.compile_seconds + self.learner.compile_seconds
         summary = self._reporter.summary(
@@ -288,23 +286,6 @@ class Loop:
         log = self._config.log
         checkpoint.save(self._folder.checkpoints, self._collector.env_steps, snapshot, keep=log.checkpoints_kept)
         self._saved_at = time.perf_counter()
-
-    def _batch_shapes(self) -> Batch:
-        """What the replay will sample, [U, T, B, ...], for its shapes alone."""
-        train, spaces = self._config.train, self._env.spaces
-        lead = (train.updates_per_dispatch, train.sequence_length, train.batch_size)
-
-        def shape(*trailing: int, dtype: Any = jnp.float32) -> Any:
-            return jax.ShapeDtypeStruct((*lead, *trailing), dtype)
-
-        return Batch(
-            obs={spec.name: shape(*spec.shape) for spec in spaces.obs},
-            prev_action=shape(spaces.action.size),
-            reward=shape(),
-            is_first=shape(dtype=jnp.bool_),
-            is_last=shape(dtype=jnp.bool_),
-            is_terminal=shape(dtype=jnp.bool_),
-        )
 
 
 def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

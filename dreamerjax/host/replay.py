@@ -10,9 +10,10 @@ A *window* is `sequence_length` slots in a row, in time, of one copy. Windows ma
 (`is_first` tells the model so), but never the write head: between newest and oldest lies a gap in time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from dreamerjax.types import Batch, Rows, Spaces
@@ -103,18 +104,12 @@ class Replay:
         step = np.arange(sequence_length)[:, None] * self._copies
         index = (oldest + start + step) % (self._slots * self._copies)  # [U, T, B]
 
-        def take(stored: np.ndarray) -> Any:
-            return np.take(stored.reshape(-1, *stored.shape[2:]), index, axis=0)
+        return self._batch(lambda stored: np.take(stored.reshape(-1, *stored.shape[2:]), index, axis=0))
 
-        rows = self._rows
-        return Batch(
-            obs={name: take(stored) for name, stored in rows.obs.items()},
-            prev_action=take(rows.prev_action),
-            reward=take(rows.reward),
-            is_first=take(rows.is_first),
-            is_last=take(rows.is_last),
-            is_terminal=take(rows.is_terminal),
-        )
+    def batch_shapes(self, batch_size: int, sequence_length: int, updates: int) -> Batch:
+        """Shapes and dtypes of what `sample` will draw, as `jax.ShapeDtypeStruct`s; nothing need be stored yet."""
+        lead = (updates, sequence_length, batch_size)
+        return self._batch(lambda stored: jax.ShapeDtypeStruct((*lead, *stored.shape[2:]), stored.dtype))
 
     def end_streams(self) -> None:
         """Ends every copy's episode at its newest row, as a time limit would.
@@ -157,6 +152,18 @@ class Replay:
         self._filled = kept
         self._head = kept % self._slots
         self._generator.bit_generator.state = dict(meta["sampling"])
+
+    def _batch(self, take: Callable[[np.ndarray], Any]) -> Batch:
+        """A batch of what `take` makes of each stored array [slots, copies, ...]."""
+        rows = self._rows
+        return Batch(
+            obs={name: take(stored) for name, stored in rows.obs.items()},
+            prev_action=take(rows.prev_action),
+            reward=take(rows.reward),
+            is_first=take(rows.is_first),
+            is_last=take(rows.is_last),
+            is_terminal=take(rows.is_terminal),
+        )
 
     def _named(self) -> dict[str, np.ndarray]:
         """The stored arrays under flat names: `reward`, `obs.state`, ..."""

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
-from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from dreamerjax import cli
@@ -34,6 +33,7 @@ from dreamerjax.host.loop import Loop
 from dreamerjax.host.metrics import read_metrics
 from dreamerjax.host.run_folder import RunFolder
 from dreamerjax.host.settings import combine, nested, read_env, read_flags
+from tests.system import unoptimised_programs
 
 ROOT = Path(__file__).parents[2]
 PREFILL = 16
@@ -55,30 +55,8 @@ TINY = read_flags(FLAGS)
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No optimisation, and a cache that lives as long as this session; child processes inherit both."""
-    folder = str(tmp_path_factory.getbasetemp() / "xla")  # test_cli.py uses it, too
-    environment = {
-        "JAX_COMPILATION_CACHE_DIR": folder,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    options = {
-        "jax_compilation_cache_dir": folder,
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in options}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        for name, value in options.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        jax.devices()  # started here, JAX has no flags of XLA that only this file's tests would choose
+    with unoptimised_programs(tmp_path_factory.getbasetemp()):
         yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 class SharedLearner(Learner):

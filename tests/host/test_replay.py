@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -94,6 +95,12 @@ def test_shapes_and_dtypes():
         "state": ((2, 5, 4, 2), np.float32),
         "time": ((2, 5, 4, 1), np.float32),
     }
+
+
+def test_shapes_and_dtypes_are_known_before_anything_is_stored():
+    known = filled_replay(0, copies=3).batch_shapes(batch_size=4, sequence_length=5, updates=2)
+    drawn = filled_replay(20, copies=3).sample(batch_size=4, sequence_length=5, updates=2)
+    assert known == jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), drawn)
 
 
 @pytest.mark.parametrize("steps", [23, 30, 45], ids=["not yet full", "just full", "wrapped"])

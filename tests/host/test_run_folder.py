@@ -16,6 +16,7 @@ import pytest
 from dreamerjax import config
 from dreamerjax.host import run_folder
 from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys, read_config
+from tests.system import without_privileges
 
 HOLD = """
 import sys
@@ -113,19 +114,6 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path, inside: str) -> None:
 def test_a_place_where_nothing_can_be_made() -> None:
     with pytest.raises(RunFolderError, match=r"/proc/dreamerjax/run.*--run-dir"):
         RunFolder.open(Path("/proc/dreamerjax/run"))
-
-
-@contextmanager
-def without_privileges() -> Iterator[None]:
-    """Root may write anywhere, so root becomes nobody for a moment."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_no_permission(tmp_path: Path) -> None:
