@@ -67,6 +67,7 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--init-from", type=Path, metavar="RUN")
     parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--profile", action="store_true")
     given, rest = parser.parse_known_args(arguments)
     if given.help:
         print(parser.format_help() + _all_flags())
@@ -74,13 +75,11 @@ def train(arguments: list[str]) -> int:
     config = _train_config(given.run_dir, given.config, read_flags(rest))
     _check_source(given.init_from, config)
     make_env(config.env.id, copies=1, seed=0).close()  # a mistake in its name must not leave a run folder behind
-    backend = _start(given.backend)
+    backend = _start(given.backend, also_cpu=True, deterministic=config.train.deterministic)
     source = load_run(given.init_from) if given.init_from else None
-    if config.agent.precision == "auto":
-        precision = "float32" if backend.platform == "cpu" else "bfloat16"
-        config = dataclasses.replace(config, agent=dataclasses.replace(config.agent, precision=precision))
+    config = _for_platform(config, accelerator=backend.platform != "cpu")
     with RunFolder.open(given.run_dir or default_run_folder(config.env.name)) as folder:
-        summary = _train_in(folder, config, backend, source)
+        summary = _train_in(folder, config, backend, source, profile=given.profile)
     sys.stdout.flush()
     if summary["stopped"] == "interrupted":
         # A compilation may still be under way in a thread; nothing waits for it.
@@ -195,15 +194,30 @@ def _check_source(source: Path | None, config: Config) -> None:
         )
 
 
-def _train_in(folder: RunFolder, config: Config, backend: Backend, source: LoadedAgent | None) -> dict[str, Any]:
+def _for_platform(config: Config, *, accelerator: bool) -> Config:
+    """Decides what the settings leave to "auto"."""
+    agent, train = config.agent, config.train
+    if agent.precision == "auto":
+        agent = dataclasses.replace(agent, precision="bfloat16" if accelerator else "float32")
+    if train.collection == "auto":
+        train = dataclasses.replace(train, collection="overlapped" if accelerator else "interleaved")
+    return dataclasses.replace(config, agent=agent, train=train)
+
+
+def _train_in(
+    folder: RunFolder, config: Config, backend: Backend, source: LoadedAgent | None, *, profile: bool
+) -> dict[str, Any]:
     from dreamerjax.host.loop import Loop
+    from dreamerjax.host.profiler import HOW_TO_OPEN
 
     title = f"{config.env.name} on {backend.device}"
     with Display(title) as display, Interrupt(before_exit=display.close) as interrupt:
         display.note(f"{config.env.name}, seed {config.seed}, {backend.platform} ({backend.device}), in {folder.path}")
         if backend.note:
             display.note(backend.note)
-        loop = Loop(config, folder, backend, display, interrupt)
+        if profile:
+            display.note(f"Traces go to {folder.path}/profile: {HOW_TO_OPEN}.")
+        loop = Loop(config, folder, backend, display, interrupt, profile=profile)
         if has_checkpoint(folder.checkpoints):
             loop.resume()
         elif source is not None:
@@ -217,8 +231,8 @@ def _train_in(folder: RunFolder, config: Config, backend: Backend, source: Loade
     return summary
 
 
-def _start(name: str, *, also_cpu: bool = False) -> Backend:
-    backend = select_backend(name, also_cpu=also_cpu)
+def _start(name: str, *, also_cpu: bool = False, deterministic: bool = False) -> Backend:
+    backend = select_backend(name, also_cpu=also_cpu, deterministic=deterministic)
     enable_compilation_cache()
     return backend
 
@@ -255,6 +269,7 @@ Trains an agent, or resumes the training in a run folder.
   --run-dir FOLDER      where everything goes (default: runs/<env>-<date>-<time>); resumes if it holds a checkpoint
   --init-from RUN       start from what another run has learned
   --config FILE         more settings, as YAML; may be repeated
+  --profile             write short traces of JAX's profiler into the run folder
   --seed N --size 1m --env-steps N --train-ratio R --no-stop-when-solved
 """
 

@@ -185,6 +185,8 @@ class TrainConfig:
     batch_size: PositiveInt = 16  # B
     sequence_length: AtLeastTwo = 64  # T
     updates_per_dispatch: PositiveInt = 4  # U, updates in one call to the device
+    collection: Literal["auto", "interleaved", "overlapped"] = "auto"  # auto: overlapped on accelerators
+    deterministic: bool = False  # the same run twice on a GPU, too, with slower kernels (a CPU always gives the same)
     stop_when_solved: bool = True
 
 

@@ -13,7 +13,7 @@ from dreamerjax.math.returns import discount_weights, lambda_returns
 from dreamerjax.math.scaling import return_range, update_return_scale
 from dreamerjax.math.transforms import two_hot_cross_entropy, two_hot_mean
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import latent_features
+from dreamerjax.nets.rssm import latent_features, latent_noise
 from dreamerjax.types import (
     Array,
     Batch,
@@ -63,9 +63,10 @@ def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentS
 
     def step(latent: LatentState, key: PRNGKey) -> tuple[LatentState, tuple]:
         action_key, latent_key = jax.random.split(key)
+        noise = latent_noise(latent_key, latent.stoch.shape[0], config=agent.config.model)
         features = latent_features(latent)
         action = action_distribution(agent, apply(agent.networks.actor, params.actor, features)).sample(action_key)
-        following = apply(model, params.world_model, latent, action, latent_key, method=WorldModel.imagine_step)
+        following = apply(model, params.world_model, latent, action, noise, method=WorldModel.imagine_step)
         return following, (features, action, predict(features))
 
     keys = jax.random.split(key, agent.config.returns.imagination_horizon)

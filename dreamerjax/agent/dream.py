@@ -10,7 +10,7 @@ from dreamerjax.agent.policy import action_distribution
 from dreamerjax.agent.world_model import observe
 from dreamerjax.math.transforms import symexp, two_hot_mean
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import latent_features
+from dreamerjax.nets.rssm import latent_features, latent_noise
 from dreamerjax.types import Array, Batch, LatentState, Params, PRNGKey
 
 
@@ -56,10 +56,11 @@ def dream(
     def step(state: LatentState, row: tuple[PRNGKey, Array | None]) -> tuple[LatentState, tuple[LatentState, Array]]:
         key, action = row
         action_key, latent_key = jax.random.split(key)
+        noise = latent_noise(latent_key, state.stoch.shape[0], config=agent.config.model)
         if action is None:
             outputs = apply(agent.networks.actor, params.actor, latent_features(state))
             action = action_distribution(agent, outputs).sample(action_key)
-        state = apply(model, params.world_model, state, action, latent_key, method=WorldModel.imagine_step)
+        state = apply(model, params.world_model, state, action, noise, method=WorldModel.imagine_step)
         return state, (state, action)
 
     states, taken = jax.lax.scan(step, start, (jax.random.split(key, horizon), actions))[1]

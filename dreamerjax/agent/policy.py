@@ -17,7 +17,7 @@ from dreamerjax.math.distributions import (
     unimix,
 )
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import initial_latent, latent_features
+from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise
 from dreamerjax.types import Array, Params, PolicyState, PRNGKey
 
 Policy = Callable[[Params, PolicyState, dict[str, Any], Any, PRNGKey], tuple[PolicyState, Array, PRNGKey]]
@@ -36,7 +36,7 @@ def categorical_actions(logits: Array, unimix_share: float = 0.0) -> ActionDistr
     """One of A choices, from logits [..., A]."""
     log_probs = unimix(logits, unimix_share)
     return ActionDistribution(
-        sample=lambda key: sample_one_hot(log_probs, key),
+        sample=lambda key: sample_one_hot(log_probs, jax.random.uniform(key, log_probs.shape[:-1])),
         mode=lambda: mode_one_hot(log_probs),
         log_prob=lambda action: (action * log_probs).sum(-1),
         entropy=lambda: categorical_entropy(log_probs),
@@ -104,7 +104,7 @@ def policy_step(
         policy_state.prev_action,
         embed,
         is_first,
-        latent_key,
+        latent_noise(latent_key, *is_first.shape, config=agent.config.model),
         method=WorldModel.observe_step,
     )
     distribution = action_distribution(agent, apply(agent.networks.actor, params.actor, latent_features(latent)))

@@ -7,7 +7,7 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.math.distributions import balanced_kl, bernoulli_cross_entropy, categorical_entropy, unimix
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import initial_latent, latent_features
+from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise
 from dreamerjax.types import Array, Batch, LatentState, Metrics, Posterior, PRNGKey, Variables
 
 
@@ -28,12 +28,13 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
     embed = apply(model, params, batch.obs, method=WorldModel.encode)
 
     def step(state: LatentState, row: tuple) -> tuple[LatentState, tuple[LatentState, Array]]:
-        prev_action, embed, is_first, key = row
-        state, logits = apply(model, params, state, prev_action, embed, is_first, key, method=WorldModel.observe_step)
+        prev_action, embed, is_first, noise = row
+        state, logits = apply(model, params, state, prev_action, embed, is_first, noise, method=WorldModel.observe_step)
         return state, (state, logits)
 
     start = initial_latent(size, agent.config.model, model.dtype)
-    rows = (batch.prev_action, embed, batch.is_first, jax.random.split(key, length))
+    noise = latent_noise(key, length, size, config=agent.config.model)
+    rows = (batch.prev_action, embed, batch.is_first, noise)
     states, post_logits = jax.lax.scan(step, start, rows)[1]
     # The prior is not needed inside the recurrence: all T at once are one large matmul.
     prior_logits = apply(model, params, states.deter, method=WorldModel.prior)

@@ -32,6 +32,7 @@ BACKENDS = ("auto", "cpu", "cuda", "rocm", "tpu")
 PROBE_SECONDS = 180  # the first start of a GPU driver can take most of a minute
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width"
 COMMAND_BUFFERS = "--xla_gpu_enable_command_buffer"
+DETERMINISTIC = "--xla_gpu_deterministic_ops"
 
 
 class Accelerator(NamedTuple):
@@ -85,7 +86,7 @@ class BackendError(RuntimeError):
         self.reason = reason
 
 
-def select_backend(name: str, *, also_cpu: bool = False) -> Backend:
+def select_backend(name: str, *, also_cpu: bool = False, deterministic: bool = False) -> Backend:
     """Starts JAX on one platform and makes sure that it really runs there.
 
     Call it before anything is computed with JAX. Called again, it checks that JAX runs where it is asked to.
@@ -97,6 +98,7 @@ def select_backend(name: str, *, also_cpu: bool = False) -> Backend:
         name: "cpu", "cuda", "rocm", "tpu", or "auto": an accelerator whose plugin is installed and which
             works, else the CPU; the environment variable `JAX_PLATFORMS` decides for "auto" if it names one.
         also_cpu: keep the CPU as a second platform beside an accelerator, `jax.devices("cpu")`.
+        deterministic: let a GPU use only kernels that give the same numbers twice.
 
     Returns:
         The platform, its device, and a note if "auto" had a choice.
@@ -111,6 +113,8 @@ def select_backend(name: str, *, also_cpu: bool = False) -> Backend:
     running = _running_platform()
     if running is not None:
         return _confirm(name, running, also_cpu)
+    if deterministic:
+        _default_xla_flag(DETERMINISTIC, "true")
     if name == "auto":
         return _start_automatically(also_cpu)
     return _start_safely(name, also_cpu)

@@ -42,12 +42,23 @@ class Collector:
     An environment step is one action taken; the row that starts an episode is none.
     """
 
-    def __init__(self, agent: Agent, env: VectorEnv, replay: Replay, *, seed: int) -> None:
-        """Resets the environments and stores their first rows."""
-        self._env, self._replay = env, replay
+    def __init__(
+        self, agent: Agent, env: VectorEnv, replay: Replay, *, seed: int, device: jax.Device | None = None
+    ) -> None:
+        """Resets the environments and stores their first rows.
+
+        Args:
+            agent: whose policy acts.
+            env: all copies.
+            replay: where the rows go.
+            seed: of the actions.
+            device: where the policy runs; None: JAX's default. The parameters that `step` gets must be there.
+        """
+        self._env, self._replay, self._device = env, replay, device
         self._policy = jit_policy(agent)
-        self._policy_state = initial_policy_state(agent, env.copies)
-        self._key = jax.random.PRNGKey(seed)
+        self._policy_state, self._key = jax.device_put(
+            (initial_policy_state(agent, env.copies), jax.random.PRNGKey(seed)), device
+        )
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._counter = EpisodeCounter(env.copies)
         self._rows = env.reset()
@@ -97,7 +108,9 @@ class Collector:
         self.env_steps = meta["env_steps"]
         self._random.bit_generator.state = meta["random"]
         leaves, structure = jax.tree.flatten((self._policy_state, self._key))
-        loaded = [jax.numpy.asarray(arrays[f"policy{i}"], leaf.dtype) for i, leaf in enumerate(leaves)]
+        loaded = [
+            jax.device_put(arrays[f"policy{i}"].astype(leaf.dtype), self._device) for i, leaf in enumerate(leaves)
+        ]
         self._policy_state, self._key = jax.tree.unflatten(structure, loaded)
         if not env_state:
             self._replay.end_streams()

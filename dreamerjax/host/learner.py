@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -12,20 +13,36 @@ import jax.numpy as jnp
 
 from dreamerjax.agent.agent import Agent, init_train_state
 from dreamerjax.agent.train_step import Mode, train_steps
-from dreamerjax.types import Batch, TrainState
+from dreamerjax.types import Batch, Metrics, Params, TrainState
+
+DISPATCHES_AHEAD = 2  # how far the host may run ahead of the device: enough to keep it busy, and bounded in memory
+
+Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics, Params | None]]
 
 
 class Learner:
-    """Makes updates, U in one dispatch; they are compiled in a thread, so that the program can answer meanwhile."""
+    """Makes updates, U in one dispatch; they are compiled in a thread, so that the program can answer meanwhile.
 
-    def __init__(self, agent: Agent, *, seed: int) -> None:
-        """Initialises the parameters."""
+    `update` returns before the device is done, so the host samples, moves and collects while the device trains.
+    """
+
+    def __init__(self, agent: Agent, *, seed: int, policy_device: jax.Device | None = None) -> None:
+        """Initialises the parameters.
+
+        Args:
+            agent: the static parts.
+            seed: of the parameters and of all updates.
+            policy_device: where the policy acts while updates are under way, with the parameters of one dispatch before
+                (see `policy_params`); None: on the learner's own device, with the newest.
+        """
         self.state: TrainState = jax.jit(functools.partial(init_train_state, agent))(jax.random.PRNGKey(seed))
         self.compile_seconds = 0.0
-        self._agent = agent
-        self._compiled: dict[Mode, Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]] = {}
+        self._agent, self._policy_device = agent, policy_device
+        self._compiled: dict[Mode, Update] = {}
         self._errors: list[BaseException] = []
         self._thread: threading.Thread | None = None
+        self._under_way: deque[Metrics] = deque()
+        self._copies: deque[Params] = deque()  # of the parameters on the policy's device: (lagging,) arriving
 
     def compile(self, modes: tuple[Mode, ...], batches: Batch) -> None:
         """Starts to compile the updates of these modes for batches of these shapes [U, T, B, ...]."""
@@ -44,24 +61,57 @@ class Learner:
             raise self._errors[0]
         return self._thread is not None and self._thread.is_alive()
 
-    def update(self, batches: Batch, mode: Mode) -> dict[str, jax.Array]:
+    @property
+    def policy_params(self) -> Params:
+        """What the policy acts with: the newest parameters, or on a device of its own those of one dispatch before.
+
+        The lag is exactly one dispatch, however fast either side is, so the same seed still gives the same run.
+        """
+        if self._policy_device is None:
+            return self.state.params
+        if not self._copies:
+            self._copies.append(jax.device_put(jax.tree.map(jnp.copy, self.state.params), self._policy_device))
+        return self._copies[0]
+
+    def update(self, batches: Batch, mode: Mode) -> Metrics:
         """Makes U updates on batches [U, T, B, ...]; returns their mean metrics, which may still be under way."""
-        self.state, metrics = self._compiled[mode](self.state, batches)
+        self.state, metrics, copy = self._compiled[mode](self.state, batches)
+        if copy is not None:
+            self._copies.append(jax.device_put(copy, self._policy_device))
+            if len(self._copies) > 2:
+                self._copies.popleft()
+        self._under_way.append(metrics)
+        if len(self._under_way) > DISPATCHES_AHEAD:
+            jax.block_until_ready(self._under_way.popleft())
         return metrics
+
+    def restore(self, state: TrainState) -> None:
+        """Goes on from a saved state; a policy on a device of its own catches up with it."""
+        self.state = state
+        self._copies.clear()
 
     def adopt(self, other: TrainState) -> None:
         """Goes on from what another run learned: its parameters and return scale, with a fresh optimizer and key."""
         params, slow_critic, return_scale = jax.tree.map(
             jnp.copy, (other.params, other.slow_critic, other.return_scale)
         )
-        self.state = dataclasses.replace(self.state, params=params, slow_critic=slow_critic, return_scale=return_scale)
+        self.restore(dataclasses.replace(self.state, params=params, slow_critic=slow_critic, return_scale=return_scale))
 
     def _compile(self, modes: tuple[Mode, ...], shapes: tuple[Any, Any]) -> None:
         start = time.perf_counter()
         try:
             for mode in modes:
-                step = functools.partial(train_steps, self._agent, mode=mode)
-                self._compiled[mode] = jax.jit(step, donate_argnums=0).lower(*shapes).compile()
+                self._compiled[mode] = jax.jit(self._program(mode), donate_argnums=0).lower(*shapes).compile()
         except BaseException as error:  # handed to the main thread by `compiling`
             self._errors.append(error)
         self.compile_seconds += time.perf_counter() - start
+
+    def _program(self, mode: Mode) -> Update:
+        copies = self._policy_device is not None
+
+        def update(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics, Params | None]:
+            state, metrics = train_steps(self._agent, state, batches, mode=mode)
+            # Returned twice, the parameters are copied: the next update takes the state's own memory.
+            return state, metrics, state.params if copies else None
+
+        return update

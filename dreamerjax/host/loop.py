@@ -1,12 +1,20 @@
 """The training loop: collect on demand, update, evaluate, save; and on again from where it was.
 
 Phases: random prefill -> world-model warm-up (optional) -> training until the task is solved or the budget spent.
+
+Training is one thread that never waits for the device unless it must. A dispatch of U updates returns at once; then
+
+- interleaved (on a CPU, which has no cores to spare), the next environment steps wait for its parameters;
+- overlapped (on an accelerator), they are made meanwhile by a policy on the host's CPU, whose parameters lag by exactly
+  one dispatch, and the next batches are drawn and moved to the device. No race decides anything: the same seed gives
+  the same run either way.
 """
 
 import dataclasses
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from dreamerjax.agent.agent import build_agent
@@ -21,6 +29,7 @@ from dreamerjax.host.envs import make_env
 from dreamerjax.host.evaluate import Evaluation, Evaluator
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
+from dreamerjax.host.profiler import Profiler
 from dreamerjax.host.replay import Replay
 from dreamerjax.host.reporter import Reporter
 from dreamerjax.host.run_folder import RunFolder
@@ -47,7 +56,16 @@ class Stop(Exception):
 class Loop:
     """One run, from its first step or from its newest checkpoint to its end."""
 
-    def __init__(self, config: Config, folder: RunFolder, backend: Backend, display: Display, interrupt: Interrupt):
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        backend: Backend,
+        display: Display,
+        interrupt: Interrupt,
+        *,
+        profile: bool = False,
+    ):
         """Makes environments, replay and agent; nothing runs yet.
 
         Args:
@@ -56,6 +74,7 @@ class Loop:
             backend: already selected.
             display: entered.
             interrupt: entered.
+            profile: write traces of the profiler into the run folder.
 
         Raises:
             EnvError: the environment does not exist or is not supported.
@@ -69,8 +88,13 @@ class Loop:
         self._env = make_env(config.env.id, copies=copies, seed=env_seed)
         self._replay = Replay(self._env.spaces, copies=copies, capacity=config.replay.capacity, seed=replay_seed)
         agent = build_agent(config.agent, self._env.spaces)
-        self._collector = Collector(agent, self._env, self._replay, seed=policy_seed)
-        self.learner = Learner(agent, seed=agent_seed)
+        acting, device = agent, None
+        if config.train.collection == "overlapped":
+            device = jax.local_devices(backend="cpu")[0]
+            acting = build_agent(dataclasses.replace(config.agent, precision="float32"), self._env.spaces)
+        self._collector = Collector(acting, self._env, self._replay, seed=policy_seed, device=device)
+        self.learner = Learner(agent, seed=agent_seed, policy_device=device)
+        self._profiler = Profiler(folder.path / "profile" if profile else None)
         self._evaluator = Evaluator(agent, config.env.id, copies=min(config.eval.copies, config.eval.episodes))
         self._reporter = Reporter(config, folder, display)
         self._counters = Counters()
@@ -86,7 +110,7 @@ class Loop:
         snapshot, restored = checkpoint.restore(self._folder.checkpoints, self.learner.state)
         self._counters = Counters(**snapshot.host["counters"])
         self._metrics_bytes = snapshot.host["reporter"]["metrics_bytes"]
-        self.learner.state = snapshot.train_state
+        self.learner.restore(snapshot.train_state)
         self._replay.load(_unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
         exact = self._collector.load(
             _unprefixed(snapshot.arrays, "collector."), snapshot.host["collector"], snapshot.opaque
@@ -125,6 +149,7 @@ class Loop:
         except Stop as stop:
             return self._finish(str(stop))
         finally:
+            self._profiler.close()
             self._reporter.close()
             self._evaluator.close()
             self._env.close()
@@ -193,15 +218,18 @@ class Loop:
     # Steps of a phase
 
     def _collect(self, *, random: bool) -> None:
-        episodes = self._collector.step(None if random else self.learner.state.params)
+        episodes = self._collector.step(None if random else self.learner.policy_params)
         self._tell_reporter()
         for episode in episodes:
             self._reporter.episode_ended(episode)
 
     def _update(self, mode: Mode) -> None:
         train = self._config.train
-        batches = self._replay.sample(train.batch_size, train.sequence_length, train.updates_per_dispatch)
+        with self._reporter.waiting_for_data():
+            batches = self._replay.sample(train.batch_size, train.sequence_length, train.updates_per_dispatch)
+            batches = jax.device_put(batches)
         metrics = self.learner.update(batches, mode)
+        self._profiler.dispatched(metrics)
         self._counters.updates += train.updates_per_dispatch
         self._tell_reporter()
         self._reporter.updated(metrics)

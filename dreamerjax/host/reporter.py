@@ -1,10 +1,14 @@
 """The reporter tells what happens: metrics to the disk, progress to the terminal, the summary at the end."""
 
+import contextlib
 import datetime
+import os
+import resource
 import subprocess
+import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +43,8 @@ class Reporter:
         self._pending: list[dict[str, jax.Array]] = []  # of the updates since the last line
         self._logged_at = 0  # environment steps and updates together
         self._marks: deque[tuple[float, int, int]] = deque()  # (time, environment steps, updates)
+        self._waited, self._line_begun = 0.0, self._begun  # seconds of waiting for data since the last line began
+        self._first_update: float | None = None  # seconds from the start of this process
 
     def open(self, *, keep_bytes: int) -> None:
         """Opens the metrics for appending, after the first `keep_bytes`."""
@@ -75,6 +81,15 @@ class Reporter:
     def updated(self, metrics: dict[str, jax.Array]) -> None:
         """Updates were made; their metrics may still be under way and are not waited for."""
         self._pending.append(metrics)
+        if self._first_update is None:
+            self._first_update = process_seconds()
+
+    @contextlib.contextmanager
+    def waiting_for_data(self) -> Iterator[None]:
+        """Times what the device might have to wait for: batches that are drawn and moved."""
+        begun = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begun
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """An evaluation has ended."""
@@ -84,11 +99,15 @@ class Reporter:
 
     def log_if_due(self) -> None:
         """Writes a line of training metrics after every `log.every` environment steps and updates, counted together."""
-        if self._pending and self.env_steps + self.updates - self._logged_at >= self._config.log.every:
+        due = self.env_steps + self.updates - self._logged_at >= self._config.log.every
+        # The newest dispatch may still be under way: it waits for the next line, not the program for it.
+        if due and len(self._pending) > 1:
+            newest = self._pending.pop()
             self.log()
+            self._pending.append(newest)
 
     def log(self) -> None:
-        """Writes the means of the training metrics since the last line."""
+        """Writes the means of the training metrics since the last line, of the newest updates too."""
         if not self._pending:
             return
         self._logged_at = self.env_steps + self.updates
@@ -97,7 +116,14 @@ class Reporter:
         means = {name: float(np.mean([float(row[name]) for row in fetched])) for name in sorted(fetched[0])}
         self._train_metrics = {f"train/{name}": mean for name, mean in means.items()}
         steps_per_second, updates_per_second = self._speeds()
-        speed = {"speed/env_steps_per_second": steps_per_second, "speed/updates_per_second": updates_per_second}
+        now = time.perf_counter()
+        speed = {
+            "speed/env_steps_per_second": steps_per_second,
+            "speed/updates_per_second": updates_per_second,
+            "speed/data_wait_share": self._waited / (now - self._line_begun),
+            "speed/memory_mb": memory_mb(),
+        }
+        self._waited, self._line_begun = 0.0, now
         self._write(self._train_metrics | speed)
 
     def show(self) -> None:
@@ -146,6 +172,7 @@ class Reporter:
             "updates": self.updates,
             "wall_seconds": round(self.wall_seconds, 3),
             "compile_seconds": round(compile_seconds, 3),
+            "first_update_seconds": self._first_update,
             "backend": backend.platform,
             "device": backend.device,
             "versions": versions(),
@@ -191,6 +218,23 @@ class Reporter:
         then, steps, updates = self._marks[0]
         seconds = time.perf_counter() - then
         return (self.env_steps - steps) / seconds, (self.updates - updates) / seconds
+
+
+def process_seconds() -> float | None:
+    """Seconds since this process was started, imports included; None where the system does not tell."""
+    try:
+        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return round(time.clock_gettime(time.CLOCK_BOOTTIME) - started, 3)
+    except (OSError, AttributeError):  # no Linux
+        return None
+
+
+def memory_mb() -> float:
+    """Memory of this process in MB: what it holds now, or its high-water mark where the system tells no more."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def git_commit() -> str | None:

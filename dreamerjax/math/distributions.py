@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from dreamerjax.types import Array, PRNGKey
+from dreamerjax.types import Array
 
 
 def unimix(logits: Array, share: float) -> Array:
@@ -17,14 +17,19 @@ def unimix(logits: Array, share: float) -> Array:
     return jnp.log((1 - share) * jax.nn.softmax(logits) + share / logits.shape[-1])
 
 
-def sample_one_hot(log_probs: Array, key: PRNGKey) -> Array:
-    """Draws one-hot samples [..., K] by inverting the distribution function: one uniform number a sample.
+def sample_one_hot(log_probs: Array, uniform: Array) -> Array:
+    """Draws one-hot samples [..., K] by inverting the distribution function.
 
-    The key is consumed. No gradient passes; see `straight_through`.
+    No gradient passes; see `straight_through`.
+
+    Args:
+        log_probs: [..., K].
+        uniform: [...] in [0, 1), one number for each sample. All the numbers of a loop are drawn at once, before it.
     """
+    chex.assert_equal_shape_prefix([log_probs, uniform], uniform.ndim)
     cdf = jnp.cumsum(jnp.exp(log_probs), -1)
     # Scaled by the last entry, which rounding keeps from being exactly 1.
-    threshold = jax.random.uniform(key, log_probs.shape[:-1])[..., None] * cdf[..., -1:]
+    threshold = uniform[..., None] * cdf[..., -1:]
     index = (cdf[..., :-1] <= threshold).sum(-1)
     return jax.lax.stop_gradient(jax.nn.one_hot(index, log_probs.shape[-1], dtype=log_probs.dtype))
 

@@ -12,7 +12,7 @@ from dreamerjax.nets.decoder import Decoder
 from dreamerjax.nets.encoder import Encoder
 from dreamerjax.nets.heads import Head
 from dreamerjax.nets.layers import Dtype
-from dreamerjax.nets.rssm import RSSM, initial_latent, latent_features
+from dreamerjax.nets.rssm import RSSM, initial_latent, latent_features, latent_noise
 from dreamerjax.types import Array, LatentState, Params, PRNGKey, Spaces, Variables
 
 
@@ -36,14 +36,14 @@ class WorldModel(nn.Module):
         return self.encoder(obs)
 
     def observe_step(
-        self, state: LatentState, prev_action: Array, embed: Array, is_first: Array, key: PRNGKey
+        self, state: LatentState, prev_action: Array, embed: Array, is_first: Array, noise: Array
     ) -> tuple[LatentState, Array]:
         """See `RSSM.observe_step`."""
-        return self.rssm.observe_step(state, prev_action, embed, is_first, key)
+        return self.rssm.observe_step(state, prev_action, embed, is_first, noise)
 
-    def imagine_step(self, state: LatentState, action: Array, key: PRNGKey) -> LatentState:
+    def imagine_step(self, state: LatentState, action: Array, noise: Array) -> LatentState:
         """See `RSSM.imagine_step`."""
-        return self.rssm.imagine_step(state, action, key)
+        return self.rssm.imagine_step(state, action, noise)
 
     def prior(self, deter: Array) -> Array:
         """See `RSSM.prior`."""
@@ -65,8 +65,9 @@ class WorldModel(nn.Module):
         """Touches every parameter once; only for initialisation."""
         state = initial_latent(prev_action.shape[0], self.config, self.dtype)
         is_first = jnp.ones(prev_action.shape[:1], bool)
-        state, _ = self.observe_step(state, prev_action, self.encode(obs), is_first, key)
-        features = latent_features(self.imagine_step(state, prev_action, key))
+        noise = latent_noise(key, prev_action.shape[0], config=self.config)
+        state, _ = self.observe_step(state, prev_action, self.encode(obs), is_first, noise)
+        features = latent_features(self.imagine_step(state, prev_action, noise))
         _ = self.decode(features), self.reward(features), self.cont(features)
 
 

@@ -35,6 +35,15 @@ def initial_latent(batch: int, config: ModelConfig, dtype: Dtype) -> LatentState
     )
 
 
+def latent_noise(key: PRNGKey, *lead: int, config: ModelConfig) -> Array:
+    """The random numbers [*lead, S] in [0, 1) that decide latent samples. The key is consumed.
+
+    A loop over time draws all of its numbers before it starts: drawn inside, they would be a small program of their
+    own in each of its steps.
+    """
+    return jax.random.uniform(key, (*lead, config.groups))
+
+
 class BlockGRU(nn.Module):
     """deter' = update * candidate + (1 - update) * deter, in G blocks that share their inputs.
 
@@ -89,7 +98,7 @@ class RSSM(nn.Module):
         self.posterior_out = dense(logits, self.dtype)
 
     def observe_step(
-        self, state: LatentState, prev_action: Array, embed: Array, is_first: Array, key: PRNGKey
+        self, state: LatentState, prev_action: Array, embed: Array, is_first: Array, noise: Array
     ) -> tuple[LatentState, Array]:
         """One step with an observation; `is_first` cuts every trace of the past.
 
@@ -98,7 +107,7 @@ class RSSM(nn.Module):
             prev_action: [B, A], the action that led here.
             embed: [B, E], the encoded observation.
             is_first: [B] bool.
-            key: consumed.
+            noise: [B, S], see `latent_noise`.
 
         Returns:
             The posterior state and its logits [B, S, K].
@@ -110,12 +119,12 @@ class RSSM(nn.Module):
         )
         deter = self.gru(state, jnp.where(keep[:, None], prev_action, 0))
         logits = self.posterior(deter, embed)
-        return LatentState(deter=deter, stoch=self._sample(logits, key)), logits
+        return LatentState(deter=deter, stoch=self._sample(logits, noise)), logits
 
-    def imagine_step(self, state: LatentState, action: Array, key: PRNGKey) -> LatentState:
-        """One step without an observation, from B states under the actions [B, A] taken there. The key is consumed."""
+    def imagine_step(self, state: LatentState, action: Array, noise: Array) -> LatentState:
+        """One step without an observation, from B states under the actions [B, A] taken there; `noise` is [B, S]."""
         deter = self.gru(state, action)
-        return LatentState(deter=deter, stoch=self._sample(self.prior(deter), key))
+        return LatentState(deter=deter, stoch=self._sample(self.prior(deter), noise))
 
     def prior(self, deter: Array) -> Array:
         """Logits [..., N, S, K] of what is expected at deter [..., G, N, D/G]."""
@@ -130,6 +139,6 @@ class RSSM(nn.Module):
         logits = logits.reshape(*logits.shape[:-1], self.config.groups, self.config.classes)
         return logits.astype(jnp.float32)
 
-    def _sample(self, logits: Array, key: PRNGKey) -> Array:
+    def _sample(self, logits: Array, noise: Array) -> Array:
         log_probs = unimix(logits, self.config.unimix)
-        return straight_through(sample_one_hot(log_probs, key), log_probs).astype(self.dtype)
+        return straight_through(sample_one_hot(log_probs, noise), log_probs).astype(self.dtype)

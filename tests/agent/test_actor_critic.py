@@ -24,7 +24,7 @@ from dreamerjax.agent.policy import action_distribution, categorical_actions
 from dreamerjax.config import AgentConfig, ReturnsConfig
 from dreamerjax.math.transforms import symexp_bins
 from dreamerjax.nets.networks import WorldModel, init_params
-from dreamerjax.nets.rssm import initial_latent, latent_features
+from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise
 from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, Params, ReturnScale, Spaces, Trajectory
 from tests.tiny import MODEL, jit, random_like
 
@@ -77,7 +77,8 @@ def test_a_dream_equals_going_step_by_step(kind):
         action = action_distribution(agent, agent.networks.actor.apply(params.actor, latent_features(state))).sample(
             action_key
         )
-        return action, apply(params.world_model, state, action, latent_key, method=WorldModel.imagine_step)
+        noise = latent_noise(latent_key, N, config=MODEL)
+        return action, apply(params.world_model, state, action, noise, method=WorldModel.imagine_step)
 
     @jit
     def predict(features):

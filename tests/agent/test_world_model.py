@@ -14,7 +14,7 @@ from dreamerjax.agent.agent import Agent, build_agent, init_knobs
 from dreamerjax.agent.world_model import observe, world_model_loss
 from dreamerjax.config import AgentConfig, WorldModelConfig
 from dreamerjax.nets.networks import WorldModel, init_params
-from dreamerjax.nets.rssm import initial_latent, latent_features
+from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise
 from dreamerjax.types import ActionSpec, Batch, Metrics, ObsSpec, Posterior, Spaces, Variables
 from tests.tiny import MODEL, jit, random_like
 
@@ -100,14 +100,14 @@ def test_the_scan_over_time_equals_going_step_by_step(params):
     posterior = jit(functools.partial(observe, AGENT))(params, BATCH, KEY)
 
     @jit
-    def step(state, row, key):
+    def step(state, row, noise):
         embed = apply(params, WorldModel.encode, row.obs)
-        state, post_logits = apply(params, WorldModel.observe_step, state, row.prev_action, embed, row.is_first, key)
+        state, post_logits = apply(params, WorldModel.observe_step, state, row.prev_action, embed, row.is_first, noise)
         return Posterior(state, post_logits, apply(params, WorldModel.prior, state.deter))
 
-    state, keys = initial_latent(B, MODEL, jnp.dtype(jnp.float32)), jax.random.split(KEY, T)
+    state, noise = initial_latent(B, MODEL, jnp.dtype(jnp.float32)), latent_noise(KEY, T, B, config=MODEL)
     for t in range(T):
-        expected = step(state, jax.tree.map(lambda x, t=t: x[t], BATCH), keys[t])
+        expected = step(state, jax.tree.map(lambda x, t=t: x[t], BATCH), noise[t])
         actual = jax.tree.map(lambda x, t=t: x[t], posterior)
         chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
         state = expected.states
@@ -182,8 +182,9 @@ def parameters_of(params) -> dict[str, set[str]]:
 
     def outputs(params):
         embed = apply(params, WorldModel.encode, row.obs)
-        imagined = apply(params, WorldModel.imagine_step, state, row.prev_action, KEY)
-        _, logits = apply(params, WorldModel.observe_step, state, row.prev_action, embed, row.is_first, KEY)
+        noise = latent_noise(KEY, B, config=MODEL)
+        imagined = apply(params, WorldModel.imagine_step, state, row.prev_action, noise)
+        _, logits = apply(params, WorldModel.observe_step, state, row.prev_action, embed, row.is_first, noise)
         prior = apply(params, WorldModel.prior, state.deter)
         return {"prior": prior, "encoder": embed, "recurrence": imagined.deter, "posterior": logits}
 

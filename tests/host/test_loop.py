@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -65,16 +66,18 @@ class SharedLearner(Learner):
     fresh: ClassVar[dict[Any, Any]] = {}
     compiled: ClassVar[dict[Any, Any]] = {}
 
-    def __init__(self, agent: Agent, *, seed: int) -> None:
+    def __init__(self, agent: Agent, *, seed: int, policy_device: jax.Device | None = None) -> None:
         if (agent, seed) not in self.fresh:
             super().__init__(agent, seed=seed)
             self.fresh[agent, seed] = dict(vars(self))
         vars(self).update(self.fresh[agent, seed])
-        self.state = jax.tree.map(jnp.copy, self.state)  # because the state is donated
-        self._compiled = {}
+        self.restore(jax.tree.map(jnp.copy, self.state))  # because the state is donated
+        self._compiled, self._policy_device = {}, policy_device
+        self._under_way, self._copies = deque(), deque()
 
     def compile(self, modes: Any, batches: Any) -> None:
-        key = (self._agent.config, self._agent.spaces, modes, str(jax.tree.map(np.shape, batches)))
+        copies = self._policy_device is not None
+        key = (self._agent.config, self._agent.spaces, modes, copies, str(jax.tree.map(np.shape, batches)))
         if key not in self.compiled:
             super().compile(modes, batches)
             while self.compiling:
@@ -280,6 +283,24 @@ def test_the_prefill_ends_when_it_is_full_and_a_window_fits(
     assert start is None or began == start
 
 
+def test_overlapped_collection_gives_the_same_run_twice_and_another_than_interleaved(tmp_path: Path) -> None:
+    flags = ["--eval.every=0"]
+    for name, collection in (("one", "overlapped"), ("two", "overlapped"), ("three", "interleaved")):
+        run = play(tmp_path / name, config(*flags, f"--train.collection={collection}"))
+        assert run.summary["updates"] == 44
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert metrics(tmp_path / "one") != metrics(tmp_path / "three")
+
+
+def test_the_lines_of_metrics_tell_the_wait_for_data_and_the_memory(tmp_path: Path) -> None:
+    run = play(tmp_path, config())
+    rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "speed/data_wait_share" in row]
+    assert rows
+    assert all(0 <= row["speed/data_wait_share"] < 1 and row["speed/memory_mb"] > 10 for row in rows)
+    assert any(row["speed/data_wait_share"] > 0 for row in rows)
+    assert run.summary["first_update_seconds"] > 0
+
+
 @pytest.mark.usefixtures("only_counting")
 def test_world_model_warmup_comes_first_and_is_not_counted(tmp_path: Path) -> None:
     flags = ["--train.world-model-warmup=6", "--log.every=1", "--eval.every=0"]
@@ -291,7 +312,7 @@ def test_world_model_warmup_comes_first_and_is_not_counted(tmp_path: Path) -> No
     assert run.summary["updates"] == 6 + 44
     assert counters(tmp_path / "whole")["warmup_updates"] == 6
     first = [(row["step"], row["update"]) for row in metrics(tmp_path / "whole") if "train/loss" in row][:4]
-    assert first == [(16, 2), (16, 4), (16, 6), (18, 8)]
+    assert first == [(16, 4), (16, 6), (18, 8), (20, 10)]  # each without its newest dispatch, not to wait for it
 
     def in_warmup(looks: int, progress: Progress | None) -> bool:
         return progress is not None and progress.updates == 4

@@ -74,12 +74,16 @@ def test_unimix_table(run):
     np.testing.assert_allclose(np.exp(run(UNIMIX[0.01])(logits)), probs, rtol=1e-6)
 
 
+def draw(log_probs, key):
+    return sample_one_hot(log_probs, jax.random.uniform(key, log_probs.shape[:-1]))
+
+
 @plain_and_jit
 @pytest.mark.parametrize("probs", [(0.5, 0.25, 0.2, 0.05), (0.25,) * 4, (0.0025, 0.9925, 0.0025, 0.0025)], ids=str)
 def test_samples_match_their_probabilities(run, probs):
     count = 20_000
     log_probs = jnp.broadcast_to(jnp.log(jnp.array(probs)), (count, 4))
-    samples = np.asarray(run(sample_one_hot)(log_probs, jax.random.key(0)))
+    samples = np.asarray(run(draw)(log_probs, jax.random.key(0)))
     assert set(np.unique(samples)) == {0, 1}
     np.testing.assert_array_equal(samples.sum(-1), 1)
     assert scipy.stats.chisquare(samples.sum(0), count * np.array(probs)).pvalue > 0.001
@@ -88,7 +92,7 @@ def test_samples_match_their_probabilities(run, probs):
 @plain_and_jit
 def test_groups_and_keys_are_drawn_independently(run):
     log_probs = jnp.log(jnp.full((5000, 2, 3), 1 / 3))
-    first, second = (run(sample_one_hot)(log_probs, jax.random.key(seed)).argmax(-1) for seed in (0, 1))
+    first, second = (run(draw)(log_probs, jax.random.key(seed)).argmax(-1) for seed in (0, 1))
     for left, right in ((first[:, 0], first[:, 1]), (first[:, 0], second[:, 0])):
         counts = np.zeros((3, 3))
         np.add.at(counts, (np.asarray(left), np.asarray(right)), 1)
@@ -98,20 +102,20 @@ def test_groups_and_keys_are_drawn_independently(run):
 @plain_and_jit
 def test_a_class_without_probability_is_never_drawn(run):
     log_probs = jnp.log(jnp.broadcast_to(jnp.array([0.0, 0.6, 0.0, 0.4, 0.0]), (20_000, 5)))
-    counts = run(sample_one_hot)(log_probs, jax.random.key(0)).sum(0)
+    counts = run(draw)(log_probs, jax.random.key(0)).sum(0)
     assert (counts[jnp.array([0, 2, 4])] == 0).all()
 
 
 def test_the_same_key_draws_the_same_sample():
     log_probs = jnp.log(jnp.full((5000, 2, 3), 1 / 3))
-    samples = [run(sample_one_hot)(log_probs, jax.random.key(2)) for run in (lambda f: f, lambda f: f, jax.jit)]
+    samples = [run(draw)(log_probs, jax.random.key(2)) for run in (lambda f: f, lambda f: f, jax.jit)]
     np.testing.assert_array_equal(samples[0], samples[1])
     np.testing.assert_array_equal(samples[0], samples[2])
 
 
 def sampled(logits, direction):
     log_probs = UNIMIX[0.01](logits)
-    sample = sample_one_hot(log_probs, jax.random.key(0))
+    sample = draw(log_probs, jax.random.key(0))
     through = straight_through(sample, log_probs)
     return (through * direction).sum(), (sample, through)
 
@@ -134,7 +138,7 @@ def test_straight_through_is_the_sample_in_value_and_the_probabilities_in_gradie
 
 
 def test_no_gradient_passes_through_the_sample_alone():
-    gradient = jax.grad(lambda log_probs: sample_one_hot(log_probs, jax.random.key(0))[..., 0].sum())
+    gradient = jax.grad(lambda log_probs: draw(log_probs, jax.random.key(0))[..., 0].sum())
     np.testing.assert_array_equal(gradient(jnp.log(jnp.full((6, 4), 0.25))), 0)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dreamerjax.nets.networks import WorldModel, build_networks, init_params
-from dreamerjax.nets.rssm import initial_latent, latent_features, merge_time
+from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise, merge_time
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Spaces
 from tests.tiny import MODEL, jit, random_like
 
@@ -16,11 +16,15 @@ UNIMIX = MODEL.unimix
 
 
 def observe_step(params, state, prev_action, embed, is_first, key):
-    return NETWORKS.world_model.apply(params, state, prev_action, embed, is_first, key, method=WorldModel.observe_step)
+    noise = latent_noise(key, *is_first.shape, config=MODEL)
+    return NETWORKS.world_model.apply(
+        params, state, prev_action, embed, is_first, noise, method=WorldModel.observe_step
+    )
 
 
 def imagine_step(params, state, action, key):
-    return NETWORKS.world_model.apply(params, state, action, key, method=WorldModel.imagine_step)
+    noise = latent_noise(key, action.shape[0], config=MODEL)
+    return NETWORKS.world_model.apply(params, state, action, noise, method=WorldModel.imagine_step)
 
 
 def prior(params, deter):
