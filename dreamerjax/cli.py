@@ -1,4 +1,4 @@
-"""The command line: what was typed -> settings -> host."""
+"""The command line: what was typed -> settings -> host, show or lab."""
 
 import argparse
 import dataclasses
@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
 
 from dreamerjax.config import Config, ConfigError, family_key, flatten
 from dreamerjax.host.backend import BACKENDS, Backend, BackendError, enable_compilation_cache, select_backend
@@ -29,6 +32,9 @@ from dreamerjax.host.settings import (
     read_yaml,
 )
 from dreamerjax.host.summary import final_paragraph
+from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
+from dreamerjax.lab.bench_table import compare, comparison_table, read_result, result_table, sweep_table
+from dreamerjax.lab.sweep import sweep, sweep_points
 
 MISTAKES = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
@@ -46,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "eval": evaluate,
         "show": show,
         "selfcheck": selfcheck,
+        "bench": bench,
     }
     name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
     try:
@@ -77,7 +84,7 @@ def train(arguments: list[str]) -> int:
     make_env(config.env.id, copies=1, seed=0).close()  # a mistake in its name must not leave a run folder behind
     backend = _start(given.backend, also_cpu=True, deterministic=config.train.deterministic)
     source = load_run(given.init_from) if given.init_from else None
-    config = _for_platform(config, accelerator=backend.platform != "cpu")
+    config = _for_platform(config, backend)
     with RunFolder.open(given.run_dir or default_run_folder(config.env.name)) as folder:
         summary = _train_in(folder, config, backend, source, profile=given.profile)
     sys.stdout.flush()
@@ -160,6 +167,43 @@ def selfcheck(arguments: list[str]) -> int:
     return 0 if report.passed else 1
 
 
+def bench(arguments: list[str]) -> int:
+    """`python run.py bench [--size 1m] [--json]`, `bench --sweep size=300k,1m`, `bench --compare A.json B.json`."""
+    parser = _parser("bench", BENCH_HELP)
+    add_flags(parser)
+    parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)} (default: auto)")
+    given = parser.parse(arguments)
+    if given.compare:
+        comparison = compare(*map(read_result, given.compare))
+        _print(comparison, comparison_table(comparison, *given.compare), as_json=given.json)
+        return 0
+    settings = read_bench_settings(given)
+    if given.sweep:
+        key, lines = sweep_points(arguments, given.sweep)
+        for line in lines.values():
+            read_bench_settings(parser.parse(line))  # a mistake in the last point is told before the first is measured
+        with Console(stderr=True).status(f"{key}: measuring") as status:
+            points = list(sweep(lines, rounds=settings.rounds, say=lambda text: status.update(f"{key} {text}")))
+        _print([result for _, result in points], sweep_table(key, points), as_json=given.json)
+        return int(any("error" in result for _, result in points))
+    backend = _start(given.backend)
+    from dreamerjax.lab.bench import measure
+
+    settings = dataclasses.replace(settings, config=_for_platform(settings.config, backend))
+    with Console(stderr=True).status("starting") as status:
+        result = measure(settings, backend, say=status.update)
+    _print(result, result_table(result), as_json=given.json)
+    return 0
+
+
+def _print(content: Any, table: Table, *, as_json: bool) -> None:
+    """One JSON value and nothing else, or a table for people."""
+    if as_json:
+        print(json.dumps(content))
+    else:
+        Console().print(table)
+
+
 def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> Config:
     """The settings of a training run: those of its folder or else of its environment, then files, then flags."""
     layers = [read_yaml(file) for file in files]
@@ -194,9 +238,9 @@ def _check_source(source: Path | None, config: Config) -> None:
         )
 
 
-def _for_platform(config: Config, *, accelerator: bool) -> Config:
+def _for_platform(config: Config, backend: Backend) -> Config:
     """Decides what the settings leave to "auto"."""
-    agent, train = config.agent, config.train
+    agent, train, accelerator = config.agent, config.train, backend.platform != "cpu"
     if agent.precision == "auto":
         agent = dataclasses.replace(agent, precision="bfloat16" if accelerator else "float32")
     if train.collection == "auto":
@@ -260,6 +304,13 @@ def _parser(command: str, description: str, **options: Any) -> _Parser:
         **options,
     )
 
+
+BENCH_HELP = """\
+Measures how fast updates are, how well they use the machine, what compiling and memory cost, and the parts.
+
+Without flags: size 1m, 16 windows of 64 rows, 15 imagined steps, 4 numbers to see and 2 actions, the published
+settings of dreamerjax/config.py. Every timed call gets rows that were drawn afresh from a replay of random rows.
+"""
 
 TRAIN_HELP = """\
 Trains an agent, or resumes the training in a run folder.

@@ -97,7 +97,7 @@ def test_every_file_keeps_to_the_import_rule():
     assert violations(ROOT) == []
 
 
-@pytest.mark.parametrize("room", sorted(PURE | {"types", "config", "host", "cli"}))
+@pytest.mark.parametrize("room", sorted(PURE | {"types", "config", "host", "lab", "cli"}))
 def test_the_rule_is_checked_on_real_rooms(room):
     assert room in {room_of_file(file, ROOT) for file in ROOT.rglob("*.py")}
 
@@ -130,6 +130,8 @@ PLANTED = [
     ("nets/rssm.py", "from .. import host", "nets imports dreamerjax.host"),
     ("agent/losses.py", "def f():\n    from dreamerjax.host import loop", "agent imports dreamerjax.host.loop"),
     ("host/loop.py", "from dreamerjax.cli import main", "host imports dreamerjax.cli.main"),
+    ("host/loop.py", "from dreamerjax.lab import bench", "host imports dreamerjax.lab.bench"),
+    ("lab/bench.py", "from dreamerjax.cli import main", "lab imports dreamerjax.cli.main"),
     ("types.py", "from dreamerjax.math import returns", "types imports dreamerjax.math.returns"),
     ("__init__.py", "from dreamerjax.host import loop", "dreamerjax imports dreamerjax.host.loop"),
     ("math/returns.py", "print(1)", "math calls print"),

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 from dreamerjax.agent.actor_critic import critic_value, imagine
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs, init_train_state
@@ -28,6 +27,7 @@ from dreamerjax.config import (
     WorldModelConfig,
     resolve,
 )
+from dreamerjax.lab.work import matmul_flop
 from dreamerjax.math.distributions import balanced_kl
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel
@@ -503,20 +503,6 @@ def test_edge_inputs_give_no_nan(either, edge):
             state, _ = either.step(state, batch)
             state, metrics = either.step(state, batch)
             assert all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, metrics)))
-
-
-def matmul_flop(jaxpr: Any) -> int:
-    """Floating-point operations of all matrix products in a program, two for each multiply-add; loops count in full."""
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += 2 * inner * math.prod(equation.outvars[0].aval.shape)
-        else:
-            times = equation.params["length"] if equation.primitive.name == "scan" else 1
-            total += times * sum(matmul_flop(inner) for inner in jaxprs_in_params(equation.params))
-    return total
 
 
 def test_the_work_of_the_reference_update():

@@ -1,0 +1,65 @@
+"""Made-up experience: random rows with episode starts and ends, as many and as large as one likes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dreamerjax.host.replay import Replay
+from dreamerjax.types import Rows, Spaces
+
+EPISODE_LENGTH = 50  # rows, on average
+
+
+def synthetic_rows(spaces: Spaces, *, copies: int, seed: int) -> Iterator[Rows]:
+    """Rows without end: standard normal vectors and rewards, uniform uint8 images, random actions.
+
+    Args:
+        spaces: an observation of rank 3 is an image.
+        copies: environments that are stepped together.
+        seed: of all the numbers.
+
+    Yields:
+        The next step of all copies, [copies, ...]; one episode follows another, half of them end by a time limit.
+    """
+    generator = np.random.default_rng(seed)
+    ended = np.ones(copies, bool)
+    while True:
+        is_first = ended
+        is_last = ended = ~is_first & (generator.random(copies) < 1 / EPISODE_LENGTH)
+        yield Rows(
+            obs={spec.name: _observation(generator, (copies, *spec.shape)) for spec in spaces.obs},
+            prev_action=np.where(is_first[:, None], np.float32(0), _action(generator, spaces, copies)),
+            reward=np.where(is_first, 0.0, generator.normal(size=copies)).astype(np.float32),
+            is_first=is_first,
+            is_last=is_last,
+            is_terminal=is_last & (generator.random(copies) < 0.5),
+        )
+
+
+def filled_replay(spaces: Spaces, *, copies: int, capacity: int, seed: int) -> Replay:
+    """A replay that is full of synthetic rows.
+
+    Args:
+        spaces: what the rows hold.
+        copies: environments that are stepped together.
+        capacity: rows, over all copies.
+        seed: of the rows and of the sampling.
+    """
+    replay = Replay(spaces, copies=copies, capacity=capacity, seed=seed)
+    rows = synthetic_rows(spaces, copies=copies, seed=seed)
+    for _ in range(capacity // copies):
+        replay.add(next(rows))
+    return replay
+
+
+def _observation(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    if len(shape) == 4:
+        return generator.integers(256, size=shape, dtype=np.uint8)
+    return generator.normal(size=shape).astype(np.float32)
+
+
+def _action(generator: np.random.Generator, spaces: Spaces, copies: int) -> np.ndarray:
+    kind, size = spaces.action
+    if kind == "discrete":
+        return np.eye(size, dtype=np.float32)[generator.integers(size, size=copies)]
+    return generator.normal(size=(copies, size)).astype(np.float32)
