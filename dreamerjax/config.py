@@ -44,7 +44,7 @@ class ModelSize(NamedTuple):
     groups: int  # S, latent groups
     classes: int  # K, classes per group
     blocks: int  # G, blocks of the block GRU
-    depth: int  # channels of the first convolution, for images
+    depth: int  # for images: convolutions have small multiples of it as channels
 
 
 SIZES: Mapping[str, ModelSize] = {
@@ -70,7 +70,7 @@ class ModelConfig:
     groups: PositiveInt = 0  # S, latent groups
     classes: AtLeastTwo = 0  # K, classes per group
     blocks: PositiveInt = 0  # G, blocks of the block GRU; must divide deter
-    depth: PositiveInt = 0  # channels of the first convolution, for images
+    depth: PositiveInt = 0  # for images: convolutions have small multiples of it as channels
     bins: OddInt = 255  # M, two-hot bins of the reward and critic heads (odd)
     unimix: Fraction = 0.01  # share of the uniform distribution in prior and posterior
     encoder_layers: PositiveInt = 3  # of the vector encoder

@@ -32,10 +32,23 @@ Metrics = dict[str, Array]  # name -> scalar []
 
 
 class ObsSpec(NamedTuple):
-    """One observation key: what the encoder and the decoder need to know of it."""
+    """One observation key: what the encoder and the decoder need to know of it.
+
+    A vector is float32, an image uint8 (0 ... 255) all the way from the environment to the device.
+    """
 
     name: str
-    shape: tuple[int, ...]  # of one observation, without batch and time: (size,) for a vector
+    shape: tuple[int, ...]  # of one observation, without batch and time: (size,) or (height, width, channels)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image; otherwise it is a vector."""
+        return len(self.shape) == 3
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the numbers in `Rows`, in the replay and in `Batch`."""
+        return np.dtype(np.uint8 if self.is_image else np.float32)
 
 
 class ActionSpec(NamedTuple):
@@ -55,7 +68,7 @@ class Spaces(NamedTuple):
 class Rows(NamedTuple):
     """One step of all environment copies, on arrival (see the picture above), as numpy arrays on the host."""
 
-    obs: dict[str, np.ndarray]  # name -> [copies, ...] float32
+    obs: dict[str, np.ndarray]  # name -> [copies, ...] float32, or uint8 of an image
     prev_action: np.ndarray  # [copies, A] float32
     reward: np.ndarray  # [copies] float32
     is_first: np.ndarray  # [copies] bool
@@ -67,7 +80,7 @@ class Rows(NamedTuple):
 class Batch:
     """Replayed rows. Continuous actions are stored as they were sampled; the environment clips them to its bounds."""
 
-    obs: dict[str, Array]  # name -> [T, B, ...]
+    obs: dict[str, Array]  # name -> [T, B, ...] float32, or uint8 of an image
     prev_action: Array  # [T, B, A]
     reward: Array  # [T, B]
     is_first: Array  # [T, B] bool

@@ -1,9 +1,9 @@
 """Every formula against values that DreamerV3's own published code computed (see golden/README.md).
 
 Stored arrays are batch-major, [batch, time] or [start, imagined step]; the project's are time-major.
-The group `vision` waits for images.
 """
 
+import dataclasses
 import functools
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +19,13 @@ from dreamerjax.agent.actor_critic import actor_loss, critic_loss, dream_targets
 from dreamerjax.agent.agent import build_agent, init_knobs
 from dreamerjax.agent.optimizer import build_optimizer
 from dreamerjax.agent.policy import categorical_actions, normal_actions
+from dreamerjax.agent.world_model import image_loss, vector_loss
 from dreamerjax.config import AgentConfig, Config, ModelConfig, OptimizerConfig, resolve
 from dreamerjax.math.distributions import balanced_kl, categorical_entropy, categorical_kl, unimix
 from dreamerjax.math.returns import lambda_returns
 from dreamerjax.math.transforms import symexp_bins, two_hot_cross_entropy, two_hot_mean
+from dreamerjax.nets.decoder import Decoder
+from dreamerjax.nets.encoder import Encoder
 from dreamerjax.nets.layers import from_blocks, to_blocks
 from dreamerjax.nets.rssm import RSSM
 from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, ReturnScale, Spaces, Trajectory
@@ -235,3 +238,66 @@ def test_rssm(agent):
         noise,
     )
     chex.assert_trees_all_equal_shapes(initial["params"], variables["params"])
+
+
+def vision_params():
+    """The stored parameters of encoder and decoder in the project's layout."""
+    param = {key.removeprefix("vision/param/"): x for key, x in stored().items() if key.startswith("vision/param/")}
+
+    def layer(name):
+        return {"kernel": param[f"{name}/kernel"], "bias": param[f"{name}/bias"]}
+
+    def act(name):
+        return {"norm": {"scale": param[f"{name}/scale"]}}
+
+    blocks = layer("dec/sp0")
+    # Stored is what reads [stoch, deter]; the project's features are [deter, stoch].
+    reads_features = layer("dec/mlp/linear0")
+    reads_features["kernel"] = np.roll(reads_features["kernel"], 16, axis=0)
+    encoder = {
+        "vectors": {f"dense{i}": layer(f"enc/mlp{i}") for i in range(2)}
+        | {f"act{i}": act(f"enc/mlp{i}norm") for i in range(2)},
+        "images": {f"conv{i}": layer(f"enc/cnn{i}") for i in range(3)}
+        | {f"act{i}": act(f"enc/cnn{i}norm") for i in range(3)},
+    }
+    decoder = {
+        "vectors": {
+            "dense0": reads_features,
+            "act0": act("dec/mlp/norm0"),
+            "dense1": layer("dec/mlp/linear1"),
+            "act1": act("dec/mlp/norm1"),
+        },
+        "out_vector": layer("dec/vec/vec/pred"),
+        "images": {
+            "deter": blocks | {"bias": blocks["bias"].reshape(len(blocks["kernel"]), -1)},
+            "stoch_in": layer("dec/sp1"),
+            "stoch_act": act("dec/sp1norm"),
+            "stoch_out": layer("dec/sp2"),
+            "act": act("dec/spnorm"),
+            "out": layer("dec/imgout"),
+        }
+        | {f"conv{i}": layer(f"dec/conv{i}") for i in range(2)}
+        | {f"act{i}": act(f"dec/conv{i}norm") for i in range(2)},
+    }
+    return {"params": encoder}, {"params": decoder}
+
+
+def test_vision(agent):
+    golden = group("vision")
+    config = dataclasses.replace(agent.config.model, hidden=12, depth=4, encoder_layers=2, decoder_layers=2)
+    specs = (ObsSpec("vector", (5,)), ObsSpec("image", (32, 32, 3)))
+    obs = {"vector": golden.vector, "image": golden.image}
+    features = jnp.concatenate([golden.deter, golden.stoch.reshape(3, -1)], -1)
+    encoder, decoder = (part(specs, config, jnp.dtype(jnp.float32), multiples=(2, 3, 4)) for part in (Encoder, Decoder))
+    encoder_params, decoder_params = vision_params()
+
+    assert_golden(encoder.apply(encoder_params, obs), golden.embed)
+    decoded = decoder.apply(decoder_params, features)
+    assert_golden(decoded["image"], golden.decoded_image)
+    assert_golden(decoded["vector"], golden.decoded_vector_symlog)
+    assert_golden(image_loss(decoded["image"], golden.image), golden.image_loss)
+    assert_golden(vector_loss(decoded["vector"], golden.vector), golden.vector_loss)
+
+    # Nothing is left out of the mapping: the modules have these parameters and no others.
+    for module, inputs, params in ((encoder, obs, encoder_params), (decoder, features, decoder_params)):
+        chex.assert_trees_all_equal_shapes(jax.eval_shape(module.init, jax.random.key(0), inputs), params)

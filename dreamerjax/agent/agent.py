@@ -28,7 +28,11 @@ class Agent(NamedTuple):
 
 
 def build_agent(config: AgentConfig, spaces: Spaces) -> Agent:
-    """Makes an agent from a resolved configuration; "auto" precision counts as float32."""
+    """Makes an agent from a resolved configuration; "auto" precision counts as float32.
+
+    Raises:
+        ConfigError: an observation has a shape that the networks cannot see.
+    """
     dtype = jnp.dtype(jnp.bfloat16 if config.precision == "bfloat16" else jnp.float32)
     return Agent(config, spaces, build_networks(config.model, spaces, dtype), build_optimizer(config.optimizer))
 

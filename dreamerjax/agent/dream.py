@@ -23,16 +23,24 @@ class Dream:
 
     states: LatentState  # [H, ...] of N dreams
     action: Array  # [H, N, A] that led to the state
-    obs: dict[str, Array]  # name -> [H, N, ...] decoded, in the environment's own units
+    obs: dict[str, Array]  # name -> [H, N, ...] decoded, as the environment would give them
     reward: Array  # [H, N]
     cont: Array  # [H, N] probability that the episode goes on, times the discount
     value: Array  # [H, N]
 
 
 def decode(agent: Agent, params: Params, state: LatentState) -> dict[str, Array]:
-    """Observations [..., size] that the model sees in a latent state, in the environment's own units."""
+    """Observations that the model sees in a latent state, as the environment would give them.
+
+    Vectors are [..., size] float32 in its own units, images [..., height, width, channels] uint8.
+    """
     decoded = apply(agent.networks.world_model, params.world_model, latent_features(state), method=WorldModel.decode)
-    return {name: symexp(value) for name, value in decoded.items()}
+    return {spec.name: (_to_image if spec.is_image else symexp)(decoded[spec.name]) for spec in agent.spaces.obs}
+
+
+def _to_image(x: Array) -> Array:
+    """0 ... 1 -> 0 ... 255, uint8."""
+    return jnp.round(255 * x).astype(jnp.uint8)
 
 
 def dream(
@@ -87,7 +95,7 @@ def open_loop(agent: Agent, params: Params, batch: Batch, key: PRNGKey, *, conte
         context: rows that are seen.
 
     Returns:
-        Observations [T, B, ...] in the environment's own units: reconstructed up to `context`, dreamed after it.
+        Observations [T, B, ...] as the environment would give them: reconstructed up to `context`, dreamed after it.
     """
     observe_key, dream_key = jax.random.split(key)
     seen = jax.tree.map(lambda x: x[:context], batch)

@@ -46,6 +46,11 @@ def vector_loss(prediction: Array, target: Array) -> Array:
     return jnp.square(prediction - symlog(target)).sum(-1)
 
 
+def image_loss(prediction: Array, target: Array) -> Array:
+    """Squared error [...] of [..., height, width, channels] in 0 ... 1 with an image in 0 ... 255, summed over it."""
+    return jnp.square(prediction - target.astype(jnp.float32) / 255).sum((-3, -2, -1))
+
+
 def world_model_loss(
     agent: Agent, params: Variables, batch: Batch, key: PRNGKey, *, discount: Array
 ) -> tuple[Array, tuple[Posterior, Metrics]]:
@@ -68,7 +73,10 @@ def world_model_loss(
     features = latent_features(posterior.states)
 
     decoded = apply(model, params, features, method=WorldModel.decode)
-    errors = [vector_loss(decoded[spec.name], batch.obs[spec.name]) for spec in agent.spaces.obs]
+    errors = [
+        (image_loss if spec.is_image else vector_loss)(decoded[spec.name], batch.obs[spec.name])
+        for spec in agent.spaces.obs
+    ]
     reward = two_hot_cross_entropy(apply(model, params, features, method=WorldModel.reward), batch.reward, agent.bins)
     cont_target = (1 - batch.is_terminal.astype(jnp.float32)) * discount
     cont = bernoulli_cross_entropy(apply(model, params, features, method=WorldModel.cont), cont_target)

@@ -49,7 +49,7 @@ class Replay:
         lead = (self._slots, copies)
         # The same container as for one step, with one more axis in front: [slots, copies, ...].
         self._rows = Rows(
-            obs={spec.name: np.zeros((*lead, *spec.shape), np.float32) for spec in spaces.obs},
+            obs={spec.name: np.zeros((*lead, *spec.shape), spec.dtype) for spec in spaces.obs},
             prev_action=np.zeros((*lead, spaces.action.size), np.float32),
             reward=np.zeros(lead, np.float32),
             is_first=np.zeros(lead, bool),

@@ -1,5 +1,6 @@
 """The layers that everything is built from: dense, block-diagonal, RMS norm, silu."""
 
+import math
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -16,12 +17,12 @@ def truncated_normal(scale: float = 1.0, fan_in: int | None = None) -> nn.initia
 
     Args:
         scale: factor on the weights; 0 gives zeros.
-        fan_in: number of inputs, where it is not the second last dimension of the kernel.
+        fan_in: number of inputs, where it is not the product of the kernel's dimensions without the last.
     """
 
     def init(key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Array:
         # 0.8796 is the standard deviation of a standard normal truncated at +-2.
-        sd = scale / 0.87962566103423978 / (fan_in or shape[-2]) ** 0.5
+        sd = scale / 0.87962566103423978 / (fan_in or math.prod(shape[:-1])) ** 0.5
         return sd * jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype)
 
     return init
@@ -54,8 +55,7 @@ class BlockDense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         blocks, _, inputs = x.shape
-        init = truncated_normal(fan_in=self.fan_in or blocks * inputs)
-        kernel = self.param("kernel", init, (blocks, inputs, self.features))
+        kernel = self.param("kernel", truncated_normal(fan_in=self.fan_in), (blocks, inputs, self.features))
         y = jnp.matmul(x.astype(self.dtype), kernel.astype(self.dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (blocks, self.features))

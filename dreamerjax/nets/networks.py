@@ -13,6 +13,7 @@ from dreamerjax.nets.encoder import Encoder
 from dreamerjax.nets.heads import Head
 from dreamerjax.nets.layers import Dtype
 from dreamerjax.nets.rssm import RSSM, initial_latent, latent_features, latent_noise
+from dreamerjax.nets.vision import check_observations
 from dreamerjax.types import Array, LatentState, Params, PRNGKey, Spaces, Variables
 
 
@@ -25,9 +26,9 @@ class WorldModel(nn.Module):
 
     def setup(self) -> None:
         config, dtype = self.config, self.dtype
-        self.encoder = Encoder(self.spaces.obs, config.encoder_layers, config.hidden, dtype)
+        self.encoder = Encoder(self.spaces.obs, config, dtype)
         self.rssm = RSSM(config, dtype)
-        self.decoder = Decoder(self.spaces.obs, config.decoder_layers, config.hidden, dtype)
+        self.decoder = Decoder(self.spaces.obs, config, dtype)
         self.reward_head = Head(config.reward_layers, config.hidden, config.bins, output_scale=0.0, dtype=dtype)
         self.cont_head = Head(config.cont_layers, config.hidden, 1, output_scale=1.0, dtype=dtype)
 
@@ -50,7 +51,7 @@ class WorldModel(nn.Module):
         return self.rssm.prior(deter)
 
     def decode(self, features: Array) -> dict[str, Array]:
-        """Features [..., F] -> predicted observations, vectors in symlog space."""
+        """Features [..., F] -> predicted observations: vectors in symlog space, images in 0 ... 1."""
         return self.decoder(features)
 
     def reward(self, features: Array) -> Array:
@@ -91,7 +92,11 @@ def build_networks(config: ModelConfig, spaces: Spaces, dtype: Dtype) -> Network
         config: the architecture, with every number filled in.
         spaces: observations and actions.
         dtype: of the computation; parameters are always float32.
+
+    Raises:
+        ConfigError: an observation has a shape that the networks cannot see.
     """
+    check_observations(spaces.obs, config)
     outputs = spaces.action.size * (1 if spaces.action.kind == "discrete" else 2)
     return Networks(
         world_model=WorldModel(config, spaces, dtype),
@@ -104,7 +109,7 @@ def init_params(networks: Networks, key: PRNGKey) -> Params:
     """Initial parameters, float32. The key is consumed."""
     world_model_key, actor_key, critic_key, sample_key = jax.random.split(key, 4)
     config, spaces = networks.world_model.config, networks.world_model.spaces
-    obs = {spec.name: jnp.zeros((1, *spec.shape)) for spec in spaces.obs}
+    obs = {spec.name: jnp.zeros((1, *spec.shape), spec.dtype) for spec in spaces.obs}
     prev_action = jnp.zeros((1, spaces.action.size))
     features = latent_features(initial_latent(1, config, networks.world_model.dtype))
     return Params(

@@ -214,6 +214,25 @@ def test_end_streams_of_nothing():
     assert not replay.state()[0]["is_last"].any()
 
 
+def test_images_are_stored_and_drawn_as_uint8():
+    spaces = Spaces(obs=(ObsSpec("camera", (16, 32, 3)), *SPACES.obs), action=SPACES.action)
+    shown = np.random.default_rng(0).integers(256, size=(12, 2, 16, 32, 3), dtype=np.uint8)  # [time, copies, ...]
+    replay = Replay(spaces, copies=2, capacity=16, seed=0)
+    for time in range(12):  # 8 stay
+        rows = numbered_rows(time, 2)
+        replay.add(rows._replace(obs=rows.obs | {"camera": shown[time]}))
+    batch = replay.sample(5, 3, 2)
+    time, copy = np.moveaxis(np.asarray(batch.obs["state"]), -1, 0).astype(int)
+    assert batch.obs["camera"].dtype == np.uint8
+    np.testing.assert_array_equal(batch.obs["camera"], shown[time, copy])
+    assert replay.batch_shapes(5, 3, 2).obs["camera"] == jax.ShapeDtypeStruct((2, 3, 5, 16, 32, 3), np.uint8)
+
+    arrays, meta = replay.state()
+    restored = Replay(spaces, copies=2, capacity=16, seed=1)
+    restored.load(arrays, meta)
+    assert_same(restored.sample(5, 3, 2), replay.sample(5, 3, 2))
+
+
 def test_a_capacity_below_one_row_of_each_copy_is_refused():
     with pytest.raises(ValueError, match="capacity is 3, expected at least one row of each of 4 copies"):
         Replay(SPACES, copies=4, capacity=3, seed=0)

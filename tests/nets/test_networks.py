@@ -23,6 +23,7 @@ WALKER = Spaces(
     obs=(ObsSpec("orientations", (14,)), ObsSpec("height", (1,)), ObsSpec("velocity", (9,))),
     action=ActionSpec("continuous", 6),
 )
+WALKER_SEEN = Spaces(obs=(ObsSpec("image", (64, 64, 3)),), action=ActionSpec("continuous", 6))
 SMALL = dataclasses.replace(MODEL, deter=128, hidden=64, groups=8, classes=8, prior_layers=1)
 # sd of the normal before it is truncated at +-2 sd, times sqrt(fan_in)
 SD = 1.1368
@@ -64,9 +65,12 @@ def small() -> tuple[Networks, Params]:
     return networks, jit(lambda key: init_params(networks, key))(jax.random.PRNGKey(0))
 
 
-@pytest.mark.parametrize(("spaces", "expected"), [(CARTPOLE, 637_381), (WALKER, 640_867)])
-def test_the_number_of_parameters_is_the_published_one(spaces, expected):
-    assert count(shapes_of(networks_of_size("1m", spaces))) == expected
+@pytest.mark.parametrize(
+    ("size", "spaces", "expected"),
+    [("1m", CARTPOLE, 637_381), ("1m", WALKER, 640_867), ("12m", WALKER_SEEN, 10_494_158)],
+)
+def test_the_number_of_parameters_is_the_published_one(size, spaces, expected):
+    assert count(shapes_of(networks_of_size(size, spaces))) == expected
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
