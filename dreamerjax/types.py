@@ -27,6 +27,7 @@ import numpy as np
 
 Array = jax.Array
 PRNGKey = jax.Array
+Device = Any  # one of `jax.devices()`
 Variables = Any  # a pytree of parameters, as flax.linen makes it
 Metrics = dict[str, Array]  # name -> scalar []
 

@@ -9,7 +9,7 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import initial_policy_state, jit_policy
 from dreamerjax.host.envs import VectorEnv
 from dreamerjax.host.replay import Replay
-from dreamerjax.types import Params
+from dreamerjax.types import Device, Params
 
 
 class Episode(NamedTuple):
@@ -43,7 +43,7 @@ class Collector:
     """
 
     def __init__(
-        self, agent: Agent, env: VectorEnv, replay: Replay, *, seed: int, device: jax.Device | None = None
+        self, agent: Agent, env: VectorEnv, replay: Replay, *, seed: int, device: Device | None = None
     ) -> None:
         """Resets the environments and stores their first rows.
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from dreamerjax.agent.agent import Agent, init_train_state
 from dreamerjax.agent.train_step import Mode, train_steps
-from dreamerjax.types import Batch, Metrics, Params, TrainState
+from dreamerjax.types import Batch, Device, Metrics, Params, TrainState
 
 DISPATCHES_AHEAD = 2  # how far the host may run ahead of the device: enough to keep it busy, and bounded in memory
 
@@ -26,7 +26,7 @@ class Learner:
     `update` returns before the device is done, so the host samples, moves and collects while the device trains.
     """
 
-    def __init__(self, agent: Agent, *, seed: int, policy_device: jax.Device | None = None) -> None:
+    def __init__(self, agent: Agent, *, seed: int, policy_device: Device | None = None) -> None:
         """Initialises the parameters.
 
         Args:
