@@ -12,6 +12,7 @@ from dreamerjax.agent.policy import ActionDistribution, action_distribution
 from dreamerjax.math.returns import discount_weights, lambda_returns
 from dreamerjax.math.scaling import return_range, update_return_scale
 from dreamerjax.math.transforms import two_hot_cross_entropy, two_hot_mean
+from dreamerjax.nets.heads import Head
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import latent_features, latent_noise
 from dreamerjax.types import (
@@ -29,9 +30,9 @@ from dreamerjax.types import (
 )
 
 
-def critic_value(agent: Agent, params: Variables, features: Array) -> Array:
-    """Mean value [...] that a critic gives to features [..., F]."""
-    return two_hot_mean(apply(agent.networks.critic, params, features), agent.bins)
+def critic_value(agent: Agent, params: Variables, features: Array, known: Array | None = None) -> Array:
+    """Mean value [...] that a critic gives to features [..., F]; for `known` see `Head`."""
+    return two_hot_mean(apply(agent.networks.critic, params, features, known), agent.bins)
 
 
 def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentState, key: PRNGKey) -> Trajectory:
@@ -49,15 +50,15 @@ def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentS
     Returns:
         The dreams, [H, N, ...] and [H + 1, N].
     """
-    model = agent.networks.world_model
+    model, actor, critic = agent.networks
 
-    def predict(features: Array) -> dict[str, Array]:
+    def predict(features: Array, critic_first: Array | None) -> dict[str, Array]:
         reward_logits = apply(model, params.world_model, features, method=WorldModel.reward)
         cont_logit = apply(model, params.world_model, features, method=WorldModel.cont)
         return {
             "reward": two_hot_mean(reward_logits, agent.bins),
             "cont": jax.nn.sigmoid(cont_logit),
-            "value": critic_value(agent, params.critic, features),
+            "value": critic_value(agent, params.critic, features, critic_first),
             "slow_value": critic_value(agent, slow_critic, features),
         }
 
@@ -65,16 +66,23 @@ def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentS
         action_key, latent_key = jax.random.split(key)
         noise = latent_noise(latent_key, latent.stoch.shape[0], config=agent.config.model)
         features = latent_features(latent)
-        action = action_distribution(agent, apply(agent.networks.actor, params.actor, features)).sample(action_key)
+        # Kept for the gradients, which would make the same products again.
+        first = (
+            apply(actor, params.actor, features, method=Head.first),
+            apply(critic, params.critic, features, method=Head.first),
+        )
+        action = action_distribution(agent, apply(actor, params.actor, features, first[0])).sample(action_key)
         following = apply(model, params.world_model, latent, action, noise, method=WorldModel.imagine_step)
-        return following, (features, action, predict(features))
+        return following, (features, action, first, predict(features, first[1]))
 
     keys = jax.random.split(key, agent.config.returns.imagination_horizon)
-    last, (features, action, predictions) = jax.lax.scan(step, start, keys)
+    last, (features, action, (actor_first, critic_first), predictions) = jax.lax.scan(step, start, keys)
     predictions = jax.tree.map(
-        lambda steps, end: jnp.concatenate([steps, end[None]]), predictions, predict(latent_features(last))
+        lambda steps, end: jnp.concatenate([steps, end[None]]), predictions, predict(latent_features(last), None)
     )
-    return Trajectory(features=features, action=action, **predictions)
+    return Trajectory(
+        features=features, action=action, actor_first=actor_first, critic_first=critic_first, **predictions
+    )
 
 
 def dream_targets(
@@ -213,15 +221,17 @@ def actor_critic_grad(
     """
     config = agent.config
 
-    def loss(params: tuple[Variables, Variables], row: tuple[Array, Array, DreamTargets]) -> tuple[Array, Metrics]:
-        features, action, target = row
-        policy = action_distribution(agent, apply(agent.networks.actor, params[0], features))
+    def loss(params: tuple[Variables, Variables], row: tuple[Trajectory, DreamTargets]) -> tuple[Array, Metrics]:
+        dream, target = row
+        outputs = apply(agent.networks.actor, params[0], dream.features, dream.actor_first)
+        policy, action = action_distribution(agent, outputs), dream.action
         of_actor = actor_loss(policy, action, target.advantage, target.weight, entropy_scale=entropy_scale).mean()
-        logits = apply(agent.networks.critic, params[1], features)
+        logits = apply(agent.networks.critic, params[1], dream.features, dream.critic_first)
         of_critic = critic_loss(
             logits, target.returns, target.slow_value, target.weight, agent.bins, slow_scale=config.critic.slow_scale
         ).mean()
         metrics = {"actor_loss": of_actor, "critic_loss": of_critic, "actor_entropy": policy.entropy().mean()}
         return config.actor.loss_scale * of_actor + config.critic.loss_scale * of_critic, metrics
 
-    return accumulated_grad(loss, (actor, critic), (dream.features, dream.action, targets))
+    taken = jax.tree.map(lambda x: x[: len(dream.action)], dream)  # the states in which an action was taken
+    return accumulated_grad(loss, (actor, critic), (taken, targets))

@@ -36,7 +36,7 @@ def categorical_actions(logits: Array, unimix_share: float = 0.0) -> ActionDistr
     """One of A choices, from logits [..., A]."""
     log_probs = unimix(logits, unimix_share)
     return ActionDistribution(
-        sample=lambda key: sample_one_hot(log_probs, jax.random.uniform(key, log_probs.shape[:-1])),
+        sample=lambda key: sample_one_hot(jnp.exp(log_probs), jax.random.uniform(key, log_probs.shape[:-1])),
         mode=lambda: mode_one_hot(log_probs),
         log_prob=lambda action: (action * log_probs).sum(-1),
         entropy=lambda: categorical_entropy(log_probs),

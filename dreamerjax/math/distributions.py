@@ -9,34 +9,37 @@ import jax.numpy as jnp
 from dreamerjax.types import Array
 
 
+def unimix_probs(logits: Array, share: float) -> Array:
+    """Probabilities [..., K] = (1 - share) softmax(logits) + share / K (section "World model learning")."""
+    return (1 - share) * jax.nn.softmax(logits.astype(jnp.float32)) + share / logits.shape[-1]
+
+
 def unimix(logits: Array, share: float) -> Array:
-    """Log probabilities [..., K] of (1 - share) softmax(logits) + share / K (section "World model learning")."""
-    logits = logits.astype(jnp.float32)
+    """Log probabilities [..., K] of `unimix_probs`."""
     if share == 0:
-        return jax.nn.log_softmax(logits)
-    return jnp.log((1 - share) * jax.nn.softmax(logits) + share / logits.shape[-1])
+        return jax.nn.log_softmax(logits.astype(jnp.float32))
+    return jnp.log(unimix_probs(logits, share))
 
 
-def sample_one_hot(log_probs: Array, uniform: Array) -> Array:
+def sample_one_hot(probs: Array, uniform: Array) -> Array:
     """Draws one-hot samples [..., K] by inverting the distribution function.
 
     No gradient passes; see `straight_through`.
 
     Args:
-        log_probs: [..., K].
-        uniform: [...] in [0, 1), one number for each sample. All the numbers of a loop are drawn at once, before it.
+        probs: [..., K].
+        uniform: [...] in [0, 1), one number for each sample.
     """
-    chex.assert_equal_shape_prefix([log_probs, uniform], uniform.ndim)
-    cdf = jnp.cumsum(jnp.exp(log_probs), -1)
+    chex.assert_equal_shape_prefix([probs, uniform], uniform.ndim)
+    cdf = jnp.cumsum(probs, -1)
     # Scaled by the last entry, which rounding keeps from being exactly 1.
     threshold = uniform[..., None] * cdf[..., -1:]
     index = (cdf[..., :-1] <= threshold).sum(-1)
-    return jax.lax.stop_gradient(jax.nn.one_hot(index, log_probs.shape[-1], dtype=log_probs.dtype))
+    return jax.lax.stop_gradient(jax.nn.one_hot(index, probs.shape[-1], dtype=probs.dtype))
 
 
-def straight_through(sample: Array, log_probs: Array) -> Array:
+def straight_through(sample: Array, probs: Array) -> Array:
     """The sample [..., K] in value, the probabilities in gradient (Bengio et al. 2013)."""
-    probs = jnp.exp(log_probs)
     return sample + (probs - jax.lax.stop_gradient(probs))
 
 

@@ -16,7 +16,14 @@ class Head(nn.Module):
     output_scale: float  # factor on the initial output weights; 0 starts at exactly zero
     dtype: Dtype
 
-    @nn.compact
-    def __call__(self, features: Array) -> Array:
-        hidden = MLP(self.layers, self.hidden, self.dtype, name="mlp")(features)
-        return dense(self.outputs, self.dtype, scale=self.output_scale, name="out")(hidden).astype(jnp.float32)
+    def setup(self) -> None:
+        self.mlp = MLP(self.layers, self.hidden, self.dtype)
+        self.out = dense(self.outputs, self.dtype, scale=self.output_scale)
+
+    def first(self, features: Array) -> Array | None:
+        """See `MLP.first`: the widest matrix product of a head, which need not be made twice."""
+        return self.mlp.first(features)
+
+    def __call__(self, features: Array, known: Array | None = None) -> Array:
+        """The outputs; `known` is what `first` made of the same features, if that was computed before."""
+        return self.out(self.mlp(features, known)).astype(jnp.float32)

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamerjax.config import ModelConfig
-from dreamerjax.math.distributions import sample_one_hot, straight_through, unimix
+from dreamerjax.math.distributions import sample_one_hot, straight_through, unimix_probs
 from dreamerjax.nets.layers import MLP, BlockDense, Dtype, NormAct, dense, from_blocks, to_blocks, truncated_normal
 from dreamerjax.types import Array, LatentState, PRNGKey
 
@@ -38,8 +38,8 @@ def initial_latent(batch: int, config: ModelConfig, dtype: Dtype) -> LatentState
 def latent_noise(key: PRNGKey, *lead: int, config: ModelConfig) -> Array:
     """The random numbers [*lead, S] in [0, 1) that decide latent samples. The key is consumed.
 
-    A loop over time draws all of its numbers before it starts: drawn inside, they would be a small program of their
-    own in each of its steps.
+    A loop of many small steps draws all of its numbers before it starts: drawn inside, they would be a small program of
+    their own in each step. A loop of few large steps draws them inside, where they fit in the cache.
     """
     return jax.random.uniform(key, (*lead, config.groups))
 
@@ -140,5 +140,5 @@ class RSSM(nn.Module):
         return logits.astype(jnp.float32)
 
     def _sample(self, logits: Array, noise: Array) -> Array:
-        log_probs = unimix(logits, self.config.unimix)
-        return straight_through(sample_one_hot(log_probs, noise), log_probs).astype(self.dtype)
+        probs = unimix_probs(logits, self.config.unimix)
+        return straight_through(sample_one_hot(probs, noise), probs).astype(self.dtype)

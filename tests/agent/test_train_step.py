@@ -506,7 +506,7 @@ def test_edge_inputs_give_no_nan(either, edge):
 
 
 def test_the_work_of_the_reference_update():
-    """Size 1m, 16 windows of 64 rows, 15 imagined steps, a 4-vector and 2 actions: 15.2 thousand million multiply-adds.
+    """Size 1m, 16 windows of 64 rows, 15 imagined steps, a 4-vector and 2 actions: 14.0 thousand million multiply-adds.
 
     More than that means work done twice; less, that a start, a step or a network is missing.
     """
@@ -515,4 +515,4 @@ def test_the_work_of_the_reference_update():
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((64, 16, *x.shape[2:]), x.dtype), random_batch("discrete", 0))
     batch = batch.replace(prev_action=jax.ShapeDtypeStruct((64, 16, 2), jnp.float32))
     program = jax.make_jaxpr(functools.partial(train_step, agent))(state, batch)
-    assert matmul_flop(program.jaxpr) / 2e9 == pytest.approx(15.2, rel=0.01)
+    assert matmul_flop(program.jaxpr) / 2e9 == pytest.approx(14.0, rel=0.01)

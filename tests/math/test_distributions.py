@@ -75,7 +75,7 @@ def test_unimix_table(run):
 
 
 def draw(log_probs, key):
-    return sample_one_hot(log_probs, jax.random.uniform(key, log_probs.shape[:-1]))
+    return sample_one_hot(jnp.exp(log_probs), jax.random.uniform(key, log_probs.shape[:-1]))
 
 
 @plain_and_jit
@@ -116,7 +116,7 @@ def test_the_same_key_draws_the_same_sample():
 def sampled(logits, direction):
     log_probs = UNIMIX[0.01](logits)
     sample = draw(log_probs, jax.random.key(0))
-    through = straight_through(sample, log_probs)
+    through = straight_through(sample, jnp.exp(log_probs))
     return (through * direction).sum(), (sample, through)
 
 
