@@ -80,7 +80,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The settings of the runs that would have been trained."""
     configs: list[Config] = []
 
-    def train(folder: Any, config: Config, *rest: Any) -> dict[str, Any]:
+    def train(folder: Any, config: Config, *rest: Any, profile: bool) -> dict[str, Any]:
         configs.append(config)
         return {"stopped": "budget"}
 

@@ -149,7 +149,7 @@ def test_replay_critic(agent):
     assert_golden(returns, time_major(golden.returns))
 
     # The features hold the stored logits of both critics, and a critic's parameters are which of the two to read.
-    read = SimpleNamespace(apply=lambda which, features, method: features[..., which, :])
+    read = SimpleNamespace(apply=lambda which, features, known=None, *, method: features[..., which, :])
     features = time_major(jnp.stack([imagine.critic_logits_NT, imagine.slow_critic_logits_NT], -2))
     agent = agent._replace(networks=agent.networks._replace(critic=read))
     loss = replay_critic_loss(agent, 0, 1, features, batch, bootstrap, init_knobs(agent.config))
