@@ -6,6 +6,7 @@
         tensorboard/     the same for TensorBoard
         checkpoints/     see checkpoint.py
         summary.json     the result, at the end
+        profile/         traces, with --profile: see profiler.py
         .lock, .pid      held by the process that trains here
 
 To look into a folder without touching it, use `read_config`; to write in it, `RunFolder.open`.

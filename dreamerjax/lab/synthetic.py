@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dreamerjax.host.replay import Replay
-from dreamerjax.types import Rows, Spaces
+from dreamerjax.types import ObsSpec, Rows, Spaces
 
 EPISODE_LENGTH = 50  # rows, on average
 
@@ -14,7 +14,7 @@ def synthetic_rows(spaces: Spaces, *, copies: int, seed: int) -> Iterator[Rows]:
     """Rows without end: standard normal vectors and rewards, uniform uint8 images, random actions.
 
     Args:
-        spaces: an observation of rank 3 is an image.
+        spaces: what the rows hold.
         copies: environments that are stepped together.
         seed: of all the numbers.
 
@@ -27,7 +27,7 @@ def synthetic_rows(spaces: Spaces, *, copies: int, seed: int) -> Iterator[Rows]:
         is_first = ended
         is_last = ended = ~is_first & (generator.random(copies) < 1 / EPISODE_LENGTH)
         yield Rows(
-            obs={spec.name: _observation(generator, (copies, *spec.shape)) for spec in spaces.obs},
+            obs={spec.name: _observation(generator, spec, copies) for spec in spaces.obs},
             prev_action=np.where(is_first[:, None], np.float32(0), _action(generator, spaces, copies)),
             reward=np.where(is_first, 0.0, generator.normal(size=copies)).astype(np.float32),
             is_first=is_first,
@@ -52,10 +52,10 @@ def filled_replay(spaces: Spaces, *, copies: int, capacity: int, seed: int) -> R
     return replay
 
 
-def _observation(generator: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    if len(shape) == 4:
-        return generator.integers(256, size=shape, dtype=np.uint8)
-    return generator.normal(size=shape).astype(np.float32)
+def _observation(generator: np.random.Generator, spec: ObsSpec, copies: int) -> np.ndarray:
+    shape = (copies, *spec.shape)
+    values = generator.integers(256, size=shape) if spec.is_image else generator.normal(size=shape)
+    return values.astype(spec.dtype)
 
 
 def _action(generator: np.random.Generator, spaces: Spaces, copies: int) -> np.ndarray:

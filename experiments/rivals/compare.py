@@ -14,6 +14,7 @@ import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ class Process:
     """An adapter that runs: see adapter_protocol.py."""
 
     def __init__(self, name: str, python: str, script: str, arguments: list[str], deadline: float) -> None:
-        """Starts it; `ready` waits until it has compiled and warmed up."""
-        self.name, self._deadline = name, deadline
+        """Starts it; `ready` waits until it has compiled and warmed up. At the deadline it is ended in any case."""
+        self.name = name
         environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         with open(f"{name}.log", "w") as log:
             self._process = subprocess.Popen(
@@ -38,26 +39,32 @@ class Process:
                 text=True,
                 env=environment,
             )
+        self._timer = threading.Timer(max(0.0, deadline - time.monotonic()), self._process.kill)
+        self._timer.start()
 
     def ready(self) -> dict[str, Any] | None:
         """What it says of itself; None if it could not do this work."""
         return self._answer()
 
     def time(self, updates: int) -> dict[str, Any] | None:
-        """Seconds of each update."""
+        """Seconds of each update; None if it has ended."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{updates}\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(f"{updates}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return None
         return self._answer()
 
     def close(self) -> None:
         """Ends it."""
+        self._timer.cancel()
         self._process.kill()
         self._process.wait()
 
     def _answer(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None
-        line = self._process.stdout.readline() if time.monotonic() < self._deadline else ""
+        line = self._process.stdout.readline()
         return json.loads(line) if line else None
 
 
@@ -119,6 +126,9 @@ def main() -> None:
     deadline = time.monotonic() + 60 * given.minutes
     kept = []
     for size in given.size:
+        if time.monotonic() > deadline:
+            print(f"out of time before size {size}", file=sys.stderr)
+            break
         common = [f"--size={size}", f"--device={given.device}", f"--precision={given.precision}"]
         common += [f"--batch={given.batch}", f"--length={given.length}", *(["--image"] if given.image else [])]
         processes = [Process(OURS, sys.executable, "dreamerjax_ours.py", common, deadline)]
