@@ -158,7 +158,11 @@ class AgentConfig:
     critic: CriticConfig = field(default_factory=CriticConfig)
     returns: ReturnsConfig = field(default_factory=ReturnsConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    # How it is computed; what is computed stays the same but for rounding.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 compute on accelerators
+    observe_unroll: PositiveInt = 1  # replayed steps in one pass of the compiled loop: fewer, larger programs
+    imagine_unroll: PositiveInt = 1  # imagined steps in one pass
+    rematerialise: bool = False  # the world model's hidden layers are computed again for the gradient: less memory
 
 
 @dataclass(frozen=True)
@@ -195,6 +199,7 @@ class ReplayConfig:
     """Stored experience."""
 
     capacity: PositiveInt = 1_000_000  # rows, over all copies
+    storage: Literal["memory", "device"] = "memory"  # device: batches are gathered there; takes all its room at once
 
 
 @dataclass(frozen=True)

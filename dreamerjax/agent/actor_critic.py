@@ -76,7 +76,9 @@ def imagine(agent: Agent, params: Params, slow_critic: Variables, start: LatentS
         return following, (features, action, first, predict(features, first[1]))
 
     keys = jax.random.split(key, agent.config.returns.imagination_horizon)
-    last, (features, action, (actor_first, critic_first), predictions) = jax.lax.scan(step, start, keys)
+    last, (features, action, (actor_first, critic_first), predictions) = jax.lax.scan(
+        step, start, keys, unroll=agent.config.imagine_unroll
+    )
     predictions = jax.tree.map(
         lambda steps, end: jnp.concatenate([steps, end[None]]), predictions, predict(latent_features(last), None)
     )
@@ -199,16 +201,13 @@ def accumulated_grad(loss: Callable[[Any, Any], tuple[Array, Metrics]], params: 
     sum over them; taken step by step, the activations of one row fit in the cache.
     """
 
-    def add(total: tuple[Any, Metrics], row: Any) -> tuple[tuple[Any, Metrics], None]:
-        return jax.tree.map(jnp.add, total, jax.grad(loss, has_aux=True)(params, row)), None
+    def add(total: Any, row: Any) -> tuple[Any, Metrics]:
+        grads, metrics = jax.grad(loss, has_aux=True)(params, row)
+        return jax.tree.map(jnp.add, total, grads), metrics
 
-    first = jax.tree.map(lambda x: x[0], rows)
-    zeros = jax.tree.map(
-        lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(jax.grad(loss, has_aux=True), params, first)
-    )
-    total, _ = jax.lax.scan(add, zeros, rows)
+    total, metrics = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), rows)
     count = jax.tree.leaves(rows)[0].shape[0]
-    return jax.tree.map(lambda x: x / count, total)
+    return jax.tree.map(lambda x: x / count, total), jax.tree.map(lambda x: x.mean(0), metrics)
 
 
 def actor_critic_grad(

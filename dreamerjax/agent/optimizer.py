@@ -55,9 +55,10 @@ def build_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     The result is a direction of unit learning rate; the caller multiplies it by minus the learning rate,
     which is data (`Knobs`), so that a population of learning rates trains in one program.
     """
-    return optax.chain(
-        clip_per_tensor(config.agc_clip, config.agc_floor),
+    laprop = optax.chain(
         optax.scale_by_rms(config.beta2, eps=config.epsilon, eps_in_sqrt=False, bias_correction=True),
         optax.ema(config.beta1, debias=True),
         optax.scale_by_schedule(lambda step: learning_rate_shape(jnp.asarray(step), config)),
     )
+    # Number by number, so all tensors go through as one vector: a few large operations, not hundreds of small ones.
+    return optax.chain(clip_per_tensor(config.agc_clip, config.agc_floor), optax.flatten(laprop))

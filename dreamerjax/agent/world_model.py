@@ -1,5 +1,8 @@
 """The world model learns to predict replayed rows (section "World model learning")."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -25,20 +28,33 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
     """
     model = agent.networks.world_model
     length, size = batch.reward.shape
-    embed = apply(model, params, batch.obs, method=WorldModel.encode)
+    observe_step = _kept_or_recomputed(agent, WorldModel.observe_step)
+    embed = _kept_or_recomputed(agent, WorldModel.encode)(params, batch.obs)
 
     def step(state: LatentState, row: tuple) -> tuple[LatentState, tuple[LatentState, Array]]:
-        prev_action, embed, is_first, noise = row
-        state, logits = apply(model, params, state, prev_action, embed, is_first, noise, method=WorldModel.observe_step)
+        state, logits = observe_step(params, state, *row)
         return state, (state, logits)
 
     start = initial_latent(size, agent.config.model, model.dtype)
     noise = latent_noise(key, length, size, config=agent.config.model)
     rows = (batch.prev_action, embed, batch.is_first, noise)
-    states, post_logits = jax.lax.scan(step, start, rows)[1]
+    states, post_logits = jax.lax.scan(step, start, rows, unroll=agent.config.observe_unroll)[1]
     # The prior is not needed inside the recurrence: all T at once are one large matmul.
     prior_logits = apply(model, params, states.deter, method=WorldModel.prior)
     return Posterior(states=states, post_logits=post_logits, prior_logits=prior_logits)
+
+
+def _kept_or_recomputed(agent: Agent, method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the world model as a function (parameters, inputs...) -> outputs.
+
+    For the gradient, its hidden layers are kept, or by `AgentConfig.rematerialise` computed again: they would
+    otherwise lie in memory while the agent dreams.
+    """
+
+    def run(params: Variables, *inputs: Any) -> Any:
+        return apply(agent.networks.world_model, params, *inputs, method=method)
+
+    return jax.checkpoint(run) if agent.config.rematerialise else run
 
 
 def vector_loss(prediction: Array, target: Array) -> Array:
@@ -72,7 +88,7 @@ def world_model_loss(
     posterior = observe(agent, params, batch, key)
     features = latent_features(posterior.states)
 
-    decoded = apply(model, params, features, method=WorldModel.decode)
+    decoded = _kept_or_recomputed(agent, WorldModel.decode)(params, features)
     errors = [
         (image_loss if spec.is_image else vector_loss)(decoded[spec.name], batch.obs[spec.name])
         for spec in agent.spaces.obs

@@ -27,7 +27,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 import dreamerjax
 
@@ -202,7 +201,7 @@ def _write(unfinished: Path, snapshot: Snapshot) -> None:
 def _write_train_state(path: Path, train_state: Any) -> None:
     """Writes host arrays with orbax; a failed write is an OSError, as it is for any other file."""
     # On a full disk orbax logs every thread's traceback, and then raises the same again.
-    with _quiet_orbax(logging.CRITICAL), ocp.StandardCheckpointer() as checkpointer:
+    with _quiet_orbax(logging.CRITICAL), _checkpointer() as checkpointer:
         try:
             checkpointer.save(path.absolute(), train_state)
             checkpointer.wait_until_finished()
@@ -317,7 +316,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def _read_train_state(path: Path) -> Any:
-    with _quiet_orbax(logging.WARNING), ocp.StandardCheckpointer() as checkpointer:
+    with _quiet_orbax(logging.WARNING), _checkpointer() as checkpointer:
         return checkpointer.restore((path / _TRAIN_STATE).absolute())
 
 
@@ -351,6 +350,13 @@ def _compatible(there: Any, here: Any) -> bool:
 
 def _describe(leaf: Any) -> str:
     return "missing" if leaf is None else f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+
+
+def _checkpointer() -> Any:
+    """Orbax's, imported here: that takes a third of a second, which the start of a run need not wait for."""
+    import orbax.checkpoint as ocp
+
+    return ocp.StandardCheckpointer()
 
 
 @contextmanager

@@ -65,6 +65,10 @@ class Collector:
         self._replay.add(self._rows)
         self.env_steps = 0
 
+    def compile_policy(self, params: Params) -> None:
+        """Compiles the policy, by a step that leaves no trace."""
+        self._policy(params, self._policy_state, self._rows.obs, self._rows.is_first, self._key)
+
     def step(self, params: Params | None) -> list[Episode]:
         """Makes one step of all copies.
 

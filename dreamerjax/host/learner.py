@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import gc
 import threading
 import time
 from collections import deque
@@ -23,11 +24,13 @@ Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics, Params | None]
 class Learner:
     """Makes updates, U in one dispatch; they are compiled in a thread, so that the program can answer meanwhile.
 
-    `update` returns before the device is done, so the host samples, moves and collects while the device trains.
+    Parameters are initialised when somebody first looks at the state: that is a large program, too, and is compiled
+    beside the updates. `update` returns before the device is done, so the host samples, moves and collects while the
+    device trains.
     """
 
     def __init__(self, agent: Agent, *, seed: int, policy_device: Device | None = None) -> None:
-        """Initialises the parameters.
+        """Computes and compiles nothing yet.
 
         Args:
             agent: the static parts.
@@ -35,7 +38,11 @@ class Learner:
             policy_device: where the policy acts while updates are under way, with the parameters of one dispatch before
                 (see `policy_params`); None: on the learner's own device, with the newest.
         """
-        self.state: TrainState = jax.jit(functools.partial(init_train_state, agent))(jax.random.PRNGKey(seed))
+        # It runs once, so the compiler need not try hard: 2.9 s instead of 4.9, for the same numbers.
+        quickly = {"xla_backend_optimization_level": 1}
+        self._seed = seed
+        self._init = jax.jit(functools.partial(init_train_state, agent), compiler_options=quickly)
+        self._state: TrainState | None = None
         self.compile_seconds = 0.0
         self._agent, self._policy_device = agent, policy_device
         self._compiled: dict[Mode, Update] = {}
@@ -46,9 +53,24 @@ class Learner:
 
     def compile(self, modes: tuple[Mode, ...], batches: Batch) -> None:
         """Starts to compile the updates of these modes for batches of these shapes [U, T, B, ...]."""
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (self.state, batches))
-        self._thread = threading.Thread(target=self._compile, args=(modes, shapes), daemon=True)
+        batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batches)
+        self._thread = threading.Thread(target=self._compile, args=(modes, (self.shapes, batches)), daemon=True)
         self._thread.start()
+
+    @property
+    def shapes(self) -> TrainState:
+        """Shapes and dtypes of the state, as `jax.ShapeDtypeStruct`s; nothing is initialised for them."""
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._init.eval_shape(jax.random.PRNGKey(self._seed))
+        )
+
+    @property
+    def state(self) -> TrainState:
+        """The newest state, which may still be under way; the first look initialises it."""
+        state = self._state
+        if state is None:
+            self._state = state = self._init(jax.random.PRNGKey(self._seed))
+        return state
 
     @property
     def compiling(self) -> bool:
@@ -75,7 +97,7 @@ class Learner:
 
     def update(self, batches: Batch, mode: Mode) -> Metrics:
         """Makes U updates on batches [U, T, B, ...]; returns their mean metrics, which may still be under way."""
-        self.state, metrics, copy = self._compiled[mode](self.state, batches)
+        self._state, metrics, copy = self._compiled[mode](self.state, batches)
         if copy is not None:
             self._copies.append(jax.device_put(copy, self._policy_device))
             if len(self._copies) > 2:
@@ -87,7 +109,7 @@ class Learner:
 
     def restore(self, state: TrainState) -> None:
         """Goes on from a saved state; a policy on a device of its own catches up with it."""
-        self.state = state
+        self._state = state
         self._copies.clear()
 
     def adopt(self, other: TrainState) -> None:
@@ -99,11 +121,14 @@ class Learner:
 
     def _compile(self, modes: tuple[Mode, ...], shapes: tuple[Any, Any]) -> None:
         start = time.perf_counter()
+        gc.disable()  # tracing makes a great many objects, and all stay: looking through them costs a tenth of its time
         try:
             for mode in modes:
                 self._compiled[mode] = jax.jit(self._program(mode), donate_argnums=0).lower(*shapes).compile()
         except BaseException as error:  # handed to the main thread by `compiling`
             self._errors.append(error)
+        finally:
+            gc.enable()
         self.compile_seconds += time.perf_counter() - start
 
     def _program(self, mode: Mode) -> Update:

@@ -24,13 +24,13 @@ from dreamerjax.host import checkpoint
 from dreamerjax.host.backend import Backend
 from dreamerjax.host.checkpoint import Snapshot
 from dreamerjax.host.collector import Collector
+from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.display import Display
 from dreamerjax.host.envs import make_env
 from dreamerjax.host.evaluate import Evaluation, Evaluator
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
 from dreamerjax.host.profiler import Profiler
-from dreamerjax.host.replay import Replay
 from dreamerjax.host.reporter import Reporter
 from dreamerjax.host.run_folder import RunFolder
 
@@ -78,6 +78,7 @@ class Loop:
 
         Raises:
             EnvError: the environment does not exist or is not supported.
+            ConfigError: the replay does not fit on the device.
         """
         self._config, self._folder, self._backend, self._interrupt = config, folder, backend, interrupt
         # One stream of random numbers for each consumer, all from the one seed.
@@ -86,7 +87,7 @@ class Loop:
         )
         copies = config.env.copies
         self._env = make_env(config.env.id, copies=copies, seed=env_seed)
-        self._replay = Replay(self._env.spaces, copies=copies, capacity=config.replay.capacity, seed=replay_seed)
+        self._replay = make_replay(config.replay, self._env.spaces, copies=copies, seed=replay_seed)
         agent = build_agent(config.agent, self._env.spaces)
         acting, device = agent, None
         if config.train.collection == "overlapped":
@@ -107,7 +108,7 @@ class Loop:
         Raises:
             CheckpointError: all are damaged, or they are of another model.
         """
-        snapshot, restored = checkpoint.restore(self._folder.checkpoints, self.learner.state)
+        snapshot, restored = checkpoint.restore(self._folder.checkpoints, self.learner.shapes)
         self._counters = Counters(**snapshot.host["counters"])
         self._metrics_bytes = snapshot.host["reporter"]["metrics_bytes"]
         self.learner.restore(snapshot.train_state)
@@ -140,6 +141,7 @@ class Loop:
         try:
             shapes = self._replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
             self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), shapes)
+            self._collector.compile_policy(self.learner.policy_params)  # and what makes the parameters
             self._prefill()
             self._wait_for_compilation()
             if warm_up:

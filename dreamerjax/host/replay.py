@@ -19,6 +19,18 @@ import numpy as np
 from dreamerjax.types import Batch, Rows, Spaces
 
 
+def as_batch(rows: Rows, take: Callable[[Any], Any]) -> Batch:
+    """A batch of what `take` makes of each array of the rows."""
+    return Batch(
+        obs={name: take(stored) for name, stored in rows.obs.items()},
+        prev_action=take(rows.prev_action),
+        reward=take(rows.reward),
+        is_first=take(rows.is_first),
+        is_last=take(rows.is_last),
+        is_terminal=take(rows.is_terminal),
+    )
+
+
 class Replay:
     """The newest rows of every environment copy, at most `capacity` in all.
 
@@ -103,13 +115,12 @@ class Replay:
         oldest = (self._head - self._filled) * self._copies
         step = np.arange(sequence_length)[:, None] * self._copies
         index = (oldest + start + step) % (self._slots * self._copies)  # [U, T, B]
-
-        return self._batch(lambda stored: np.take(stored.reshape(-1, *stored.shape[2:]), index, axis=0))
+        return self._gather(index)
 
     def batch_shapes(self, batch_size: int, sequence_length: int, updates: int) -> Batch:
         """Shapes and dtypes of what `sample` will draw, as `jax.ShapeDtypeStruct`s; nothing need be stored yet."""
         lead = (updates, sequence_length, batch_size)
-        return self._batch(lambda stored: jax.ShapeDtypeStruct((*lead, *stored.shape[2:]), stored.dtype))
+        return as_batch(self._rows, lambda stored: jax.ShapeDtypeStruct((*lead, *stored.shape[2:]), stored.dtype))
 
     def end_streams(self) -> None:
         """Ends every copy's episode at its newest row, as a time limit would.
@@ -153,17 +164,9 @@ class Replay:
         self._head = kept % self._slots
         self._generator.bit_generator.state = dict(meta["sampling"])
 
-    def _batch(self, take: Callable[[np.ndarray], Any]) -> Batch:
-        """A batch of what `take` makes of each stored array [slots, copies, ...]."""
-        rows = self._rows
-        return Batch(
-            obs={name: take(stored) for name, stored in rows.obs.items()},
-            prev_action=take(rows.prev_action),
-            reward=take(rows.reward),
-            is_first=take(rows.is_first),
-            is_last=take(rows.is_last),
-            is_terminal=take(rows.is_terminal),
-        )
+    def _gather(self, index: np.ndarray) -> Batch:
+        """The rows with these numbers, slot * copies + copy."""
+        return as_batch(self._rows, lambda stored: np.take(stored.reshape(-1, *stored.shape[2:]), index, axis=0))
 
     def _named(self) -> dict[str, np.ndarray]:
         """The stored arrays under flat names: `reward`, `obs.state`, ..."""

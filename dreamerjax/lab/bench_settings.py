@@ -11,7 +11,8 @@ from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
 IMAGE = (64, 64, 3)  # height, width, channels
 ROUNDS, SWEEP_ROUNDS = 8, 5
-SWEPT = ("size", "batch-size", "sequence-length", "horizon", "copies", "replay-rows", "precision")
+SWEPT = ("size", "batch-size", "sequence-length", "horizon", "copies", "replay-rows", "replay-storage", "precision")
+SWEPT += ("observe-unroll", "imagine-unroll", "updates-per-dispatch")
 
 # Flags that are other names of settings. Not given, they are what config.py has: the published values.
 KEYS = {
@@ -23,6 +24,10 @@ KEYS = {
     "copies": "env.copies",
     "updates_per_dispatch": "train.updates_per_dispatch",
     "replay_rows": "replay.capacity",
+    "replay_storage": "replay.storage",
+    "observe_unroll": "agent.observe_unroll",
+    "imagine_unroll": "agent.imagine_unroll",
+    "rematerialise": "agent.rematerialise",
 }
 
 
@@ -65,6 +70,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--copies", **number, help="environments stepped together (default: 1)")
     flag("--updates-per-dispatch", **number, help="updates in one call to the device (default: 4)")
     flag("--replay-rows", **number, default=10_000, help="rows in the replay (default: 10000)")
+    flag("--replay-storage", choices=("memory", "device"), help="where batches are gathered (default: memory)")
+    flag("--observe-unroll", **number, help="replayed steps in one pass of the compiled loop (default: 1)")
+    flag("--imagine-unroll", **number, help="imagined steps in one pass (default: 1)")
+    flag("--rematerialise", action="store_true", default=None, help="compute again what would be kept: less memory")
     flag("--obs-size", **number, default=4, help="numbers in an observation (default: 4)")
     flag("--actions", **number, default=2, help="actions to choose from (default: 2)")
     flag("--image", action="store_true", help="observe a 64x64x3 image instead of a vector")

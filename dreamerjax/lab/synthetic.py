@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dreamerjax.config import ReplayConfig
+from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import ObsSpec, Rows, Spaces
 
@@ -36,18 +38,18 @@ def synthetic_rows(spaces: Spaces, *, copies: int, seed: int) -> Iterator[Rows]:
         )
 
 
-def filled_replay(spaces: Spaces, *, copies: int, capacity: int, seed: int) -> Replay:
+def filled_replay(config: ReplayConfig, spaces: Spaces, *, copies: int, seed: int) -> Replay:
     """A replay that is full of synthetic rows.
 
     Args:
+        config: its capacity and storage.
         spaces: what the rows hold.
         copies: environments that are stepped together.
-        capacity: rows, over all copies.
         seed: of the rows and of the sampling.
     """
-    replay = Replay(spaces, copies=copies, capacity=capacity, seed=seed)
+    replay = make_replay(config, spaces, copies=copies, seed=seed)
     rows = synthetic_rows(spaces, copies=copies, seed=seed)
-    for _ in range(capacity // copies):
+    for _ in range(config.capacity // copies):
         replay.add(next(rows))
     return replay
 

@@ -1,5 +1,6 @@
 """The layers that everything is built from: dense, block-diagonal, RMS norm, silu."""
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from dreamerjax.types import Array
 Dtype = jnp.dtype
 
 
+@functools.cache
 def truncated_normal(scale: float = 1.0, fan_in: int | None = None) -> nn.initializers.Initializer:
     """Truncated normal (+-2 sd) initialiser with sd 1.1368 * scale / sqrt(fan_in), which has variance scale^2 / fan_in.
 
@@ -20,6 +22,7 @@ def truncated_normal(scale: float = 1.0, fan_in: int | None = None) -> nn.initia
         fan_in: number of inputs, where it is not the product of the kernel's dimensions without the last.
     """
 
+    @functools.partial(jax.jit, static_argnums=(1, 2))
     def init(key: Array, shape: Sequence[int], dtype: Dtype = jnp.float32) -> Array:
         # 0.8796 is the standard deviation of a standard normal truncated at +-2.
         sd = scale / 0.87962566103423978 / (fan_in or math.prod(shape[:-1])) ** 0.5

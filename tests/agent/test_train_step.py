@@ -450,6 +450,33 @@ def test_bfloat16_keeps_the_state_in_float32(kind, mode):
     assert {x.dtype for x in jax.tree.leaves((before.params, metrics))} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.parametrize("kind", ["discrete", "continuous"])
+def test_unrolled_and_rematerialised_is_the_same_update(kind):
+    plain, otherwise = (
+        make_agent(kind),
+        make_agent(kind, dataclasses.replace(CONFIG, observe_unroll=2, imagine_unroll=3, rematerialise=True)),
+    )
+    state = jit(functools.partial(init_train_state, plain))(jax.random.PRNGKey(0))
+    batch = random_batch(kind, 0)
+    (one, one_metrics), (other, other_metrics) = (
+        jit(functools.partial(train_step, agent))(state, batch) for agent in (plain, otherwise)
+    )
+    chex.assert_trees_all_close(one.params, other.params, rtol=1e-3, atol=2e-5)
+    for name, value in one_metrics.items():
+        np.testing.assert_allclose(other_metrics[name], value, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_rematerialising_computes_hidden_layers_again():
+    """The world model's hidden layers are computed once more: more work, for less memory."""
+    state = jax.eval_shape(functools.partial(init_train_state, make_agent("discrete")), jax.random.PRNGKey(0))
+    work = [
+        matmul_flop(jax.make_jaxpr(functools.partial(train_step, make_agent("discrete", config)))(state, batch).jaxpr)
+        for batch in [random_batch("discrete", 0)]
+        for config in (CONFIG, dataclasses.replace(CONFIG, rematerialise=True))
+    ]
+    assert 1.05 < work[1] / work[0] < 1.5
+
+
 # -- What many updates do
 
 

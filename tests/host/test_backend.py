@@ -156,9 +156,9 @@ class TestXlaFlags:
         ],
     )
     def test_default_gives_way_to_the_user(self, monkeypatch, before: str | None, after: str):
-        monkeypatch.delenv("XLA_FLAGS", raising=False)
-        if before is not None:
-            monkeypatch.setenv("XLA_FLAGS", before)
+        monkeypatch.setenv("XLA_FLAGS", before or "")  # set in any case, so that it is restored in any case
+        if before is None:
+            monkeypatch.delenv("XLA_FLAGS")
         backend._default_xla_flag("--xla_b", "1")
         assert os.environ["XLA_FLAGS"] == after
 

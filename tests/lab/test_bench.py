@@ -17,7 +17,7 @@ import yaml
 from dreamerjax import cli
 from dreamerjax.agent.agent import build_agent, init_train_state
 from dreamerjax.agent.train_step import train_step
-from dreamerjax.config import Config, flatten, resolve
+from dreamerjax.config import Config, ReplayConfig, flatten, resolve
 from dreamerjax.host.settings import combine
 from dreamerjax.lab import bench, bench_table, parts, sweep
 from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
@@ -119,7 +119,7 @@ def test_parameters_and_work_are_those_of_the_agent(result: dict[str, Any]):
     assert count["critic"] == (features + 2) * MODEL.hidden + (MODEL.hidden + 1) * MODEL.bins
     assert result["parameters"] == sum(count.values())
 
-    batch = filled_replay(spaces, copies=1, capacity=20, seed=0).sample(2, 4, 1)
+    batch = filled_replay(ReplayConfig(capacity=20), spaces, copies=1, seed=0).sample(2, 4, 1)
     program = jax.make_jaxpr(functools.partial(train_step, agent))(state, jax.tree.map(lambda x: x[0], batch))
     assert result["gflop_per_update"] == pytest.approx(1e-9 * matmul_flop(program.jaxpr), rel=1e-9)
 

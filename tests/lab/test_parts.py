@@ -11,7 +11,7 @@ from dreamerjax.agent.actor_critic import imagine
 from dreamerjax.agent.agent import build_agent, init_train_state
 from dreamerjax.agent.train_step import train_step
 from dreamerjax.agent.world_model import observe
-from dreamerjax.config import AgentConfig, Config, OptimizerConfig, ReturnsConfig, TrainConfig
+from dreamerjax.config import AgentConfig, Config, OptimizerConfig, ReplayConfig, ReturnsConfig, TrainConfig
 from dreamerjax.lab import bench_table, parts
 from dreamerjax.lab.synthetic import filled_replay
 from dreamerjax.nets.rssm import merge_time
@@ -37,7 +37,7 @@ def agent():
 
 @pytest.fixture(scope="module")
 def replay():
-    return filled_replay(SPACES, copies=1, capacity=100, seed=0)
+    return filled_replay(ReplayConfig(capacity=100), SPACES, copies=1, seed=0)
 
 
 def test_together_they_make_the_update(agent, replay):

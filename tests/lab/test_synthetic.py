@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from dreamerjax.config import ReplayConfig
 from dreamerjax.lab.synthetic import EPISODE_LENGTH, filled_replay, synthetic_rows
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
@@ -43,7 +44,7 @@ def test_observations_have_the_type_of_their_rank():
 
 def test_a_replay_is_filled():
     spaces = SPACES._replace(obs=SPACES.obs[:1])
-    replay = filled_replay(spaces, copies=3, capacity=31, seed=0)
+    replay = filled_replay(ReplayConfig(capacity=31), spaces, copies=3, seed=0)
     assert len(replay) == 30
     batch = replay.sample(2, 10, 1)
     assert (np.abs(batch.obs["state"]).sum(-1) > 0).all()

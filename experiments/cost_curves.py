@@ -1,0 +1,141 @@
+"""What an update costs, in time and memory, against everything that it depends on: the bench, swept, and a picture.
+
+    python experiments/cost_curves.py OUT.json --plot FILE.png
+    python experiments/cost_curves.py OUT.json --plot FILE.png --only size batch --backend cuda --sizes 1m 12m 50m 200m
+
+Sweeps that OUT.json already holds are not made again. Prints a table for each.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Sweep(NamedTuple):
+    """One setting that varies while the others stand still."""
+
+    key: str  # of `bench --sweep`
+    values: tuple[str, ...]
+    flags: tuple[str, ...] = ()  # of every point
+    parts: tuple[str, ...] = ()  # what is drawn in place of the update, of the bench's `parts_ms`
+
+
+def sweeps(sizes: list[str]) -> dict[str, Sweep]:
+    """All of them; large models make one update in a dispatch, so that a point takes minutes, not hours."""
+    batches = ("8", "16", "32", "64", "128")
+    return {
+        "size": Sweep("size", tuple(sizes), ("--updates-per-dispatch=1", "--rounds=3")),
+        "batch": Sweep("batch-size", batches),
+        "batch, sequence 25": Sweep("batch-size", batches, ("--sequence-length=25",)),
+        "sequence": Sweep("sequence-length", ("16", "32", "64", "128")),
+        "horizon": Sweep("horizon", ("5", "10", "15", "30")),
+        "rows stored": Sweep("replay-rows", ("10000", "100000", "1000000")),
+        "environments": Sweep("copies", ("1", "4", "16", "64"), parts=("policy_step", "env_step")),
+    }
+
+
+def measure(sweep: Sweep, backend: str) -> dict[str, Any]:
+    """Value -> the bench's result."""
+    command = [sys.executable, str(ROOT / "run.py"), "bench", "--json", f"--backend={backend}", *sweep.flags]
+    command += ["--sweep", f"{sweep.key}={','.join(sweep.values)}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE)
+    if done.returncode not in (0, 1):  # 1: a point failed, and says why in its place
+        sys.exit(done.returncode)
+    return dict(zip(sweep.values, json.loads(done.stdout), strict=True))
+
+
+def milliseconds(result: dict[str, Any], parts: tuple[str, ...]) -> float:
+    """Of the update, or of these parts together; the median."""
+    return sum(result["parts_ms"][name]["median"] for name in parts) if parts else result["update_ms"]["median"]
+
+
+def table(name: str, sweep: Sweep, results: dict[str, Any]) -> str:
+    """One row a value. `data`: drawing and moving a batch, against the update that it is for."""
+    lines = [
+        f"\n{name}\n",
+        "| value | updates/s | rows/s | GFLOP | share of peak | data | MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for value, result in results.items():
+        if "error" in result:
+            lines.append(f"| {value} | {result['error']} |")
+            continue
+        median = {name: x["median"] for name, x in result.items() if isinstance(x, dict) and "median" in x}
+        data = milliseconds(result, ("host_sampling", "transfer")) / median["update_ms"]
+        cells = (
+            value,
+            f"{median['updates_per_second']:.3g}",
+            f"{median['transitions_per_second']:,.0f}",
+            f"{result['gflop_per_update']:.3g}",
+            f"{median['share_of_peak']:.1%}",
+            f"{data:.2%}",
+            f"{result['peak_memory_mb']:,.0f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], file: Path) -> None:
+    """Time above, memory below, one column a setting."""
+    from matplotlib import pyplot
+
+    columns = [name for name in known if name in everything and not name.startswith("batch,")]
+    figure, grid = pyplot.subplots(
+        2, len(columns), figsize=(2.6 * len(columns), 4.8), layout="constrained", squeeze=False
+    )
+    for (above, below), name in zip(grid.T, columns, strict=True):
+        for each, color in ((name, "#1f4e79"), ("batch, sequence 25" if name == "batch" else None, "#d1795f")):
+            good = {v: r for v, r in everything.get(each or "", {}).items() if "error" not in r}
+            if not good:
+                continue
+            sweep = known[each or ""]
+            numeric = sweep.key != "size"
+            across = [float(value) for value in good] if numeric else [r["parameters"] / 1e6 for r in good.values()]
+            label = "64 rows" if name == "batch" and each == name else "25 rows" if name == "batch" else None
+            above.plot(
+                across, [milliseconds(r, sweep.parts) for r in good.values()], "o-", color=color, label=label, ms=3
+            )
+            below.plot(across, [r["peak_memory_mb"] for r in good.values()], "o-", color=color, ms=3)
+        for axes in (above, below):
+            axes.set_ylim(bottom=0)
+            axes.spines[["top", "right"]].set_visible(False)
+            if name in ("rows stored", "environments"):
+                axes.set_xscale("log")
+        above.set_title(name, fontsize=10)
+        above.set_ylabel("ms, policy and environment step" if known[name].parts else "ms an update", fontsize=8)
+        below.set_ylabel("MB, most memory", fontsize=8)
+        below.set_xlabel("million parameters" if name == "size" else name, fontsize=8)
+        if name == "batch":
+            above.legend(frameon=False, fontsize=8)
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    """Makes the sweeps that are missing, prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="these sweeps, and no others")
+    parser.add_argument("--sizes", nargs="*", default=["300k", "1m", "12m", "25m"])
+    parser.add_argument("--backend", default="auto")
+    given = parser.parse_args()
+
+    known = sweeps(given.sizes)
+    results = json.loads(given.file.read_text()) if given.file.exists() else {}
+    for name, sweep in known.items():
+        if name not in results and (not given.only or name in given.only):
+            results[name] = measure(sweep, given.backend)
+            given.file.write_text(json.dumps(results, indent=1))
+    for name, of in results.items():
+        print(table(name, known[name], of))
+    if given.plot:
+        plot(results, known, given.plot)
+
+
+if __name__ == "__main__":
+    main()
