@@ -1,6 +1,6 @@
 """What an update costs, in time and memory, against everything that it depends on: the bench, swept, and a picture.
 
-    python experiments/cost_curves.py OUT.json --plot FILE.png
+    python experiments/cost_curves.py OUT.json --plot FILE.png [--run RUN]
     python experiments/cost_curves.py OUT.json --plot FILE.png --only size batch --backend cuda --sizes 1m 12m 50m 200m
 
 Sweeps that OUT.json already holds are not made again. Prints a table for each.
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
+SHORT = "batch, sequence 25"  # drawn beside the batches of whole length
+BLUE = "#1f4e79"
 
 
 class Sweep(NamedTuple):
@@ -31,7 +33,7 @@ def sweeps(sizes: list[str]) -> dict[str, Sweep]:
     return {
         "size": Sweep("size", tuple(sizes), ("--updates-per-dispatch=1", "--rounds=3")),
         "batch": Sweep("batch-size", batches),
-        "batch, sequence 25": Sweep("batch-size", batches, ("--sequence-length=25",)),
+        SHORT: Sweep("batch-size", batches, ("--sequence-length=25",)),
         "sequence": Sweep("sequence-length", ("16", "32", "64", "128")),
         "horizon": Sweep("horizon", ("5", "10", "15", "30")),
         "rows stored": Sweep("replay-rows", ("10000", "100000", "1000000")),
@@ -80,39 +82,49 @@ def table(name: str, sweep: Sweep, results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], file: Path) -> None:
-    """Time above, memory below, one column a setting."""
+def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], run: Path | None, file: Path) -> None:
+    """Time above, memory below, one column a setting; in the last, a training run as it goes on."""
     from matplotlib import pyplot
 
-    columns = [name for name in known if name in everything and not name.startswith("batch,")]
-    figure, grid = pyplot.subplots(
-        2, len(columns), figsize=(2.6 * len(columns), 4.8), layout="constrained", squeeze=False
-    )
-    for (above, below), name in zip(grid.T, columns, strict=True):
-        for each, color in ((name, "#1f4e79"), ("batch, sequence 25" if name == "batch" else None, "#d1795f")):
-            good = {v: r for v, r in everything.get(each or "", {}).items() if "error" not in r}
-            if not good:
-                continue
-            sweep = known[each or ""]
-            numeric = sweep.key != "size"
-            across = [float(value) for value in good] if numeric else [r["parameters"] / 1e6 for r in good.values()]
-            label = "64 rows" if name == "batch" and each == name else "25 rows" if name == "batch" else None
-            above.plot(
-                across, [milliseconds(r, sweep.parts) for r in good.values()], "o-", color=color, label=label, ms=3
-            )
-            below.plot(across, [r["peak_memory_mb"] for r in good.values()], "o-", color=color, ms=3)
-        for axes in (above, below):
-            axes.set_ylim(bottom=0)
-            axes.spines[["top", "right"]].set_visible(False)
-            if name in ("rows stored", "environments"):
-                axes.set_xscale("log")
-        above.set_title(name, fontsize=10)
-        above.set_ylabel("ms, policy and environment step" if known[name].parts else "ms an update", fontsize=8)
-        below.set_ylabel("MB, most memory", fontsize=8)
-        below.set_xlabel("million parameters" if name == "size" else name, fontsize=8)
-        if name == "batch":
+    columns = [name for name in known if name in everything and name != SHORT]
+    count = len(columns) + (run is not None)
+    figure, grid = pyplot.subplots(2, count, figsize=(2.6 * count, 4.8), layout="constrained", squeeze=False)
+    for (above, below), name in zip(grid.T, columns, strict=False):
+        draw(above, below, known[name], everything[name], label="64 rows" if name == "batch" else None)
+        if name == "batch" and SHORT in everything:
+            draw(above, below, known[SHORT], everything[SHORT], color="#d1795f", label="25 rows")
             above.legend(frameon=False, fontsize=8)
+        above.set_title(name, fontsize=10)
+        above.set_ylabel("ms, a step of policy and environments" if known[name].parts else "ms, an update", fontsize=8)
+        below.set_xlabel("million parameters" if known[name].key == "size" else name, fontsize=8)
+        if name in ("rows stored", "environments"):
+            above.set_xscale("log")
+            below.set_xscale("log")
+    if run is not None:
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        rows = [row for row in rows if "speed/memory_mb" in row]
+        for axes, key in zip(grid.T[-1], ("speed/env_steps_per_second", "speed/memory_mb"), strict=True):
+            axes.plot([row["step"] for row in rows], [row[key] for row in rows], color=BLUE, linewidth=1)
+            axes.set_ylabel("environment steps/s" if "steps" in key else "", fontsize=8)
+        grid[0, -1].set_title("a long run", fontsize=10)
+        grid[1, -1].set_xlabel("environment steps", fontsize=8)
+    for axes in grid.flat:
+        axes.set_ylim(bottom=0)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[1, 0].set_ylabel("MB, most memory", fontsize=8)
     figure.savefig(file, dpi=120)
+
+
+def draw(
+    above: Any, below: Any, sweep: Sweep, results: dict[str, Any], *, color: str = BLUE, label: str | None = None
+) -> None:
+    """One curve of time and one of memory; points that failed are left out."""
+    good = {value: result for value, result in results.items() if "error" not in result}
+    by_size = sweep.key == "size"
+    across = [result["parameters"] / 1e6 if by_size else float(value) for value, result in good.items()]
+    above.plot(across, [milliseconds(x, sweep.parts) for x in good.values()], "o-", color=color, label=label, ms=3)
+    below.plot(across, [x["peak_memory_mb"] for x in good.values()], "o-", color=color, ms=3)
 
 
 def main() -> None:
@@ -120,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--run", type=Path, help="a training run, drawn beside the sweeps")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these sweeps, and no others")
     parser.add_argument("--sizes", nargs="*", default=["300k", "1m", "12m", "25m"])
     parser.add_argument("--backend", default="auto")
@@ -134,7 +147,7 @@ def main() -> None:
     for name, of in results.items():
         print(table(name, known[name], of))
     if given.plot:
-        plot(results, known, given.plot)
+        plot(results, known, given.run, given.plot)
 
 
 if __name__ == "__main__":

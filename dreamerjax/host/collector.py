@@ -67,7 +67,8 @@ class Collector:
 
     def compile_policy(self, params: Params) -> None:
         """Compiles the policy, by a step that leaves no trace."""
-        self._policy(params, self._policy_state, self._rows.obs, self._rows.is_first, self._key)
+        rows = self._rows
+        self._policy(params, self._policy_state, rows.obs, rows.is_first, self._key)
 
     def step(self, params: Params | None) -> list[Episode]:
         """Makes one step of all copies.

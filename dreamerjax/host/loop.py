@@ -11,6 +11,7 @@ Training is one thread that never waits for the device unless it must. A dispatc
 """
 
 import dataclasses
+import threading
 import time
 from typing import Any
 
@@ -141,9 +142,10 @@ class Loop:
         try:
             shapes = self._replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
             self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), shapes)
-            self._collector.compile_policy(self.learner.policy_params)  # and what makes the parameters
+            policy = threading.Thread(target=self._compile_policy, daemon=True)
+            policy.start()
             self._prefill()
-            self._wait_for_compilation()
+            self._wait_for_compilation(policy)
             if warm_up:
                 self._warm_up()
             self._train()
@@ -165,8 +167,12 @@ class Loop:
             self._reporter.show()
             self._check_interrupt()
 
-    def _wait_for_compilation(self) -> None:
-        while self.learner.compiling:
+    def _compile_policy(self) -> None:
+        """Makes the first parameters and compiles the policy; in a thread, beside the updates and the prefill."""
+        self._collector.compile_policy(self.learner.policy_params)
+
+    def _wait_for_compilation(self, policy: threading.Thread) -> None:
+        while self.learner.compiling or policy.is_alive():
             self._reporter.enter("compiling")
             self._check_interrupt()
             time.sleep(POLL_SECONDS)

@@ -11,8 +11,10 @@ from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
 IMAGE = (64, 64, 3)  # height, width, channels
 ROUNDS, SWEEP_ROUNDS = 8, 5
-SWEPT = ("size", "batch-size", "sequence-length", "horizon", "copies", "replay-rows", "replay-storage", "precision")
-SWEPT += ("observe-unroll", "imagine-unroll", "updates-per-dispatch")
+SWEPT = (
+    *("size", "batch-size", "sequence-length", "horizon", "copies", "replay-rows", "replay-storage", "precision"),
+    *("observe-unroll", "imagine-unroll", "updates-per-dispatch"),
+)
 
 # Flags that are other names of settings. Not given, they are what config.py has: the published values.
 KEYS = {

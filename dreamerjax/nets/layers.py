@@ -17,6 +17,8 @@ Dtype = jnp.dtype
 def truncated_normal(scale: float = 1.0, fan_in: int | None = None) -> nn.initializers.Initializer:
     """Truncated normal (+-2 sd) initialiser with sd 1.1368 * scale / sqrt(fan_in), which has variance scale^2 / fan_in.
 
+    Kept and jitted, because flax traces a layer's initialiser whenever the layer is used: once a shape is enough.
+
     Args:
         scale: factor on the weights; 0 gives zeros.
         fan_in: number of inputs, where it is not the product of the kernel's dimensions without the last.
