@@ -83,7 +83,7 @@ def table(name: str, sweep: Sweep, results: dict[str, Any]) -> str:
 
 
 def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], run: Path | None, file: Path) -> None:
-    """Time above, memory below, one column a setting; in the last, a training run as it goes on."""
+    """Time above, memory below, one column a setting; in the last, the memory of a training run as it goes on."""
     from matplotlib import pyplot
 
     columns = [name for name in known if name in everything and name != SHORT]
@@ -103,11 +103,11 @@ def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], run: Pa
     if run is not None:
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         rows = [row for row in rows if "speed/memory_mb" in row]
-        for axes, key in zip(grid.T[-1], ("speed/env_steps_per_second", "speed/memory_mb"), strict=True):
-            axes.plot([row["step"] for row in rows], [row[key] for row in rows], color=BLUE, linewidth=1)
-            axes.set_ylabel("environment steps/s" if "steps" in key else "", fontsize=8)
-        grid[0, -1].set_title("a long run", fontsize=10)
-        grid[1, -1].set_xlabel("environment steps", fontsize=8)
+        below = grid[1, -1]
+        below.plot([row["step"] / 1000 for row in rows], [row["speed/memory_mb"] for row in rows], color=BLUE)
+        below.set_title("a long run", fontsize=10)
+        below.set_xlabel("thousand environment steps", fontsize=8)
+        grid[0, -1].set_axis_off()
     for axes in grid.flat:
         axes.set_ylim(bottom=0)
         axes.tick_params(labelsize=8)
