@@ -81,7 +81,7 @@ def train(arguments: list[str]) -> int:
         return 0
     config = _train_config(given.run_dir, given.config, read_flags(rest))
     _check_source(given.init_from, config)
-    make_env(config.env.id, copies=1, seed=0).close()  # a mistake in its name must not leave a run folder behind
+    make_env(config.env, copies=1, seed=0).close()  # a mistake in its name must not leave a run folder behind
     backend = _start(given.backend, also_cpu=True, deterministic=config.train.deterministic)
     source = load_run(given.init_from) if given.init_from else None
     config = _for_platform(config, backend)
@@ -116,7 +116,7 @@ def evaluate(arguments: list[str]) -> int:
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
     copies = min(given.episodes, loaded.config.eval.copies)
-    evaluator = Evaluator(loaded.agent, loaded.config.env.id, copies=copies)
+    evaluator = Evaluator(loaded.agent, loaded.config.env, copies=copies)
     evaluation = evaluator.run(loaded.state.params, episodes=given.episodes, seed=given.seed)
     evaluator.close()
     assert evaluation is not None, "nobody interrupts it"
@@ -208,12 +208,15 @@ def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> 
     """The settings of a training run: those of its folder or else of its environment, then files, then flags."""
     layers = [read_yaml(file) for file in files]
     stored = read_settings(run_dir) if run_dir else None
-    name = flags.get("env.name") or next((layer["env.name"] for layer in reversed(layers) if "env.name" in layer), None)
+    name, obs = (
+        next((layer[key] for layer in (flags, *reversed(layers)) if key in layer), None)
+        for key in ("env.name", "env.obs")
+    )
     if stored is None:
         if not name:
             raise ConfigError("No environment: give --env NAME, such as --env cartpole or --env gym:Acrobot-v1.")
-        return combine([*read_env(name), *layers, flags])
-    asked = combine(read_env(name)).env if name else stored.env
+        return combine([*read_env(name, obs), *layers, flags])
+    asked = combine(read_env(name, obs)).env if name else stored.env
     config = combine([flatten(stored), {"env.id": asked.id}, *layers, flags])
     binding = [{**family_key(c), "env.copies": c.env.copies} for c in (stored, config)]
     if different := different_keys(*binding):

@@ -44,7 +44,7 @@ class ModelSize(NamedTuple):
     groups: int  # S, latent groups
     classes: int  # K, classes per group
     blocks: int  # G, blocks of the block GRU
-    depth: int  # for images: convolutions have small multiples of it as channels
+    depth: int  # for images: every stage has a small multiple of it as channels
 
 
 SIZES: Mapping[str, ModelSize] = {
@@ -70,7 +70,8 @@ class ModelConfig:
     groups: PositiveInt = 0  # S, latent groups
     classes: AtLeastTwo = 0  # K, classes per group
     blocks: PositiveInt = 0  # G, blocks of the block GRU; must divide deter
-    depth: PositiveInt = 0  # for images: convolutions have small multiples of it as channels
+    depth: PositiveInt = 0  # for images: every stage has a small multiple of it as channels
+    vision: Literal["convolutions", "patches"] = "convolutions"  # of images; patches: cheap, for CPUs
     bins: OddInt = 255  # M, two-hot bins of the reward and critic heads (odd)
     unimix: Fraction = 0.01  # share of the uniform distribution in prior and posterior
     encoder_layers: PositiveInt = 3  # of the vector encoder
@@ -166,12 +167,30 @@ class AgentConfig:
 
 
 @dataclass(frozen=True)
+class ImageConfig:
+    """How images are made small, right after each step of the environment."""
+
+    height: PositiveInt = 64  # pixels, a multiple of 16
+    width: PositiveInt = 64
+    colour: Literal["colour", "grey", "darkest"] = "colour"  # darkest: of the three, pixel by pixel
+    crop: str = ""  # what is kept before that, as numpy slices "top:bottom,left:right"; empty: everything
+
+
+@dataclass(frozen=True)
 class EnvConfig:
-    """Which environment, and what counts as solved."""
+    """Which environment, how it is seen and stepped, and what counts as solved."""
 
     name: str = ""  # `--env`: a file of experiments/envs, or family:ID such as gym:Acrobot-v1
     id: str = ""  # family:ID; empty: the name
+    obs: Literal["auto", "state", "pixels", "both"] = "auto"  # auto: what the environment gives by itself
+    image: ImageConfig = field(default_factory=ImageConfig)
+    action_repeat: PositiveInt = 1  # each action is taken so often; rewards add up, and it counts as one step
     copies: PositiveInt = 1  # environments stepped together
+    workers: NonNegativeInt = 0  # processes that share the copies; 0: they are stepped in this one
+    worker_timeout: Positive = 60.0  # seconds that a worker may take for one step before it counts as hanging
+    worker_failures: PositiveInt = 3  # of one worker within `worker_failure_minutes` that stop the run
+    worker_failure_minutes: Positive = 5.0
+    on_bad_observation: Literal["stop", "skip-episode"] = "stop"  # not a number, outside its space, a wrong shape
     solve_return: float | None = None  # greedy mean return that counts as solved
 
 
@@ -273,7 +292,9 @@ def family_key(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if key in ("env.id",) or (key.startswith("agent.model.") and key != "agent.model.size")
+        if key in ("env.id", "env.obs", "env.action_repeat")
+        or key.startswith("env.image.")
+        or (key.startswith("agent.model.") and key != "agent.model.size")
     }
 
 

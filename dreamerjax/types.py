@@ -5,7 +5,7 @@ Letters, for sizes (N also stands for any number of rows, where only that number
     B batch (sequences)        T time steps in replay       H imagined steps
     N = T*B imagination starts D deterministic units        S latent groups
     K classes per group        F = D + S*K features         E embedding
-    A action (one-hot/vector)  M two-hot bins               G blocks of the block GRU
+    A action (all its parts)   M two-hot bins               G blocks of the block GRU
     U updates in one dispatch
 
 Time is the leading axis. Row t of an episode is what is known on *arrival* at step t:
@@ -35,41 +35,60 @@ Metrics = dict[str, Array]  # name -> scalar []
 class ObsSpec(NamedTuple):
     """One observation key: what the encoder and the decoder need to know of it.
 
-    A vector is float32, an image uint8 (0 ... 255) all the way from the environment to the device.
+    A vector is float32; an image is uint8 (0 ... 255) all the way from the environment to the device; integers are
+    uint8 or int32, each one of 0 ... classes - 1.
     """
 
     name: str
-    shape: tuple[int, ...]  # of one observation, without batch and time: (size,) or (height, width, channels)
+    shape: tuple[int, ...]  # of one observation, without batch and time: (size,), (height, width, channels), or any
+    classes: int = 0  # of integers, which may have any shape; 0: a vector or an image
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image; otherwise it is a vector."""
-        return len(self.shape) == 3
+        """Whether it is an image."""
+        return len(self.shape) == 3 and not self.classes
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is a vector of real numbers."""
+        return len(self.shape) == 1 and not self.classes
 
     @property
     def dtype(self) -> np.dtype:
         """Of the numbers in `Rows`, in the replay and in `Batch`."""
+        if self.classes:
+            return np.dtype(np.uint8 if self.classes <= 256 else np.int32)
         return np.dtype(np.uint8 if self.is_image else np.float32)
 
 
 class ActionSpec(NamedTuple):
-    """The action space as the agent sees it."""
+    """One part of the action as the agent sees it: a choice, or a vector in -1 ... 1."""
 
     kind: Literal["discrete", "continuous"]
-    size: int  # A: number of choices, or length of the vector
+    size: int  # number of choices, or length of the vector
+
+    @property
+    def outputs(self) -> int:
+        """What the actor puts out for it: a logit for each choice, or means beside standard deviations."""
+        return self.size if self.kind == "discrete" else 2 * self.size
 
 
 class Spaces(NamedTuple):
     """What the agent is told of an environment, and all that it is told."""
 
     obs: tuple[ObsSpec, ...]
-    action: ActionSpec
+    actions: tuple[ActionSpec, ...]  # parts that are chosen together, independently of each other
+
+    @property
+    def action_size(self) -> int:
+        """A, the length of an action: all parts side by side, choices as one-hot."""
+        return sum(part.size for part in self.actions)
 
 
 class Rows(NamedTuple):
     """One step of all environment copies, on arrival (see the picture above), as numpy arrays on the host."""
 
-    obs: dict[str, np.ndarray]  # name -> [copies, ...] float32, or uint8 of an image
+    obs: dict[str, np.ndarray]  # name -> [copies, ...], dtypes as in ObsSpec
     prev_action: np.ndarray  # [copies, A] float32
     reward: np.ndarray  # [copies] float32
     is_first: np.ndarray  # [copies] bool
@@ -81,7 +100,7 @@ class Rows(NamedTuple):
 class Batch:
     """Replayed rows. Continuous actions are stored as they were sampled; the environment clips them to its bounds."""
 
-    obs: dict[str, Array]  # name -> [T, B, ...] float32, or uint8 of an image
+    obs: dict[str, Array]  # name -> [T, B, ...], dtypes as in ObsSpec
     prev_action: Array  # [T, B, A]
     reward: Array  # [T, B]
     is_first: Array  # [T, B] bool

@@ -59,7 +59,7 @@ def assert_golden(actual, expected, tolerance=1e-5):
 @pytest.fixture(scope="module")
 def agent():
     config = AgentConfig(model=ModelConfig(deter=16, hidden=8, groups=4, classes=4, blocks=4))
-    spaces = Spaces(obs=(ObsSpec("vector", (4,)),), action=ActionSpec("discrete", 3))
+    spaces = Spaces(obs=(ObsSpec("vector", (4,)),), actions=(ActionSpec("discrete", 3),))
     return build_agent(resolve(Config(agent=config)).agent, spaces)
 
 

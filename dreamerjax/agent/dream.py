@@ -11,7 +11,7 @@ from dreamerjax.agent.world_model import observe
 from dreamerjax.math.transforms import symexp, two_hot_mean
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import latent_features, latent_noise
-from dreamerjax.types import Array, Batch, LatentState, Params, PRNGKey
+from dreamerjax.types import Array, Batch, LatentState, ObsSpec, Params, PRNGKey
 
 
 @flax.struct.dataclass
@@ -32,15 +32,17 @@ class Dream:
 def decode(agent: Agent, params: Params, state: LatentState) -> dict[str, Array]:
     """Observations that the model sees in a latent state, as the environment would give them.
 
-    Vectors are [..., size] float32 in its own units, images [..., height, width, channels] uint8.
+    Vectors are [..., size] float32 in its own units, images [..., height, width, channels] uint8, integers the most
+    likely ones.
     """
     decoded = apply(agent.networks.world_model, params.world_model, latent_features(state), method=WorldModel.decode)
-    return {spec.name: (_to_image if spec.is_image else symexp)(decoded[spec.name]) for spec in agent.spaces.obs}
+    return {spec.name: _as_observed(spec, decoded[spec.name]) for spec in agent.spaces.obs}
 
 
-def _to_image(x: Array) -> Array:
-    """0 ... 1 -> 0 ... 255, uint8."""
-    return jnp.round(255 * x).astype(jnp.uint8)
+def _as_observed(spec: ObsSpec, x: Array) -> Array:
+    if spec.classes:
+        return x.argmax(-1).astype(spec.dtype)
+    return jnp.round(255 * x).astype(jnp.uint8) if spec.is_image else symexp(x)
 
 
 def dream(

@@ -1,6 +1,7 @@
 """Acting: the distribution over actions, and one step of the agent in an environment."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -54,11 +55,33 @@ def normal_actions(outputs: Array) -> ActionDistribution:
     )
 
 
+def joint_actions(parts: Sequence[ActionDistribution], sizes: Sequence[int]) -> ActionDistribution:
+    """Independent parts of an action, side by side, of these sizes."""
+    ends = list(itertools.accumulate(sizes))[:-1]
+
+    def log_prob(action: Array) -> Array:
+        each = zip(parts, jnp.split(action, ends, -1), strict=True)
+        return jnp.stack([part.log_prob(own) for part, own in each]).sum(0)
+
+    return ActionDistribution(
+        sample=lambda key: jnp.concatenate(
+            [part.sample(own) for part, own in zip(parts, jax.random.split(key, len(parts)), strict=True)], -1
+        ),
+        mode=lambda: jnp.concatenate([part.mode() for part in parts], -1),
+        log_prob=log_prob,
+        entropy=lambda: jnp.stack([part.entropy() for part in parts]).sum(0),
+    )
+
+
 def action_distribution(agent: Agent, outputs: Array) -> ActionDistribution:
     """The policy's distribution, from what the actor network puts out."""
-    if agent.spaces.action.kind == "discrete":
-        return categorical_actions(outputs, agent.config.actor.unimix)
-    return normal_actions(outputs)
+    specs = agent.spaces.actions
+    ends = list(itertools.accumulate(spec.outputs for spec in specs))
+    parts = [
+        categorical_actions(part, agent.config.actor.unimix) if spec.kind == "discrete" else normal_actions(part)
+        for spec, part in zip(specs, jnp.split(outputs, ends[:-1], -1), strict=True)
+    ]
+    return parts[0] if len(parts) == 1 else joint_actions(parts, [spec.size for spec in specs])
 
 
 def initial_policy_state(agent: Agent, batch: int) -> PolicyState:
@@ -66,7 +89,7 @@ def initial_policy_state(agent: Agent, batch: int) -> PolicyState:
     model = agent.networks.world_model
     return PolicyState(
         latent=initial_latent(batch, agent.config.model, model.dtype),
-        prev_action=jnp.zeros((batch, agent.spaces.action.size)),
+        prev_action=jnp.zeros((batch, agent.spaces.action_size)),
     )
 
 

@@ -11,7 +11,7 @@ from dreamerjax.math.distributions import balanced_kl, bernoulli_cross_entropy, 
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise
-from dreamerjax.types import Array, Batch, LatentState, Metrics, Posterior, PRNGKey, Variables
+from dreamerjax.types import Array, Batch, LatentState, Metrics, ObsSpec, Posterior, PRNGKey, Variables
 
 
 def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Posterior:
@@ -67,6 +67,20 @@ def image_loss(prediction: Array, target: Array) -> Array:
     return jnp.square(prediction - target.astype(jnp.float32) / 255).sum((-3, -2, -1))
 
 
+def integer_loss(logits: Array, target: Array) -> Array:
+    """Cross entropy [T, B] of logits [T, B, ..., classes] with integers [T, B, ...], summed over these."""
+    log_probs = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(log_probs, target[..., None].astype(jnp.int32), -1)
+    return -chosen.reshape(*target.shape[:2], -1).sum(-1)
+
+
+def observation_loss(spec: ObsSpec, prediction: Array, target: Array) -> Array:
+    """The loss [T, B] that suits the kind of observation."""
+    if spec.classes:
+        return integer_loss(prediction, target)
+    return (image_loss if spec.is_image else vector_loss)(prediction, target)
+
+
 def world_model_loss(
     agent: Agent, params: Variables, batch: Batch, key: PRNGKey, *, discount: Array
 ) -> tuple[Array, tuple[Posterior, Metrics]]:
@@ -89,10 +103,7 @@ def world_model_loss(
     features = latent_features(posterior.states)
 
     decoded = _kept_or_recomputed(agent, WorldModel.decode)(params, features)
-    errors = [
-        (image_loss if spec.is_image else vector_loss)(decoded[spec.name], batch.obs[spec.name])
-        for spec in agent.spaces.obs
-    ]
+    errors = [observation_loss(spec, decoded[spec.name], batch.obs[spec.name]) for spec in agent.spaces.obs]
     reward = two_hot_cross_entropy(apply(model, params, features, method=WorldModel.reward), batch.reward, agent.bins)
     cont_target = (1 - batch.is_terminal.astype(jnp.float32)) * discount
     cont = bernoulli_cross_entropy(apply(model, params, features, method=WorldModel.cont), cont_target)

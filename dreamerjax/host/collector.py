@@ -1,5 +1,6 @@
 """The collector lets the policy act and stores every row on arrival; it steps only when it is asked to."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ class Episode(NamedTuple):
 
     ret: float  # sum of rewards
     length: int  # environment steps
+    metrics: Mapping[str, float] = {}  # what else the environment tells of it
 
 
 class EpisodeCounter:
@@ -61,6 +63,7 @@ class Collector:
         )
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._counter = EpisodeCounter(env.copies)
+        self._interruptions: list[str] = []
         self._rows = env.reset()
         self._replay.add(self._rows)
         self.env_steps = 0
@@ -90,7 +93,18 @@ class Collector:
         self._rows = rows = self._env.step(action)
         self._replay.add(rows)
         self.env_steps += int(np.count_nonzero(~rows.is_first))
-        return [episode for _, episode in self._counter.add(rows.reward, rows.is_first, rows.is_last)]
+        ended = dict(self._counter.add(rows.reward, rows.is_first, rows.is_last))
+        for event in self._env.take_events():
+            if event.interrupted:
+                self._interruptions.append(event.interrupted)
+            if event.metrics and event.copy in ended:
+                ended[event.copy] = ended[event.copy]._replace(metrics=event.metrics)
+        return list(ended.values())
+
+    def take_interruptions(self) -> list[str]:
+        """Why episodes were cut short since this was last asked, a sentence each."""
+        taken, self._interruptions = self._interruptions, []
+        return taken
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
         """What `load` needs to go on exactly here: arrays, a JSON-able dictionary, the environments' own state."""

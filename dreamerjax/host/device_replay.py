@@ -54,7 +54,8 @@ class DeviceReplay(Replay):
     def add(self, rows: Rows) -> None:
         """As `Replay.add`; nothing is moved yet."""
         super().add(rows)
-        self._behind = min(self._behind + 1, self._slots)
+        behind = self._behind or int(rows.is_first.any())  # a first row may end the one before it
+        self._behind = min(behind + 1, self._filled)
 
     def end_streams(self) -> None:
         """As `Replay.end_streams`."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import initial_policy_state, jit_policy
+from dreamerjax.config import EnvConfig
 from dreamerjax.host.collector import EpisodeCounter
 from dreamerjax.host.envs import make_env
 from dreamerjax.types import Params
@@ -27,9 +28,9 @@ class Evaluation(NamedTuple):
 class Evaluator:
     """Runs greedy episodes in up to `copies` environments at a time, made once at the first evaluation."""
 
-    def __init__(self, agent: Agent, env_id: str, *, copies: int) -> None:
+    def __init__(self, agent: Agent, config: EnvConfig, *, copies: int) -> None:
         """Prepares, but makes no environment yet."""
-        self._agent, self._env_id, self.copies = agent, env_id, copies
+        self._agent, self._config, self.copies = agent, config, copies
         self._env = None
         self._policy = jit_policy(agent, greedy=True)
 
@@ -53,7 +54,7 @@ class Evaluator:
             EnvError: the environment misbehaves.
         """
         if self._env is None:
-            self._env = make_env(self._env_id, copies=self.copies, seed=seed)
+            self._env = make_env(self._config, copies=self.copies, seed=seed)
         quota = np.array([len(share) for share in np.array_split(np.arange(episodes), self.copies)])
         state, key = initial_policy_state(self._agent, self.copies), jax.random.PRNGKey(seed)
         counter, finished = EpisodeCounter(self.copies), []

@@ -48,7 +48,7 @@ def load_run(run_dir: Path) -> LoadedAgent:
     config = read_settings(run_dir)
     if config is None:
         raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
-    env = make_env(config.env.id, copies=1, seed=0)
+    env = make_env(config.env, copies=1, seed=0)
     agent = build_agent(config.agent, env.spaces)
     env.close()
     like = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0))

@@ -87,7 +87,7 @@ class Loop:
             int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(5)
         )
         copies = config.env.copies
-        self._env = make_env(config.env.id, copies=copies, seed=env_seed)
+        self._env = make_env(config.env, copies=copies, seed=env_seed)
         self._replay = make_replay(config.replay, self._env.spaces, copies=copies, seed=replay_seed)
         agent = build_agent(config.agent, self._env.spaces)
         acting, device = agent, None
@@ -97,7 +97,7 @@ class Loop:
         self._collector = Collector(acting, self._env, self._replay, seed=policy_seed, device=device)
         self.learner = Learner(agent, seed=agent_seed, policy_device=device)
         self._profiler = Profiler(folder.path / "profile" if profile else None)
-        self._evaluator = Evaluator(agent, config.env.id, copies=min(config.eval.copies, config.eval.episodes))
+        self._evaluator = Evaluator(agent, config.env, copies=min(config.eval.copies, config.eval.episodes))
         self._reporter = Reporter(config, folder, display)
         self._counters = Counters()
         self._metrics_bytes = 0
@@ -230,6 +230,8 @@ class Loop:
         self._tell_reporter()
         for episode in episodes:
             self._reporter.episode_ended(episode)
+        for sentence in self._collector.take_interruptions():
+            self._reporter.interrupted(sentence)
 
     def _update(self, mode: Mode) -> None:
         train = self._config.train

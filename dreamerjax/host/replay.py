@@ -62,7 +62,7 @@ class Replay:
         # The same container as for one step, with one more axis in front: [slots, copies, ...].
         self._rows = Rows(
             obs={spec.name: np.zeros((*lead, *spec.shape), spec.dtype) for spec in spaces.obs},
-            prev_action=np.zeros((*lead, spaces.action.size), np.float32),
+            prev_action=np.zeros((*lead, spaces.action_size), np.float32),
             reward=np.zeros(lead, np.float32),
             is_first=np.zeros(lead, bool),
             is_last=np.zeros(lead, bool),
@@ -79,6 +79,8 @@ class Replay:
         for name, value in rows.obs.items():
             stored.obs[name][head] = value
         stored.prev_action[head] = rows.prev_action
+        if self._filled:  # an episode that starts anew without an end was interrupted
+            stored.is_last[head - 1] |= rows.is_first
         stored.reward[head] = rows.reward
         stored.is_first[head] = rows.is_first
         stored.is_last[head] = rows.is_last

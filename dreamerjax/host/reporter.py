@@ -42,6 +42,7 @@ class Reporter:
         self._train_metrics: dict[str, float] = {}
         self._pending: list[dict[str, jax.Array]] = []  # of the updates since the last line
         self._logged_at = 0  # environment steps and updates together
+        self._interruptions = 0  # episodes that were cut short
         self._marks: deque[tuple[float, int, int]] = deque()  # (time, environment steps, updates)
         self._waited, self._line_begun = 0.0, self._begun  # seconds of waiting for data since the last line began
         self._first_update: float | None = None  # seconds from the start of this process
@@ -76,7 +77,14 @@ class Reporter:
     def episode_ended(self, episode: Episode) -> None:
         """A training episode has ended."""
         self._returns.append(episode.ret)
-        self._write({"episode/return": episode.ret, "episode/length": episode.length})
+        more = {f"episode/{name}": float(value) for name, value in episode.metrics.items()}
+        self._write({"episode/return": episode.ret, "episode/length": episode.length, **more})
+
+    def interrupted(self, sentence: str) -> None:
+        """An episode was cut short, because the environment failed or showed something impossible."""
+        self._interruptions += 1
+        self.note(sentence)
+        self._write({"env/interruptions": self._interruptions})
 
     def updated(self, metrics: dict[str, jax.Array]) -> None:
         """Updates were made; their metrics may still be under way and are not waited for."""
@@ -189,6 +197,7 @@ class Reporter:
             "train_metrics": self._train_metrics,
             "pending": [{name: float(x) for name, x in row.items()} for row in jax.device_get(self._pending)],
             "logged_at": self._logged_at,
+            "interruptions": self._interruptions,
             "metrics_bytes": self._metrics.position(),
             "evaluation": self.evaluation._asdict() if self.evaluation else None,
         }
@@ -199,6 +208,7 @@ class Reporter:
         self._returns, self._train_metrics = list(state["returns"]), dict(state["train_metrics"])
         self._logged_at = state["logged_at"]
         self._pending = list(state["pending"])
+        self._interruptions = state["interruptions"]
         self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None
 
     def _write(self, scalars: Mapping[str, Any]) -> None:

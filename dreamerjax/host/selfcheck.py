@@ -53,7 +53,7 @@ def compare_with_cpu(backend: Backend, *, seed: int = 0) -> Report:
     Returns:
         The differences of every metric, parameter and optimizer moment, with a verdict.
     """
-    spaces = Spaces((ObsSpec("state", (4,)),), ActionSpec("discrete", 2))
+    spaces = Spaces((ObsSpec("state", (4,)),), (ActionSpec("discrete", 2),))
     config = resolve(
         Config(
             agent=AgentConfig(
@@ -115,10 +115,10 @@ def _rows(spaces: Spaces, seed: int) -> Batch:
     generator = np.random.default_rng(seed)
     shape = (LENGTH, SIZE)
     is_last = generator.random(shape) < 0.2
-    choice = generator.integers(spaces.action.size, size=shape)
+    choice = generator.integers(spaces.action_size, size=shape)
     return Batch(
         obs={spec.name: jnp.float32(generator.normal(size=(*shape, *spec.shape))) for spec in spaces.obs},
-        prev_action=jax.nn.one_hot(choice, spaces.action.size),
+        prev_action=jax.nn.one_hot(choice, spaces.action_size),
         reward=jnp.float32(generator.normal(size=shape)),
         is_first=jnp.asarray(np.concatenate([np.ones((1, SIZE), bool), is_last[:-1]])),
         is_last=jnp.asarray(is_last),

@@ -19,6 +19,7 @@ ENVS = Path(__file__).parents[2] / "experiments" / "envs"
 KEYS = tuple(flatten(Config()))
 SHORTCUTS = {
     "env": "env.name",
+    "obs": "env.obs",
     "size": "agent.model.size",
     "env_steps": "train.env_steps",
     "train_ratio": "train.ratio",
@@ -52,31 +53,41 @@ def read_yaml(path: Path) -> Layer:
     return {key: _typed(key, value, source=f"{path}: {key}") for key, value in layer.items()}
 
 
-def read_env(name: str) -> list[Layer]:
+def read_env(name: str, obs: str | None = None) -> list[Layer]:
     """The layers of an environment: what suits its family, then its own file, then its name.
+
+    Where images are seen, `<family>.pixels.yaml` and `<name>.pixels.yaml` come right after the files of these names.
 
     Args:
         name: of a file `experiments/envs/<name>.yaml`, or `family:ID`; a family may have a file, too.
+        obs: the `env.obs` that later layers ask for; None: that of the files.
 
     Raises:
         ConfigError: there is no such file and the name is no `family:ID`.
     """
     path = ENVS / f"{name}.yaml"
-    if re.fullmatch(r"[\w.-]+", name) and path.is_file():
-        own = read_yaml(path)
-        return [*_family(own.get("env.id", "")), own, {"env.name": name}]
-    if ":" in name:
-        return [*_family(name), {"env.name": name, "env.id": name}]
+    if re.fullmatch(r"[\w-]+", name) and path.is_file():
+        env_id = read_yaml(path).get("env.id", "")
+        files = [env_id.partition(":")[0], name]
+        last: Layer = {"env.name": name}
+    elif ":" in name:
+        files = [name.partition(":")[0]]
+        last = {"env.name": name, "env.id": name}
+    else:
+        files, last = [], {}
+    if files:
+        plain = [read_yaml(ENVS / f"{file}.yaml") if (ENVS / f"{file}.yaml").is_file() else {} for file in files]
+        obs = obs or next((layer["env.obs"] for layer in reversed(plain) if "env.obs" in layer), "auto")
+        layers = []
+        for file, layer in zip(files, plain, strict=True):
+            seen = ENVS / f"{file}.pixels.yaml"
+            layers += [layer, read_yaml(seen)] if obs in ("pixels", "both") and seen.is_file() else [layer]
+        return [*layers, last]
     known = sorted(file.stem for file in ENVS.glob("*.yaml") if "env.id" in read_yaml(file))
     meant = did_you_mean(name, known) or f" Known names: {', '.join(known)}."
     raise ConfigError(
         f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1."
     )
-
-
-def _family(env_id: str) -> list[Layer]:
-    path = ENVS / f"{env_id.partition(':')[0]}.yaml"
-    return [read_yaml(path)] if path.is_file() else []
 
 
 def read_flags(flags: Sequence[str]) -> Layer:

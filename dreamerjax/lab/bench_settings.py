@@ -47,7 +47,7 @@ class BenchSettings:
     def spaces(self) -> Spaces:
         """What the agent sees and does."""
         obs = ObsSpec("image", IMAGE) if self.image else ObsSpec("state", (self.obs_size,))
-        return Spaces((obs,), ActionSpec("discrete", self.actions))
+        return Spaces((obs,), (ActionSpec("discrete", self.actions),))
 
     def as_json(self) -> dict[str, Any]:
         """Every setting that the figures depend on: those with a flag by its name, then the agent's."""

@@ -33,7 +33,7 @@ from dreamerjax.agent.actor_critic import actor_critic_grad, dream_targets, imag
 from dreamerjax.agent.agent import Agent, init_train_state
 from dreamerjax.agent.policy import initial_policy_state, jit_policy
 from dreamerjax.agent.world_model import observe, world_model_loss
-from dreamerjax.config import Config
+from dreamerjax.config import Config, EnvConfig
 from dreamerjax.host.envs import make_env
 from dreamerjax.host.replay import Replay
 from dreamerjax.lab.synthetic import synthetic_rows
@@ -125,7 +125,7 @@ class Parts:
         copies = config.env.copies
         self._rows = synthetic_rows(agent.spaces, copies=copies, seed=seed)
         self._policy_state, self._key = initial_policy_state(agent, copies), jax.random.PRNGKey(seed + 1)
-        self._env = make_env("gym:CartPole-v1", copies=copies, seed=seed)
+        self._env = make_env(EnvConfig(id="gym:CartPole-v1"), copies=copies, seed=seed)
         self._env.reset()
         self._random = np.random.default_rng(seed)
 

@@ -56,12 +56,16 @@ def filled_replay(config: ReplayConfig, spaces: Spaces, *, copies: int, seed: in
 
 def _observation(generator: np.random.Generator, spec: ObsSpec, copies: int) -> np.ndarray:
     shape = (copies, *spec.shape)
-    values = generator.integers(256, size=shape) if spec.is_image else generator.normal(size=shape)
+    choices = spec.classes or (256 if spec.is_image else 0)
+    values = generator.integers(choices, size=shape) if choices else generator.normal(size=shape)
     return values.astype(spec.dtype)
 
 
 def _action(generator: np.random.Generator, spaces: Spaces, copies: int) -> np.ndarray:
-    kind, size = spaces.action
-    if kind == "discrete":
-        return np.eye(size, dtype=np.float32)[generator.integers(size, size=copies)]
-    return generator.normal(size=(copies, size)).astype(np.float32)
+    parts = [
+        np.eye(size, dtype=np.float32)[generator.integers(size, size=copies)]
+        if kind == "discrete"
+        else generator.normal(size=(copies, size)).astype(np.float32)
+        for kind, size in spaces.actions
+    ]
+    return np.concatenate(parts, axis=-1)

@@ -81,7 +81,7 @@ class Networks(NamedTuple):
     """The modules, without parameters."""
 
     world_model: WorldModel
-    actor: Head  # features -> A logits, or A means beside A standard deviations
+    actor: Head  # features -> for each part of the action logits, or means beside standard deviations
     critic: Head  # features -> M two-hot logits
 
 
@@ -97,7 +97,7 @@ def build_networks(config: ModelConfig, spaces: Spaces, dtype: Dtype) -> Network
         ConfigError: an observation has a shape that the networks cannot see.
     """
     check_observations(spaces.obs, config)
-    outputs = spaces.action.size * (1 if spaces.action.kind == "discrete" else 2)
+    outputs = sum(part.outputs for part in spaces.actions)
     return Networks(
         world_model=WorldModel(config, spaces, dtype),
         actor=Head(config.actor_layers, config.hidden, outputs, output_scale=0.01, dtype=dtype),
@@ -110,7 +110,7 @@ def init_params(networks: Networks, key: PRNGKey) -> Params:
     world_model_key, actor_key, critic_key, sample_key = jax.random.split(key, 4)
     config, spaces = networks.world_model.config, networks.world_model.spaces
     obs = {spec.name: jnp.zeros((1, *spec.shape), spec.dtype) for spec in spaces.obs}
-    prev_action = jnp.zeros((1, spaces.action.size))
+    prev_action = jnp.zeros((1, spaces.action_size))
     features = latent_features(initial_latent(1, config, networks.world_model.dtype))
     return Params(
         world_model=networks.world_model.init(world_model_key, obs, prev_action, sample_key),

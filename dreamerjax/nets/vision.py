@@ -5,6 +5,7 @@ and go through one network.
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def check_observations(obs: Sequence[ObsSpec], config: ModelConfig) -> None:
         ConfigError: an observation is neither a vector nor an image, or an image has a size that does not fit.
     """
     for spec in obs:
-        if len(spec.shape) not in (1, 3):
+        if not (spec.classes or spec.is_vector or spec.is_image):
             raise ConfigError(
                 f"The observation {spec.name!r} has the shape {spec.shape}, expected (size,) for a vector or "
                 "(height, width, channels) for an image."
@@ -96,27 +97,44 @@ class ImageDecoder(nn.Module):
     def __call__(self, deter: Array, stoch: Array) -> dict[str, Array]:
         """Reads deter [..., D] and the flattened stoch [..., S*K]."""
         lead = deter.shape[:-1]
-        x = self._smallest(deter.reshape(-1, deter.shape[-1]), stoch.reshape(-1, stoch.shape[-1]))
+        height, width = (size // 2 ** len(self.multiples) for size in self.images[0].shape[:2])
+        shape = (height, width, self.depth * self.multiples[-1])
+        x = smallest_picture(deter, stoch, shape, blocks=self.blocks, hidden=self.hidden, dtype=self.dtype)
         for index, multiple in reversed(list(enumerate(self.multiples[:-1]))):
             x = DoublingConv(self.depth * multiple, self.dtype, name=f"conv{index}")(x)
             x = NormAct(self.dtype, name=f"act{index}")(x)
-        channels = [spec.shape[-1] for spec in self.images]
-        x = DoublingConv(sum(channels), self.dtype, name="out")(x)
-        x = nn.sigmoid(x.astype(jnp.float32)).reshape(*lead, *x.shape[1:])
-        parts = jnp.split(x, list(itertools.accumulate(channels[:-1])), -1)
-        return {spec.name: part for spec, part in zip(self.images, parts, strict=True)}
+        x = DoublingConv(sum(spec.shape[-1] for spec in self.images), self.dtype, name="out")(x)
+        return as_images(x.reshape(*lead, *x.shape[1:]), self.images)
 
-    def _smallest(self, deter: Array, stoch: Array) -> Array:
-        """The picture [N, height, width, channels] before it grows."""
-        height, width = (size // 2 ** len(self.multiples) for size in self.images[0].shape[:2])
-        channels = self.depth * self.multiples[-1]
-        own = channels // self.blocks  # of each block
-        drawn = BlockDense(height * width * own, self.dtype, name="deter")(to_blocks(deter, self.blocks))
-        drawn = jnp.moveaxis(drawn.reshape(self.blocks, -1, height, width, own), 0, -2)
-        x = NormAct(self.dtype, name="stoch_act")(dense(2 * self.hidden, self.dtype, name="stoch_in")(stoch))
-        x = dense(height * width * channels, self.dtype, name="stoch_out")(x)
-        shape = (-1, height, width, channels)
-        return NormAct(self.dtype, name="act")(drawn.reshape(shape) + x.reshape(shape))
+
+def smallest_picture(
+    deter: Array, stoch: Array, shape: tuple[int, int, int], *, blocks: int, hidden: int, dtype: Dtype
+) -> Array:
+    """The picture [N, height, width, channels] before it grows; makes its layers in the module that calls it.
+
+    Args:
+        deter: [..., D].
+        stoch: [..., S*K].
+        shape: (height, width, channels).
+        blocks: G, each of which draws its share of the channels.
+        hidden: half the width of the layer on stoch.
+        dtype: of the computation.
+    """
+    height, width, channels = shape
+    own = channels // blocks
+    deter, stoch = (x.reshape(-1, x.shape[-1]) for x in (deter, stoch))
+    drawn = BlockDense(height * width * own, dtype, name="deter")(to_blocks(deter, blocks))
+    drawn = jnp.moveaxis(drawn.reshape(blocks, -1, height, width, own), 0, -2)
+    x = NormAct(dtype, name="stoch_act")(dense(2 * hidden, dtype, name="stoch_in")(stoch))
+    x = dense(math.prod(shape), dtype, name="stoch_out")(x)
+    return NormAct(dtype, name="act")(drawn.reshape(-1, *shape) + x.reshape(-1, *shape))
+
+
+def as_images(x: Array, images: Sequence[ObsSpec]) -> dict[str, Array]:
+    """All channels together, unbounded -> images in 0 ... 1, float32, by name."""
+    ends = list(itertools.accumulate(spec.shape[-1] for spec in images))
+    parts = jnp.split(nn.sigmoid(x.astype(jnp.float32)), ends[:-1], -1)
+    return {spec.name: part for spec, part in zip(images, parts, strict=True)}
 
 
 class Conv(nn.Module):

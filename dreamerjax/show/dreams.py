@@ -47,7 +47,7 @@ def dream_beside_truth(
         EnvError: the environment misbehaves.
     """
     agent, params = loaded.agent, loaded.state.params
-    env = make_env(loaded.config.env.id, copies=1, seed=seed)
+    env = make_env(loaded.config.env, copies=1, seed=seed)
     generator, policy = np.random.default_rng(seed), jit_policy(agent, greedy=True)
     state, key = initial_policy_state(agent, 1), jax.random.PRNGKey(seed)
     rows = [env.reset()]

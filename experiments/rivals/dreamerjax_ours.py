@@ -34,7 +34,7 @@ class Ours:
         returns = ReturnsConfig(imagination_horizon=protocol.HORIZON)
         config = resolve(Config(agent=AgentConfig(model=model, returns=returns, precision=arguments.precision)))
         shape = protocol.IMAGE_SHAPE if arguments.image else (protocol.VECTOR_SIZE,)
-        spaces = Spaces((ObsSpec("observation", shape),), ActionSpec("discrete", protocol.ACTIONS))
+        spaces = Spaces((ObsSpec("observation", shape),), (ActionSpec("discrete", protocol.ACTIONS),))
         self.arguments, self.device = arguments, backend.device
         self.learner = Learner(build_agent(config.agent, spaces), seed=0)
         self.version = f"this checkout, jax {jax.__version__}"

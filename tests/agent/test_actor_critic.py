@@ -36,7 +36,7 @@ ZERO_SCALE = ReturnScale(low=jnp.zeros(()), high=jnp.zeros(()))
 
 
 def make_agent(kind, config: AgentConfig = CONFIG) -> Agent:
-    return build_agent(config, Spaces(obs=(ObsSpec("state", (3,)),), action=ActionSpec(kind, A)))
+    return build_agent(config, Spaces(obs=(ObsSpec("state", (3,)),), actions=(ActionSpec(kind, A),)))
 
 
 DISCRETE = make_agent("discrete")

@@ -36,7 +36,7 @@ class Seeing(NamedTuple):
 def seeing(request) -> Seeing:
     specs = request.param
     config = AgentConfig(model=MODEL, world_model=WorldModelConfig(free_nats=0.0))  # so that the KL has a gradient
-    agent = build_agent(config, Spaces(specs, ActionSpec("discrete", A)))
+    agent = build_agent(config, Spaces(specs, (ActionSpec("discrete", A),)))
     params = random_like(jax.eval_shape(lambda key: init_params(agent.networks, key), KEY), scale=0.8)
     rng = np.random.default_rng(0)
     batch = Batch(

@@ -29,7 +29,7 @@ KEY = jax.random.PRNGKey(5)
 
 @functools.cache
 def make_agent(kind) -> Agent:
-    return build_agent(AgentConfig(model=MODEL), Spaces((ObsSpec("state", (4,)),), ActionSpec(kind, A)))
+    return build_agent(AgentConfig(model=MODEL), Spaces((ObsSpec("state", (4,)),), (ActionSpec(kind, A),)))
 
 
 @functools.cache

@@ -57,7 +57,7 @@ PARTS = ("world_model", "actor", "critic")
 
 
 def make_agent(kind, config: AgentConfig = CONFIG) -> Agent:
-    return build_agent(config, Spaces(obs=OBS, action=ActionSpec(kind, A)))
+    return build_agent(config, Spaces(obs=OBS, actions=(ActionSpec(kind, A),)))
 
 
 def random_batch(kind, seed: int) -> Batch:
@@ -537,7 +537,7 @@ def test_the_work_of_the_reference_update():
 
     More than that means work done twice; less, that a start, a step or a network is missing.
     """
-    agent = build_agent(resolve(Config()).agent, Spaces(obs=OBS, action=ActionSpec("discrete", 2)))
+    agent = build_agent(resolve(Config()).agent, Spaces(obs=OBS, actions=(ActionSpec("discrete", 2),)))
     state = jax.eval_shape(functools.partial(init_train_state, agent), jax.random.PRNGKey(0))
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((64, 16, *x.shape[2:]), x.dtype), random_batch("discrete", 0))
     batch = batch.replace(prev_action=jax.ShapeDtypeStruct((64, 16, 2), jnp.float32))

@@ -19,7 +19,7 @@ from dreamerjax.types import ActionSpec, Batch, Metrics, ObsSpec, Posterior, Spa
 from tests.tiny import MODEL, jit, random_like
 
 T, B = 5, 3
-SPACES = Spaces(obs=(ObsSpec("position", (3,)), ObsSpec("speed", (2,))), action=ActionSpec("discrete", 3))
+SPACES = Spaces(obs=(ObsSpec("position", (3,)), ObsSpec("speed", (2,))), actions=(ActionSpec("discrete", 3),))
 SCALES = WorldModelConfig(
     free_nats=2.0,
     reconstruction_scale=0.7,

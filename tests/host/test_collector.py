@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete
 
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.agent.policy import initial_policy_state
-from dreamerjax.config import AgentConfig, Config, resolve
+from dreamerjax.config import AgentConfig, Config, EnvConfig, resolve
 from dreamerjax.host import collector
 from dreamerjax.host.collector import Collector, Episode, EpisodeCounter
 from dreamerjax.host.envs import VectorEnv, make_env
@@ -81,7 +81,7 @@ def any_params(agent: Agent) -> Params:
 def make(
     env_id: str = "gym:Clock-v0", *, copies: int = 1, seed: int = 0, precision: str = "float32"
 ) -> tuple[Collector, Replay, VectorEnv]:
-    env = make_env(env_id, copies=copies, seed=seed)
+    env = make_env(EnvConfig(id=env_id), copies=copies, seed=seed)
     replay = Replay(env.spaces, copies=copies, capacity=CAPACITY, seed=seed)
     return Collector(tiny_agent(env.spaces, precision), env, replay, seed=seed), replay, env
 
@@ -159,7 +159,7 @@ def test_the_policy_sees_the_newest_rows_and_its_action_is_taken(monkeypatch: py
 
 def test_the_first_row_of_an_episode_makes_the_policy_forget() -> None:
     """What it remembers of the episode before must not change what it does in the next."""
-    env = make_env("gym:CartPole-v1", copies=1, seed=0)
+    env = make_env(EnvConfig(id="gym:CartPole-v1"), copies=1, seed=0)
     agent = tiny_agent(env.spaces)
     params = any_params(agent)
     policy = collector.jit_policy(agent)

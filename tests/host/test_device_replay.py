@@ -13,7 +13,7 @@ from dreamerjax.host.replay import Replay
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests.host.test_replay import SPACES, assert_same, numbered_rows
 
-CAMERA = Spaces(obs=(*SPACES.obs, ObsSpec("camera", (16, 16, 1))), action=ActionSpec("continuous", 3))
+CAMERA = Spaces(obs=(*SPACES.obs, ObsSpec("camera", (16, 16, 1))), actions=(ActionSpec("continuous", 3),))
 
 
 def both(copies: int, capacity: int, spaces: Spaces = SPACES) -> tuple[DeviceReplay, Replay]:

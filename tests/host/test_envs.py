@@ -6,14 +6,16 @@ import itertools
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Space, Text, Tuple
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sequence, Space, Text, Tuple
 
-from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, UnsupportedSpaceError, make_env
+from dreamerjax.config import EnvConfig, ImageConfig
+from dreamerjax.host.envs import FAMILIES, EnvError, UnknownEnvironmentError, UnsupportedSpaceError, VectorEnv, make_env
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
 
 CLASSIC = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCarContinuous-v0"]
 VECTOR = Box(-1.0, 1.0, (2,), np.float32)
 BUTTON = Discrete(2)
+ONE_HOT = np.eye(2, dtype=np.float32)
 
 
 class Scripted(gymnasium.Env):
@@ -22,14 +24,14 @@ class Scripted(gymnasium.Env):
     def __init__(self, observation_space: Space = VECTOR, action_space: Space = BUTTON, observations=(), reward=0.0):
         self.observation_space, self.action_space = observation_space, action_space
         self.observations, self.reward = observations, reward
-        self.actions = []
+        self.actions, self.keep = [], np.copy
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         return self._next(), {}
 
     def step(self, action):
-        self.actions.append(np.copy(action))
+        self.actions.append(self.keep(action))
         return self._next(), self.reward, False, False, {}
 
     def _next(self):
@@ -51,6 +53,10 @@ class Unpicklable(Scripted):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.stream = (value for value in ())
+
+
+def make(env_id: str, *, copies: int, seed: int, **options) -> VectorEnv:
+    return make_env(EnvConfig(id=env_id, **options), copies=copies, seed=seed)
 
 
 def float32(values) -> np.ndarray:
@@ -87,7 +93,7 @@ def seeds_of(seed: int, copies: int) -> list[int]:
 def test_rows_are_arrivals_as_in_a_cartpole_stepped_by_hand(register, limit, copies):
     """Each copy's rows, against `gymnasium.make` stepped and reset by hand with the same actions."""
     env_id = register(gymnasium.spec("CartPole-v1").entry_point, limit=limit)
-    env = make_env(env_id, copies=copies, seed=5)
+    env = make(env_id, copies=copies, seed=5)
     generator = np.random.default_rng(0)
     actions = [env.random_action(generator) for _ in range(120)]
     stream = [env.reset(), *(env.step(action) for action in actions)]
@@ -114,8 +120,8 @@ def test_rows_are_arrivals_as_in_a_cartpole_stepped_by_hand(register, limit, cop
 
 
 def test_rows_have_the_promised_shapes_and_dtypes():
-    env = make_env("gym:Pendulum-v1", copies=4, seed=0)
-    assert env.spaces == ((ObsSpec("state", (3,)),), ActionSpec("continuous", 1))
+    env = make("gym:Pendulum-v1", copies=4, seed=0)
+    assert env.spaces == ((ObsSpec("state", (3,)),), (ActionSpec("continuous", 1),))
     for rows in (env.reset(), env.step(np.zeros((4, 1), np.float32))):
         assert (rows.obs["state"].shape, rows.obs["state"].dtype) == ((4, 3), np.float32)
         assert (rows.prev_action.shape, rows.prev_action.dtype) == ((4, 1), np.float32)
@@ -124,7 +130,7 @@ def test_rows_have_the_promised_shapes_and_dtypes():
 
 
 def test_rows_stay_as_they_were():
-    env = make_env("gym:CartPole-v1", copies=2, seed=0)
+    env = make("gym:CartPole-v1", copies=2, seed=0)
     rows = env.reset()
     before = rows.obs["state"].copy()
     action = np.eye(2, dtype=np.float32)
@@ -135,20 +141,20 @@ def test_rows_stay_as_they_were():
 
 
 def test_reset_starts_anew_and_copies_differ_whatever_their_number():
-    env = make_env("gym:CartPole-v1", copies=3, seed=1)
+    env = make("gym:CartPole-v1", copies=3, seed=1)
     first = env.reset()
     env.step(env.random_action(np.random.default_rng(0)))
     assert_same(env.reset(), first)
     state = first.obs["state"]
     assert len(np.unique(state, axis=0)) == 3
-    np.testing.assert_array_equal(make_env("gym:CartPole-v1", copies=1, seed=1).reset().obs["state"], state[:1])
-    assert not np.array_equal(make_env("gym:CartPole-v1", copies=3, seed=2).reset().obs["state"], state)
+    np.testing.assert_array_equal(make("gym:CartPole-v1", copies=1, seed=1).reset().obs["state"], state[:1])
+    assert not np.array_equal(make("gym:CartPole-v1", copies=3, seed=2).reset().obs["state"], state)
 
 
 def test_a_dictionary_of_vectors_keeps_its_names(register):
     space = Dict({"joints": Box(-9, 9, (3,), np.float64), "ram": Box(0, 255, (2,), np.uint8)})
     played = {"joints": np.arange(3.0), "ram": np.array([7, 255], np.uint8)}
-    env = make_env(register(Scripted, observation_space=space, observations=[played]), copies=2, seed=0)
+    env = make(register(Scripted, observation_space=space, observations=[played]), copies=2, seed=0)
     assert env.spaces.obs == (ObsSpec("joints", (3,)), ObsSpec("ram", (2,)))
     rows = env.reset()
     np.testing.assert_array_equal(rows.obs["joints"], [[0, 1, 2]] * 2)
@@ -159,7 +165,7 @@ def test_a_dictionary_of_vectors_keeps_its_names(register):
 def test_vectors_are_clipped_and_scaled_but_stored_as_chosen(register):
     space = Box(float32([-2.0, 0.1]), float32([2.0, 0.7]))
     scripted = Scripted(action_space=space)
-    env = make_env(register(lambda: scripted), copies=1, seed=0)
+    env = make(register(lambda: scripted), copies=1, seed=0)
     env.reset()
     table = {  # the agent's action -> the environment's
         (-1.0, -1.0): (-2.0, 0.1),
@@ -178,8 +184,8 @@ def test_vectors_are_clipped_and_scaled_but_stored_as_chosen(register):
 
 def test_one_hot_actions_count_from_the_start_of_the_space(register):
     scripted = Scripted(action_space=Discrete(3, start=-1))
-    env = make_env(register(lambda: scripted), copies=1, seed=0)
-    assert env.spaces.action == ActionSpec("discrete", 3)
+    env = make(register(lambda: scripted), copies=1, seed=0)
+    assert env.spaces.actions == (ActionSpec("discrete", 3),)
     env.reset()
     for choice in range(3):
         env.step(np.eye(3, dtype=np.float32)[[choice]])
@@ -188,13 +194,13 @@ def test_one_hot_actions_count_from_the_start_of_the_space(register):
 
 def test_random_actions():
     generator = np.random.default_rng(0)
-    one_hot = make_env("gym:Acrobot-v1", copies=3000, seed=0).random_action(generator)
+    one_hot = make("gym:Acrobot-v1", copies=3000, seed=0).random_action(generator)
     assert one_hot.shape == (3000, 3)
     assert one_hot.dtype == np.float32
     assert ((one_hot == 0) | (one_hot == 1)).all()
     np.testing.assert_array_equal(one_hot.sum(axis=1), 1)
     assert (np.abs(one_hot.sum(axis=0) - 1000) < 150).all()
-    vector = make_env("gym:Pendulum-v1", copies=3000, seed=0).random_action(generator)
+    vector = make("gym:Pendulum-v1", copies=3000, seed=0).random_action(generator)
     assert vector.shape == (3000, 1)
     assert vector.dtype == np.float32
     quarters = np.histogram(vector, bins=[-1, -0.5, 0, 0.5, 1])[0]
@@ -208,7 +214,7 @@ def test_going_on_after_a_restart_is_exact(register, name, steps):
     """Over several episode ends, so that the random resets are the same ones, too."""
     env_id = register(gymnasium.spec(name).entry_point, limit=23)
     generator = np.random.default_rng(0)
-    env = make_env(env_id, copies=2, seed=3)
+    env = make(env_id, copies=2, seed=3)
     rows = env.reset()
     for _ in range(steps):
         rows = env.step(env.random_action(generator))
@@ -216,9 +222,9 @@ def test_going_on_after_a_restart_is_exact(register, name, steps):
     state = env.state()
     assert state is not None
 
-    used = make_env(env_id, copies=2, seed=99)
+    used = make(env_id, copies=2, seed=99)
     used.reset()
-    fresh = make_env(env_id, copies=2, seed=99)
+    fresh = make(env_id, copies=2, seed=99)
     others = [fresh, used]
     for other in others:
         other.load(state)
@@ -234,15 +240,15 @@ def test_going_on_after_a_restart_is_exact(register, name, steps):
 
 @pytest.mark.parametrize("entry_point", [Forgetful, Unpicklable])
 def test_environments_that_cannot_be_saved_say_so(register, entry_point):
-    env = make_env(register(entry_point), copies=1, seed=0)
+    env = make(register(entry_point), copies=1, seed=0)
     env.reset()
     assert env.state() is None
 
 
 def test_a_state_of_something_else_is_refused():
-    env = make_env("gym:CartPole-v1", copies=2, seed=0)
+    env = make("gym:CartPole-v1", copies=2, seed=0)
     for env_id, copies in (("gym:CartPole-v1", 3), ("gym:Acrobot-v1", 2)):
-        other = make_env(env_id, copies=copies, seed=0).state()
+        other = make(env_id, copies=copies, seed=0).state()
         assert other is not None
         with pytest.raises(EnvError, match=f"is of {copies} copies of {env_id}, expected 2 of gym:CartPole-v1"):
             env.load(other)
@@ -260,7 +266,7 @@ def test_the_users_own_module(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        env = make_env("gym:my_task:MyTask-v0", copies=1, seed=0)
+        env = make("gym:my_task:MyTask-v0", copies=1, seed=0)
         assert env.reset().is_first.all()
     finally:
         gymnasium.registry.pop("MyTask-v0", None)
@@ -269,16 +275,19 @@ def test_the_users_own_module(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("env_id", "message"),
     [
-        ("Acrobot-v1", "The environment `Acrobot-v1` names no family, expected gym:ID. Did you mean `gym:Acrobot-v1`?"),
+        (
+            "Acrobot-v1",
+            "The environment `Acrobot-v1` names no family, expected {known}. Did you mean `gym:Acrobot-v1`?",
+        ),
         (
             "cartpole-v1",
-            "The environment `cartpole-v1` names no family, expected gym:ID. Did you mean `gym:CartPole-v1`?",
+            "The environment `cartpole-v1` names no family, expected {known}. Did you mean `gym:CartPole-v1`?",
         ),
-        ("xyzzy", "The environment `xyzzy` names no family, expected gym:ID."),
-        ("", "The environment `` names no family, expected gym:ID."),
+        ("xyzzy", "The environment `xyzzy` names no family, expected {known}."),
+        ("", "The environment `` names no family, expected {known}."),
         (
             "gim:CartPole-v1",
-            "The environment `gim:CartPole-v1` has an unknown family, 'gim', expected gym:ID. "
+            "The environment `gim:CartPole-v1` has an unknown family, 'gim', expected {known}. "
             "Did you mean `gym:CartPole-v1`?",
         ),
         ("gym:CartPool-v1", "Gymnasium knows no environment `CartPool-v1`. Did you mean `gym:CartPole-v1`?"),
@@ -293,8 +302,9 @@ def test_the_users_own_module(tmp_path, monkeypatch):
 )
 def test_unknown_environments(env_id, message):
     with pytest.raises(UnknownEnvironmentError) as caught:
-        make_env(env_id, copies=1, seed=0)
-    assert str(caught.value) == message
+        make(env_id, copies=1, seed=0)
+    known = ", ".join(f"{family}:ID" for family in FAMILIES)
+    assert str(caught.value) == message.replace("{known}", f"{known}, or module:function of your own")
 
 
 def test_a_missing_dependency_says_what_to_install(register):
@@ -302,62 +312,153 @@ def test_a_missing_dependency_says_what_to_install(register):
         raise gymnasium.error.DependencyNotInstalled('Box2D is not installed, run `pip install "gymnasium[box2d]"`')
 
     with pytest.raises(UnknownEnvironmentError) as caught:
-        make_env(register(entry_point), copies=1, seed=0)
+        make(register(entry_point), copies=1, seed=0)
     assert str(caught.value) == (
         'gym:Scripted-v0 cannot be made: Box2D is not installed, run `pip install "gymnasium[box2d]"`'
     )
 
 
+CAMERA = Box(0, 255, (210, 160, 3), np.uint8)
+SMALL = {"height": 32, "width": 48}
+
+
+@pytest.mark.parametrize(
+    ("space", "specs"),
+    [
+        (Box(-1, 1, (2, 2)), [ObsSpec("state", (4,))]),
+        (Box(-1, 1, ()), [ObsSpec("state", (1,))]),
+        (Box(-5, 5, (3,), np.int32), [ObsSpec("state", (3,))]),
+        (Box(0, 1, (3,), bool), [ObsSpec("state", (3,), classes=2)]),
+        (Discrete(5, start=-2), [ObsSpec("state", (), classes=5)]),
+        (MultiDiscrete([2, 3]), [ObsSpec("state", (2,), classes=3)]),
+        (MultiDiscrete(np.full((7, 7, 3), 11)), [ObsSpec("state", (7, 7, 3), classes=11)]),
+        (MultiBinary((2, 2)), [ObsSpec("state", (2, 2), classes=2)]),
+        (CAMERA, [ObsSpec("image", (32, 48, 3))]),
+        (Box(0, 255, (84, 84), np.uint8), [ObsSpec("image", (32, 48, 1))]),
+        (Box(0, 255, (84, 84, 5), np.uint8), [ObsSpec("image", (32, 48, 5))]),
+        (Tuple([VECTOR, Discrete(3)]), [ObsSpec("0", (2,)), ObsSpec("1", (), classes=3)]),
+        (
+            Dict({"arm": Dict({"joints": VECTOR, "grip": Discrete(2)}), "eyes": Tuple([CAMERA, CAMERA])}),
+            [
+                ObsSpec("arm.grip", (), classes=2),
+                ObsSpec("arm.joints", (2,)),
+                ObsSpec("eyes.0", (32, 48, 3)),
+                ObsSpec("eyes.1", (32, 48, 3)),
+            ],
+        ),
+    ],
+    ids=str,
+)
+def test_every_kind_of_observation_arrives_as_it_was(register, space, specs):
+    space.seed(0)
+    played = [space.sample() for _ in range(3)]
+    env = make(
+        register(Scripted, observation_space=space, observations=played), copies=2, seed=0, image=ImageConfig(**SMALL)
+    )
+    assert env.spaces.obs == tuple(specs)
+    for rows, value in zip([env.reset(), env.step(ONE_HOT), env.step(ONE_HOT)], played, strict=True):
+        for spec, (leaf, raw) in zip(specs, leaves(space, value), strict=True):
+            seen = rows.obs[spec.name]
+            assert (seen.shape, seen.dtype) == ((2, *spec.shape), spec.dtype)
+            if spec.is_image:
+                boxes = np.asarray(raw, np.float64).mean((0, 1))
+                np.testing.assert_allclose(seen[0].mean((0, 1)), np.atleast_1d(boxes), atol=2.0)
+            else:
+                expected = np.asarray(raw) - getattr(leaf, "start", 0)
+                np.testing.assert_allclose(seen[1].reshape(np.shape(raw)), expected)
+
+
+def leaves(space, value):
+    """The leaves of a space beside those of its value, by Gymnasium's own order."""
+    if isinstance(space, Dict):
+        return [leaf for key in space.spaces for leaf in leaves(space[key], value[key])]
+    if isinstance(space, Tuple):
+        return [leaf for part, inner in zip(space.spaces, value, strict=True) for leaf in leaves(part, inner)]
+    return [(space, value)]
+
+
 @pytest.mark.parametrize(
     ("space", "told"),
     [
-        (Box(0, 255, (8, 8, 3), np.uint8), "'state' is Box(0, 255, (8, 8, 3), uint8)"),
-        (Box(-1, 1, (2, 2)), "'state' is Box(-1.0, 1.0, (2, 2), float32)"),
-        (Box(-1, 1, ()), "'state' is Box(-1.0, 1.0, (), float32)"),
         (Box(-1, 1, (0,)), "'state' is Box"),
-        (Discrete(5), "'state' is Discrete(5)"),
-        (MultiDiscrete([2, 3]), "'state' is MultiDiscrete([2 3])"),
-        (MultiBinary(4), "'state' is MultiBinary(4)"),
-        (Tuple([VECTOR, VECTOR]), "'state' is Tuple(Box(-1.0, 1.0, (2,), float32), Box(-1.0, 1.0, (2,), float32))"),
-        (Dict({"good": VECTOR, "nested": Dict({"deep": VECTOR})}), "'nested' is Dict('deep': Box"),
-        (Dict({"good": VECTOR, "count": Discrete(3)}), "'count' is Discrete(3)"),
+        (Text(3), "'state' is Text("),
+        (Sequence(VECTOR), "'state' is Sequence("),
+        (Dict({"good": VECTOR, "nested": Dict({"words": Text(3)})}), "'nested.words' is Text("),
+        (Discrete(100_000), "'state' is Discrete(100000)"),
+        (Dict({}), "is an empty Dict"),
     ],
     ids=str,
 )
 def test_unsupported_observations_are_named(register, space, told):
     with pytest.raises(UnsupportedSpaceError) as caught:
-        make_env(register(Scripted, observation_space=space), copies=1, seed=0)
+        make(register(Scripted, observation_space=space), copies=1, seed=0)
     message = str(caught.value)
     assert message.startswith(f"gym:Scripted-v0: the observation {told}")
-    assert "Supported are a Box of rank 1 and a Dict of those" in message
+    assert "Supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of those" in message
     assert message.count("\n") == 1
 
 
-def test_an_empty_dictionary_is_refused(register):
-    with pytest.raises(UnsupportedSpaceError, match="gym:Scripted-v0: the observation is an empty Dict"):
-        make_env(register(Scripted, observation_space=Dict({})), copies=1, seed=0)
+@pytest.mark.parametrize(
+    ("space", "specs"),
+    [
+        (Discrete(4, start=2), [("discrete", 4)]),
+        (MultiDiscrete([2, 3]), [("discrete", 2), ("discrete", 3)]),
+        (MultiDiscrete([[2, 3], [4, 2]]), [("discrete", n) for n in (2, 3, 4, 2)]),
+        (MultiBinary(3), [("discrete", 2)] * 3),
+        (Box(-1, 1, (2, 2)), [("continuous", 4)]),
+        (Box(-2, 3, (2,), np.int32), [("discrete", 6)] * 2),
+        (
+            Dict({"move": Box(float32([0, -9]), float32([1, 9])), "tool": Tuple([Discrete(3), MultiBinary(2)])}),
+            [("continuous", 2), ("discrete", 3), ("discrete", 2), ("discrete", 2)],
+        ),
+    ],
+    ids=str,
+)
+def test_every_kind_of_action_is_one_of_its_space_and_the_one_chosen(register, space, specs):
+    scripted = Scripted(action_space=space)
+    scripted.keep = lambda action: action  # as it was given, not as an array
+    env = make(register(lambda: scripted), copies=1, seed=0)
+    assert env.spaces.actions == tuple(ActionSpec(*spec) for spec in specs)
+    env.reset()
+    generator = np.random.default_rng(0)
+    for _ in range(40):
+        action = env.random_action(generator)
+        rows = env.step(action)
+        np.testing.assert_array_equal(rows.prev_action, action)
+        given = scripted.actions[-1]
+        assert space.contains(given), given
+        # Part by part, the numbers that were chosen.
+        parts, flat = np.split(action[0], np.cumsum([size for _, size in specs])[:-1]), []
+        for leaf, value in leaves(space, given):
+            value = np.asarray(value, np.float64)
+            if leaf.dtype.kind == "f":
+                value = 2 * (value - leaf.low) / (leaf.high - leaf.low) - 1
+                flat.append(value.ravel())
+            else:
+                start = getattr(leaf, "start", 0) if not isinstance(leaf, Box) else leaf.low
+                flat += [np.atleast_1d(choice) for choice in (value - start).ravel()]
+        for (kind, _), part, chosen in zip(specs, parts, flat, strict=True):
+            np.testing.assert_allclose(chosen, [part.argmax()] if kind == "discrete" else part, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("space", "told"),
     [
-        (Box(-np.inf, np.inf, (2,)), "Box(-inf, inf, (2,), float32)"),
-        (Box(float32([0, 0]), float32([1, np.inf])), "Box(0.0, [ 1. inf], (2,), float32)"),
-        (Box(-1, 1, (2, 2)), "Box(-1.0, 1.0, (2, 2), float32)"),
-        (Box(0, 3, (1,), np.int32), "Box(0, 3, (1,), int32)"),
-        (MultiDiscrete([2, 3]), "MultiDiscrete([2 3])"),
-        (MultiBinary(4), "MultiBinary(4)"),
-        (Text(3), "Text("),
-        (Dict({"move": BUTTON}), "Dict('move': Discrete(2))"),
+        (Box(-np.inf, np.inf, (2,)), "the action is Box(-inf, inf, (2,), float32)"),
+        (Box(float32([0, 0]), float32([1, np.inf])), "the action is Box(0.0, [ 1. inf], (2,), float32)"),
+        (Box(0, 10_000, (1,), np.int32), "the action is Box(0, 10000, (1,), int32)"),
+        (Text(3), "the action is Text("),
+        (Dict({"move": BUTTON, "say": Tuple([Text(3)])}), "the action 'say.0' is Text("),
+        (Dict({}), "the action is an empty Dict"),
     ],
     ids=str,
 )
 def test_unsupported_actions_are_named(register, space, told):
     with pytest.raises(UnsupportedSpaceError) as caught:
-        make_env(register(Scripted, action_space=space), copies=1, seed=0)
+        make(register(Scripted, action_space=space), copies=1, seed=0)
     message = str(caught.value)
-    assert message.startswith(f"gym:Scripted-v0: the action is {told}")
-    assert "Supported are Discrete and a float Box of rank 1 with finite bounds." in message
+    assert message.startswith(f"gym:Scripted-v0: {told}")
+    assert "Supported are Discrete, MultiDiscrete, MultiBinary, Box with finite bounds" in message
     assert message.count("\n") == 1
 
 
@@ -365,25 +466,27 @@ def test_unsupported_actions_are_named(register, space, told):
 def test_observations_that_are_not_finite_are_told(register, bad):
     space = Box(-np.inf, np.inf, (2,), np.float64)
     observations = [np.zeros(2), np.zeros(2), np.array([0.0, bad])]
-    env = make_env(register(Scripted, observation_space=space, observations=observations), copies=2, seed=0)
+    env = make(register(Scripted, observation_space=space, observations=observations), copies=2, seed=0)
     action = np.eye(2, dtype=np.float32)
     env.reset()
     env.step(action)
-    with pytest.raises(EnvError, match="gym:Scripted-v0: the observation 'state' of copy 0 is not finite at step 2"):
+    with pytest.raises(
+        EnvError, match=r"gym:Scripted-v0: the observation 'state' is not finite: .* \(copy 0, step 2\)"
+    ):
         env.step(action)
 
 
 def test_rewards_and_actions_that_are_not_finite_are_told(register):
-    env = make_env(register(Scripted, reward=float("nan")), copies=1, seed=0)
+    env = make(register(Scripted, reward=float("nan")), copies=1, seed=0)
     env.reset()
-    with pytest.raises(EnvError, match="gym:Scripted-v0: the reward of copy 0 is not finite at step 1: nan"):
+    with pytest.raises(EnvError, match=r"gym:Scripted-v0: the reward is not finite: nan \(copy 0, step 1\)"):
         env.step(float32([[1, 0]]))
-    with pytest.raises(EnvError, match="gym:Scripted-v0: the action of copy 0 is not finite at step 2"):
+    with pytest.raises(EnvError, match=r"gym:Scripted-v0: the action is not finite: .* \(copy 0, step 2\)"):
         env.step(float32([[np.nan, 0]]))
 
 
 def test_actions_of_another_shape_are_refused():
-    env = make_env("gym:CartPole-v1", copies=2, seed=0)
+    env = make("gym:CartPole-v1", copies=2, seed=0)
     env.reset()
     with pytest.raises(ValueError, match=r"shape \(2,\), expected \[copies, A\] = \(2, 2\)"):
         env.step(np.zeros(2, np.float32))

@@ -19,7 +19,7 @@ from tests.tiny import MODEL
 CONFIG = AgentConfig(
     model=MODEL, returns=ReturnsConfig(imagination_horizon=2), optimizer=OptimizerConfig(warmup_updates=0)
 )
-AGENT = build_agent(CONFIG, Spaces((ObsSpec("state", (3,)),), ActionSpec("discrete", 2)))
+AGENT = build_agent(CONFIG, Spaces((ObsSpec("state", (3,)),), (ActionSpec("discrete", 2),)))
 U, T, B = 2, 4, 2
 
 

@@ -12,7 +12,7 @@ from scipy import stats
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import ActionSpec, Batch, ObsSpec, Rows, Spaces
 
-SPACES = Spaces(obs=(ObsSpec("state", (2,)), ObsSpec("time", (1,))), action=ActionSpec("continuous", 3))
+SPACES = Spaces(obs=(ObsSpec("state", (2,)), ObsSpec("time", (1,))), actions=(ActionSpec("continuous", 3),))
 
 
 def numbered_rows(time: int, copies: int, spaces: Spaces = SPACES) -> Rows:
@@ -215,7 +215,7 @@ def test_end_streams_of_nothing():
 
 
 def test_images_are_stored_and_drawn_as_uint8():
-    spaces = Spaces(obs=(ObsSpec("camera", (16, 32, 3)), *SPACES.obs), action=SPACES.action)
+    spaces = Spaces(obs=(ObsSpec("camera", (16, 32, 3)), *SPACES.obs), actions=SPACES.actions)
     shown = np.random.default_rng(0).integers(256, size=(12, 2, 16, 32, 3), dtype=np.uint8)  # [time, copies, ...]
     replay = Replay(spaces, copies=2, capacity=16, seed=0)
     for time in range(12):  # 8 stay

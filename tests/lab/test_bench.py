@@ -109,7 +109,7 @@ def test_json_has_every_setting(result: dict[str, Any]):
 
 def test_parameters_and_work_are_those_of_the_agent(result: dict[str, Any]):
     """The critic alone, by hand: a layer with the scale of its norm, then the bins."""
-    spaces = Spaces((ObsSpec("state", (3,)),), ActionSpec("discrete", 5))
+    spaces = Spaces((ObsSpec("state", (3,)),), (ActionSpec("discrete", 5),))
     agent_settings = {key: value for key, value in result["settings"].items() if key.startswith("agent.")}
     agent_settings["agent.returns.imagination_horizon"] = result["settings"]["horizon"]
     agent = build_agent(combine([agent_settings]).agent, spaces)

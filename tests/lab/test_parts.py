@@ -18,7 +18,7 @@ from dreamerjax.nets.rssm import merge_time
 from dreamerjax.types import ActionSpec, ObsSpec, Params, Spaces
 from tests.tiny import MODEL, jit, random_like
 
-SPACES = Spaces((ObsSpec("state", (4,)),), ActionSpec("discrete", 3))
+SPACES = Spaces((ObsSpec("state", (4,)),), (ActionSpec("discrete", 3),))
 SMALL = dataclasses.replace(MODEL, reward_layers=0, cont_layers=0, prior_layers=0, posterior_layers=0)
 CONFIG = Config(
     agent=AgentConfig(

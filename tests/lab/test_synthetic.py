@@ -9,12 +9,12 @@ from dreamerjax.config import ReplayConfig
 from dreamerjax.lab.synthetic import EPISODE_LENGTH, filled_replay, synthetic_rows
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
-SPACES = Spaces((ObsSpec("state", (4,)), ObsSpec("image", (6, 5, 3))), ActionSpec("discrete", 3))
+SPACES = Spaces((ObsSpec("state", (4,)), ObsSpec("image", (6, 5, 3))), (ActionSpec("discrete", 3),))
 
 
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 def test_rows_tell_episodes_as_environments_do(kind):
-    spaces = SPACES._replace(action=ActionSpec(kind, 3))
+    spaces = SPACES._replace(actions=(ActionSpec(kind, 3),))
     rows = list(itertools.islice(synthetic_rows(spaces, copies=4, seed=0), 600))
     first, last, terminal = (
         np.stack([getattr(row, f"is_{name}") for row in rows]) for name in ("first", "last", "terminal")

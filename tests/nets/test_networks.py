@@ -18,12 +18,12 @@ from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, Spaces
 from tests.tiny import MODEL, jit
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
-CARTPOLE = Spaces(obs=(ObsSpec("state", (4,)),), action=ActionSpec("discrete", 2))
+CARTPOLE = Spaces(obs=(ObsSpec("state", (4,)),), actions=(ActionSpec("discrete", 2),))
 WALKER = Spaces(
     obs=(ObsSpec("orientations", (14,)), ObsSpec("height", (1,)), ObsSpec("velocity", (9,))),
-    action=ActionSpec("continuous", 6),
+    actions=(ActionSpec("continuous", 6),),
 )
-WALKER_SEEN = Spaces(obs=(ObsSpec("image", (64, 64, 3)),), action=ActionSpec("continuous", 6))
+WALKER_SEEN = Spaces(obs=(ObsSpec("image", (64, 64, 3)),), actions=(ActionSpec("continuous", 6),))
 SMALL = dataclasses.replace(MODEL, deter=128, hidden=64, groups=8, classes=8, prior_layers=1)
 # sd of the normal before it is truncated at +-2 sd, times sqrt(fan_in)
 SD = 1.1368

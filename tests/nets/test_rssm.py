@@ -10,7 +10,7 @@ from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise, 
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Spaces
 from tests.tiny import MODEL, jit, random_like
 
-SPACES = Spaces(obs=(ObsSpec("state", (3,)),), action=ActionSpec("continuous", 2))
+SPACES = Spaces(obs=(ObsSpec("state", (3,)),), actions=(ActionSpec("continuous", 2),))
 NETWORKS = build_networks(MODEL, SPACES, jnp.dtype(jnp.float32))
 UNIMIX = MODEL.unimix
 

@@ -21,7 +21,7 @@ from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests.tiny import MODEL, jit, random_like
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
-ACTION = ActionSpec("discrete", 2)
+ACTIONS = (ActionSpec("discrete", 2),)
 KEY = jax.random.PRNGKey(0)
 VECTOR = ObsSpec("vector", (5,))
 
@@ -61,7 +61,7 @@ SEEN = [
 @pytest.mark.parametrize(("specs", "embedding"), SEEN, ids=[str([spec.shape for spec in specs]) for specs, _ in SEEN])
 @pytest.mark.parametrize(("lead", "dtype"), [((3,), FLOAT32), ((2, 3), BFLOAT16)])
 def test_every_key_is_embedded_and_decoded_in_its_own_shape(specs, embedding, lead, dtype):
-    networks = build_networks(MODEL, Spaces(specs, ACTION), dtype)
+    networks = build_networks(MODEL, Spaces(specs, ACTIONS), dtype)
 
     def see(key):
         model = networks.world_model.bind(init_params(networks, key).world_model)
@@ -95,7 +95,7 @@ REFUSED = [
 @pytest.mark.parametrize(("specs", "changes", "message"), REFUSED, ids=[message for *_, message in REFUSED])
 def test_what_the_networks_cannot_see_is_refused(specs, changes, message):
     with pytest.raises(ConfigError, match=message):
-        build_networks(dataclasses.replace(MODEL, **changes), Spaces(specs, ACTION), FLOAT32)
+        build_networks(dataclasses.replace(MODEL, **changes), Spaces(specs, ACTIONS), FLOAT32)
 
 
 def test_images_of_several_keys_are_one_image_with_more_channels():
@@ -136,7 +136,7 @@ def test_a_convolution_and_its_gradient_are_those_of_flax(module, scale, shape):
 
 def test_every_kernel_starts_with_the_variance_of_its_fan_in():
     config = dataclasses.replace(MODEL, depth=16, deter=128, hidden=64)
-    networks = build_networks(config, Spaces((image(32, 32, 3),), ACTION), FLOAT32)
+    networks = build_networks(config, Spaces((image(32, 32, 3),), ACTIONS), FLOAT32)
     params = jit(lambda key: init_params(networks, key))(KEY).world_model["params"]
     seen = {part: params[part]["images"] for part in ("encoder", "decoder")}
     for path, leaf in jax.tree_util.tree_leaves_with_path(seen):
@@ -153,7 +153,7 @@ def test_every_kernel_starts_with_the_variance_of_its_fan_in():
 
 def test_bfloat16_sees_and_draws_what_float32_does_to_its_own_precision():
     specs = (image(16, 16, 3), VECTOR)
-    networks = [build_networks(MODEL, Spaces(specs, ACTION), dtype) for dtype in (FLOAT32, BFLOAT16)]
+    networks = [build_networks(MODEL, Spaces(specs, ACTIONS), dtype) for dtype in (FLOAT32, BFLOAT16)]
     params = jit(lambda key: init_params(networks[0], key))(KEY).world_model
     obs, features = random_obs(*specs), jax.random.normal(KEY, (2, 32))
 

@@ -1,15 +1,20 @@
 """Environments: many copies of one environment, stepped together, as the agent sees them.
 
-An environment's id is `family:ID`, such as `gym:CartPole-v1`. A family of environments is one file of
-this folder and one line in `FAMILIES`.
+An environment's id is `family:ID`, such as `gym:CartPole-v1`, or `module:function` for the user's own. A family is one
+file of this folder and one line of `FAMILIES`; its `make` gives a `gymnasium.Env`. What all of them share is here:
+`spaces.py` (what the agent sees and does), `pixels.py` (rendering), `serial.py` (stepping), `workers.py` (processes).
 """
 
+import importlib
+import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 
+from dreamerjax.config import EnvConfig
 from dreamerjax.types import Rows, Spaces
 
 
@@ -25,8 +30,20 @@ class UnsupportedSpaceError(EnvError):
     """The environment observes or acts in a way that the agent cannot handle."""
 
 
+class Event(NamedTuple):
+    """Something that happened beside the rows."""
+
+    copy: int
+    interrupted: str = ""  # why an episode was cut short, for people; empty: it was not
+    metrics: Mapping[str, float] = {}  # of an episode that ended, beside return and length
+
+
 class VectorEnv(ABC):
-    """`copies` environments, stepped together; each starts a new episode on the step after its last row."""
+    """`copies` environments, stepped together; each starts a new episode on the step after its last row.
+
+    A copy may also start anew in the middle of an episode, which was interrupted then: a row that `is_first` after one
+    that is not `is_last`. An `Event` says why.
+    """
 
     spaces: Spaces
     copies: int
@@ -47,14 +64,14 @@ class VectorEnv(ABC):
         """Takes one action in every copy.
 
         Args:
-            action: [copies, A] float32, one-hot or a vector; vectors are clipped to [-1, 1] and scaled to the
-                environment's bounds. A copy whose last row was `is_last` ignores it and starts a new episode.
+            action: [copies, A] float32, choices one-hot; vectors are clipped to [-1, 1] and scaled to the environment's
+                bounds. A copy whose last row was `is_last` ignores it and starts a new episode.
 
         Returns:
             The rows of arriving there; `prev_action` is the action as given, 0 where a new episode starts.
 
         Raises:
-            EnvError: an action, an observation or a reward is not finite.
+            EnvError: the environment fails, or an action, an observation or a reward is not what it should be.
         """
 
     @abstractmethod
@@ -73,42 +90,49 @@ class VectorEnv(ABC):
     def close(self) -> None:
         """Frees what the environments hold. They cannot be used afterwards."""
 
+    def take_events(self) -> list[Event]:
+        """What happened in the last step, beside its rows; asked again, nothing."""
+        return []
+
     def random_action(self, generator: np.random.Generator) -> np.ndarray:
-        """A uniformly random action for every copy, [copies, A] float32: one-hot, or a vector in [-1, 1]."""
-        kind, size = self.spaces.action
-        if kind == "discrete":
-            return np.eye(size, dtype=np.float32)[generator.integers(size, size=self.copies)]
-        return generator.uniform(-1.0, 1.0, (self.copies, size)).astype(np.float32)
+        """A uniformly random action for every copy, [copies, A] float32: choices one-hot, vectors in [-1, 1]."""
+        parts = [
+            np.eye(size, dtype=np.float32)[generator.integers(size, size=self.copies)]
+            if kind == "discrete"
+            else generator.uniform(-1.0, 1.0, (self.copies, size)).astype(np.float32)
+            for kind, size in self.spaces.actions
+        ]
+        return np.concatenate(parts, axis=-1)
+
+
+def copy_seeds(seed: int, copies: int) -> list[int]:
+    """The seed of each copy; whatever their number, the first ones get the same."""
+    return [int(word) for word in np.random.SeedSequence(seed).generate_state(copies)]
 
 
 class Family(NamedTuple):
-    """A source of environments."""
+    """A source of environments: a module of this folder, imported when it is used.
 
-    make: Callable[[str, int, int], VectorEnv]  # (ID, copies, seed)
-    closest: Callable[[str], str | None]  # any name -> the ID that was probably meant
+    It has `make(name, config) -> gymnasium.Env` (or `make_vector(name, config, copies, seed) -> VectorEnv`, where the
+    environments are stepped in batch) and `closest(name) -> str | None`, the ID that was probably meant. Their errors
+    are `UnknownEnvironmentError`s.
+    """
 
-
-def _make_gym(name: str, copies: int, seed: int) -> VectorEnv:
-    from dreamerjax.host.envs import gym
-
-    return gym.GymVectorEnv(name, copies=copies, seed=seed)
-
-
-def _closest_gym(name: str) -> str | None:
-    from dreamerjax.host.envs import gym
-
-    return gym.closest(name)
+    module: str
+    install: str  # what pip must install for it, as its arguments
+    in_batch: bool = False
 
 
-# Each family imports its libraries only when it is used.
-FAMILIES: Mapping[str, Family] = {"gym": Family(_make_gym, _closest_gym)}
+FAMILIES: Mapping[str, Family] = {
+    "gym": Family("gym", "-r requirements.txt"),
+}
 
 
-def make_env(env_id: str, *, copies: int, seed: int) -> VectorEnv:
+def make_env(config: EnvConfig, *, copies: int, seed: int) -> VectorEnv:
     """Makes the copies of an environment.
 
     Args:
-        env_id: `family:ID`, such as `gym:CartPole-v1`.
+        config: its id, `family:ID` such as `gym:CartPole-v1`, and how it is seen and stepped.
         copies: environments that are stepped together.
         seed: of all their randomness; each copy gets its own part of it.
 
@@ -116,11 +140,67 @@ def make_env(env_id: str, *, copies: int, seed: int) -> VectorEnv:
         UnknownEnvironmentError: there is no such family or environment, or something that it needs is not installed.
         UnsupportedSpaceError: the agent cannot handle its observations or actions.
     """
+    family, name = _split(config.id)
+    if family in FAMILIES and FAMILIES[family].in_batch:
+        return _module(family).make_vector(name, config, copies=copies, seed=seed)
+    if config.workers:
+        from dreamerjax.host.envs.workers import WorkerVectorEnv
+
+        return WorkerVectorEnv(config, copies=copies, seed=seed)
+    from dreamerjax.host.envs.serial import SerialVectorEnv
+
+    return SerialVectorEnv(config, copies=copies, seed=seed)
+
+
+def make_single(config: EnvConfig) -> gymnasium.Env:
+    """Makes one copy, of a family that is not stepped in batch; raises as `make_env`."""
+    family, name = _split(config.id)
+    if family not in FAMILIES:
+        from dreamerjax.host.envs import imported
+
+        return imported.make(family, name, config)
+    return _module(family).make(name, config)
+
+
+def _split(env_id: str) -> tuple[str, str]:
+    """`family:ID` in two; the family is known, or a module that can be imported."""
     family, colon, name = env_id.partition(":")
-    if family in FAMILIES and colon:
-        return FAMILIES[family].make(name, copies, seed)
+    if colon and (family in FAMILIES or _is_module(family)):
+        return family, name
     problem = f"has an unknown family, '{family}'" if colon else "names no family"
-    ids = ((known, entry.closest(candidate)) for candidate in (name, env_id) for known, entry in FAMILIES.items())
-    meant = next((f" Did you mean `{known}:{found}`?" for known, found in ids if found), "")
-    known = ", ".join(f"{name}:ID" for name in FAMILIES)
-    raise UnknownEnvironmentError(f"The environment `{env_id}` {problem}, expected {known}.{meant}")
+    expected = ", ".join(f"{known}:ID" for known in FAMILIES)
+    raise UnknownEnvironmentError(
+        f"The environment `{env_id}` {problem}, expected {expected}, or module:function of your own."
+        + _did_you_mean(name, env_id)
+    )
+
+
+def _did_you_mean(*candidates: str) -> str:
+    """A hint from the families whose packages are installed."""
+    for candidate in candidates:
+        for family in FAMILIES:
+            try:
+                found = _module(family).closest(candidate)
+            except UnknownEnvironmentError:
+                continue
+            if found:
+                return f" Did you mean `{family}:{found}`?"
+    return ""
+
+
+def _module(family: str) -> Any:
+    """The module of a family, or an error that says what to install."""
+    entry = FAMILIES[family]
+    try:
+        return importlib.import_module(f"dreamerjax.host.envs.{entry.module}")
+    except ImportError as error:
+        raise UnknownEnvironmentError(
+            f"{family}:... needs a package that is not installed ({error}).\nInstall it: pip install {entry.install}"
+        ) from error
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
