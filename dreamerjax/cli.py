@@ -19,6 +19,7 @@ from dreamerjax.host.display import Display
 from dreamerjax.host.envs import EnvError, make_env
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
+from dreamerjax.host.reporter import Film
 from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
 from dreamerjax.host.settings import (
     KEYS,
@@ -141,16 +142,16 @@ def show(arguments: list[str]) -> int:
     given = parser.parse(arguments)
     _start(given.backend)
     from dreamerjax.show.curves import learning_curve
-    from dreamerjax.show.dreams import animate_cartpole, dream_beside_truth, plot_dream
+    from dreamerjax.show.dreams import animate_cartpole, dream_beside_truth
+    from dreamerjax.show.film import film_run
 
     loaded = load_run(given.run_dir)
-    files = [given.run_dir / "learning_curve.png", given.run_dir / "dream.png"]
+    files = [given.run_dir / "learning_curve.png"]
     learning_curve([given.run_dir], files[0], solve_return=loaded.config.env.solve_return)
-    seen = dream_beside_truth(loaded, seed=given.seed)
-    plot_dream(seen, files[1])
-    if loaded.config.env.id == "gym:CartPole-v1":
+    files += [film.file for film in film_run(loaded, seed=given.seed)]
+    if loaded.config.env.id == "gym:CartPole-v1" and loaded.config.env.obs in ("auto", "state"):
         files.append(given.run_dir / "dream.gif")
-        animate_cartpole(seen, files[2])
+        animate_cartpole(dream_beside_truth(loaded, seed=given.seed), files[-1])
     print("\n".join(map(str, files)))
     return 0
 
@@ -264,7 +265,7 @@ def _train_in(
             display.note(backend.note)
         if profile:
             display.note(f"Traces go to {folder.path}/profile: {HOW_TO_OPEN}.")
-        loop = Loop(config, folder, backend, display, interrupt, profile=profile)
+        loop = Loop(config, folder, backend, display, interrupt, profile=profile, film=_film)
         if has_checkpoint(folder.checkpoints):
             loop.resume()
         elif source is not None:
@@ -276,6 +277,12 @@ def _train_in(
         summary = loop.run()
         display.finish(final_paragraph(summary))
     return summary
+
+
+def _film(loaded: LoadedAgent) -> list[Film]:
+    from dreamerjax.show.film import film_run  # only now, because it brings what draws, and training starts without
+
+    return film_run(loaded)
 
 
 def _start(name: str, *, also_cpu: bool = False, deterministic: bool = False) -> Backend:

@@ -218,7 +218,10 @@ class ReplayConfig:
     """Stored experience."""
 
     capacity: PositiveInt = 1_000_000  # rows, over all copies
-    storage: Literal["memory", "device"] = "memory"  # device: batches are gathered there; takes all its room at once
+    storage: Literal["memory", "device", "disk"] = "memory"  # device: batches are gathered there, and all its room is
+    # taken at once; disk: the images are in files of the run folder, for more than fits into memory
+    context: bool = True  # a window starts from the latent state that was last computed for the row before it
+    online: bool = True  # each new row is soon trained on once, whatever is drawn by chance
 
 
 @dataclass(frozen=True)
@@ -238,6 +241,7 @@ class LogConfig:
     every: PositiveInt = 200  # environment steps and updates, added up, between lines of train metrics
     checkpoint_seconds: Positive = 30.0  # between checkpoints
     checkpoints_kept: AtLeastTwo = 3
+    video_every: NonNegativeInt = 20_000  # environment steps between films; one more is made at the end; 0: none
     tensorboard: bool = True
 
 

@@ -97,6 +97,14 @@ class Rows(NamedTuple):
 
 
 @flax.struct.dataclass
+class StoredLatent:
+    """A latent state as the replay keeps it, small: D + S/2 numbers of two bytes for each row."""
+
+    deter: Array  # [..., D] bfloat16, flat
+    stoch: Array  # [..., S] uint8, class + 1 of each group; 0: none, as in the zero state
+
+
+@flax.struct.dataclass
 class Batch:
     """Replayed rows. Continuous actions are stored as they were sampled; the environment clips them to its bounds."""
 
@@ -106,6 +114,7 @@ class Batch:
     is_first: Array  # [T, B] bool
     is_last: Array  # [T, B] bool
     is_terminal: Array  # [T, B] bool
+    context: StoredLatent | None = None  # [B, ...] of the row before each window; None: windows start from zero
 
 
 @flax.struct.dataclass

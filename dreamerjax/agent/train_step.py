@@ -12,8 +12,18 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.optimizer import schedule_shape
 from dreamerjax.agent.world_model import world_model_loss
 from dreamerjax.math.scaling import return_range
-from dreamerjax.nets.rssm import latent_features, merge_time
-from dreamerjax.types import Array, Batch, LatentState, Metrics, PRNGKey, ReturnScale, TrainState, Variables
+from dreamerjax.nets.rssm import latent_features, merge_time, to_stored
+from dreamerjax.types import (
+    Array,
+    Batch,
+    LatentState,
+    Metrics,
+    PRNGKey,
+    ReturnScale,
+    StoredLatent,
+    TrainState,
+    Variables,
+)
 
 Mode = Literal["joint", "world_model", "actor_critic"]
 
@@ -21,10 +31,13 @@ Mode = Literal["joint", "world_model", "actor_critic"]
 class _Gradients(NamedTuple):
     grads: dict[str, Variables]  # by field of Params, of those alone that the mode trains
     return_scale: ReturnScale
+    latents: LatentState  # [T, ...] of the batch
     metrics: Metrics
 
 
-def train_step(agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "joint") -> tuple[TrainState, Metrics]:
+def train_step(
+    agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "joint"
+) -> tuple[TrainState, Metrics, StoredLatent | None]:
     """Makes one update. Pure; jit it with `agent` and `mode` bound, and donate the state.
 
     Args:
@@ -35,7 +48,8 @@ def train_step(agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "j
             a frozen world model.
 
     Returns:
-        The next state and the metrics, scalars.
+        The next state; the metrics, scalars; and the latent states [T, B, ...] of the batch for the replay to keep, if
+        the batch has a context (else None).
     """
     observe_key, dream_key, next_key = jax.random.split(state.key, 3)
     gradients = _gradients(agent, state, batch, mode, observe_key=observe_key, dream_key=dream_key)
@@ -60,13 +74,23 @@ def train_step(agent: Agent, state: TrainState, batch: Batch, *, mode: Mode = "j
         return_scale=gradients.return_scale,
         key=next_key,
     )
-    return state, metrics
+    return state, metrics, None if batch.context is None else to_stored(gradients.latents)
 
 
-def train_steps(agent: Agent, state: TrainState, batches: Batch, *, mode: Mode = "joint") -> tuple[TrainState, Metrics]:
-    """Makes U updates in one dispatch, on batches [U, T, B, ...]; metrics come back as means over the U updates."""
-    state, metrics = jax.lax.scan(lambda state, batch: train_step(agent, state, batch, mode=mode), state, batches)
-    return state, jax.tree.map(lambda x: x.mean(0), metrics)
+def train_steps(
+    agent: Agent, state: TrainState, batches: Batch, *, mode: Mode = "joint"
+) -> tuple[TrainState, Metrics, StoredLatent | None]:
+    """Makes U updates in one dispatch, on batches [U, T, B, ...].
+
+    Metrics come back as means over the U updates, latent states as [U, T, B, ...]; see `train_step`.
+    """
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, tuple[Metrics, StoredLatent | None]]:
+        state, metrics, latents = train_step(agent, state, batch, mode=mode)
+        return state, (metrics, latents)
+
+    state, (metrics, latents) = jax.lax.scan(step, state, batches)
+    return state, jax.tree.map(lambda x: x.mean(0), metrics), latents
 
 
 def _moving_average(slow: Variables, fast: Variables, rate: float) -> Variables:
@@ -86,9 +110,8 @@ def _gradients(
 
     (loss, features), backward, (latents, metrics) = jax.vjp(forward, params.world_model, has_aux=True)
     if mode == "world_model":
-        return _Gradients(
-            {"world_model": backward((jnp.ones_like(loss), jnp.zeros_like(features)))[0]}, state.return_scale, metrics
-        )
+        world_model_grad = backward((jnp.ones_like(loss), jnp.zeros_like(features)))[0]
+        return _Gradients({"world_model": world_model_grad}, state.return_scale, latents, metrics)
 
     # Dreams pass no gradient, so they are made outside of every differentiated function.
     dream = imagine(agent, params, state.slow_critic, merge_time(latents), dream_key)
@@ -120,7 +143,7 @@ def _gradients(
         "dream_cont_mean": dream.cont[1:].mean(),
         "entropy_scale": entropy_scale,
     }
-    return _Gradients(grads, scale, metrics)
+    return _Gradients(grads, scale, latents, metrics)
 
 
 def _entropy_shape(agent: Agent, state: TrainState) -> Array:

@@ -10,7 +10,7 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.math.distributions import balanced_kl, bernoulli_cross_entropy, categorical_entropy, unimix
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise
+from dreamerjax.nets.rssm import from_stored, initial_latent, latent_features, latent_noise
 from dreamerjax.types import Array, Batch, LatentState, Metrics, ObsSpec, Posterior, PRNGKey, Variables
 
 
@@ -20,7 +20,7 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
     Args:
         agent: the static parts.
         params: of the world model.
-        batch: [T, B, ...]; a window starts from the zero state.
+        batch: [T, B, ...]; a window starts from its context, or from the zero state.
         key: consumed.
 
     Returns:
@@ -35,7 +35,10 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
         state, logits = observe_step(params, state, *row)
         return state, (state, logits)
 
-    start = initial_latent(size, agent.config.model, model.dtype)
+    if batch.context is None:
+        start = initial_latent(size, agent.config.model, model.dtype)
+    else:
+        start = from_stored(batch.context, agent.config.model, model.dtype)
     noise = latent_noise(key, length, size, config=agent.config.model)
     rows = (batch.prev_action, embed, batch.is_first, noise)
     states, post_logits = jax.lax.scan(step, start, rows, unroll=agent.config.observe_unroll)[1]

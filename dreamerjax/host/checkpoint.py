@@ -19,6 +19,7 @@ import logging
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -128,8 +129,8 @@ def restore(folder: Path, like: Any, *, weights_only: bool = False) -> tuple[Sna
         weights_only: read (and check) the train state and the counters alone; `arrays` and `opaque` stay empty.
 
     Returns:
-        The snapshot, its train state as arrays on the default device with the dtypes of `like`;
-        and which checkpoint it is.
+        The snapshot, its train state as arrays on the default device with the dtypes of `like`, `arrays` as files that
+        are read when they are used; and which checkpoint it is.
 
     Raises:
         CheckpointError: there is no checkpoint, all are damaged, or the train state differs from `like`.
@@ -139,8 +140,7 @@ def restore(folder: Path, like: Any, *, weights_only: bool = False) -> tuple[Sna
     host = json.loads((path / _HOST).read_text(encoding="utf-8"))
     if weights_only:
         return Snapshot(train_state, {}, host), restored
-    with np.load(path / _ARRAYS, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    arrays = _map_arrays(path / _ARRAYS)
     opaque = path / _OPAQUE
     return Snapshot(train_state, arrays, host, opaque.read_bytes() if opaque.exists() else b""), restored
 
@@ -301,6 +301,27 @@ def _read_manifest(path: Path) -> dict[str, Any]:
             f"its format is {manifest['format']}, expected {FORMAT}: dreamerjax {manifest['dreamerjax']} wrote it"
         )
     return manifest
+
+
+def _map_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an uncompressed .npz file, read from the disk as they are used: a replay may be large."""
+    arrays = {}
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        for member in archive.infolist():
+            file.seek(member.header_offset + 26)
+            name_size, extra_size = (int.from_bytes(file.read(2), "little") for _ in range(2))
+            file.seek(name_size + extra_size, os.SEEK_CUR)
+            version = np.lib.format.read_magic(file)
+            read_header = (
+                np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            )
+            shape, is_fortran, dtype = read_header(file)
+            name, order = member.filename.removesuffix(".npy"), "F" if is_fortran else "C"
+            if 0 in shape:
+                arrays[name] = np.empty(shape, dtype)
+            else:
+                arrays[name] = np.memmap(path, dtype, "r", offset=file.tell(), shape=shape, order=order)
+    return arrays
 
 
 def _seal(manifest: dict[str, Any]) -> bytes:

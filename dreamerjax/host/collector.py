@@ -90,6 +90,7 @@ class Collector:
                 params, self._policy_state, rows.obs, rows.is_first, self._key
             )
             action = np.asarray(device_action)
+            self._replay.keep_latent(self._policy_state)
         self._rows = rows = self._env.step(action)
         self._replay.add(rows)
         self.env_steps += int(np.count_nonzero(~rows.is_first))

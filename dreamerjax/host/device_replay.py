@@ -7,21 +7,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dreamerjax.config import ConfigError, ReplayConfig
+from dreamerjax.config import ConfigError, ModelConfig, ReplayConfig
 from dreamerjax.host.replay import Replay, as_batch
 from dreamerjax.types import Array, Batch, Rows, Spaces
 
 CHUNK = 64  # slots in one transfer; always as many, so that one compiled program does
 
 
-def make_replay(config: ReplayConfig, spaces: Spaces, *, copies: int, seed: int) -> Replay:
+def make_replay(
+    config: ReplayConfig, spaces: Spaces, *, copies: int, seed: int, model: ModelConfig, sequence_length: int
+) -> Replay:
     """The replay that the settings name.
+
+    Args:
+        config: its capacity and storage.
+        spaces: what the rows hold.
+        copies: environments that are stepped together.
+        seed: of the sampling.
+        model: whose latent states are kept, if they are.
+        sequence_length: T, rows in a window.
 
     Raises:
         ConfigError: the device has no room for the rows.
     """
     kind = DeviceReplay if config.storage == "device" else Replay
-    return kind(spaces, copies=copies, capacity=config.capacity, seed=seed)
+    context = model if config.context else None
+    online = sequence_length if config.online else 0
+    return kind(spaces, copies=copies, capacity=config.capacity, seed=seed, context=context, online=online)
 
 
 class DeviceReplay(Replay):
@@ -31,14 +43,14 @@ class DeviceReplay(Replay):
     takes its memory for all of the capacity at once.
     """
 
-    def __init__(self, spaces: Spaces, *, copies: int, capacity: int, seed: int | np.random.SeedSequence) -> None:
+    def __init__(self, spaces: Spaces, *, capacity: int, **options: Any) -> None:
         """Makes an empty replay and its twin; arguments as for `Replay`.
 
         Raises:
             ValueError: as `Replay`.
             ConfigError: the device has no room for the rows.
         """
-        super().__init__(spaces, copies=copies, capacity=capacity, seed=seed)
+        super().__init__(spaces, capacity=capacity, **options)
         self._behind = 0  # newest slots that the twin does not hold yet
         try:
             self._twin: Rows = jax.block_until_ready(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), self._rows))
@@ -70,7 +82,7 @@ class DeviceReplay(Replay):
     def _gather(self, index: np.ndarray) -> Batch:
         while self._behind:
             count = min(self._behind, CHUNK)
-            slots = (self._head - self._behind + np.arange(CHUNK)) % self._slots
+            slots = (self._added - self._behind + np.arange(CHUNK)) % self._slots
             rows = jax.tree.map(lambda stored, slots=slots: stored[slots], self._rows)
             slots[count:] = self._slots  # there is no such slot: these rows are not written
             self._twin = self._write(self._twin, slots, rows)

@@ -1,5 +1,6 @@
 """Evaluation: whole episodes with greedy actions, in environments of their own."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,11 +8,17 @@ import jax
 import numpy as np
 
 from dreamerjax.agent.agent import Agent
-from dreamerjax.agent.policy import initial_policy_state, jit_policy
+from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.collector import EpisodeCounter
 from dreamerjax.host.envs import make_env
 from dreamerjax.types import Params
+
+
+@functools.lru_cache(maxsize=4)
+def greedy_policy(agent: Agent) -> Policy:
+    """The compiled policy that takes the most likely action; the same one whenever the same agent asks."""
+    return jit_policy(agent, greedy=True)
 
 
 class Evaluation(NamedTuple):
@@ -32,7 +39,7 @@ class Evaluator:
         """Prepares, but makes no environment yet."""
         self._agent, self._config, self.copies = agent, config, copies
         self._env = None
-        self._policy = jit_policy(agent, greedy=True)
+        self._policy = greedy_policy(agent)
 
     def run(
         self, params: Params, *, episodes: int, seed: int, interrupted: Callable[[], bool] = lambda: False

@@ -7,18 +7,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dreamerjax.agent.agent import Agent, init_train_state
 from dreamerjax.agent.train_step import Mode, train_steps
-from dreamerjax.types import Batch, Device, Metrics, Params, TrainState
+from dreamerjax.types import Batch, Device, Metrics, Params, StoredLatent, TrainState
 
 DISPATCHES_AHEAD = 2  # how far the host may run ahead of the device: enough to keep it busy, and bounded in memory
 
-Update = Callable[[TrainState, Batch], tuple[TrainState, Metrics, Params | None]]
+
+class Updated(NamedTuple):
+    """What U updates give beside the next state; all of it may still be under way."""
+
+    metrics: Metrics  # means
+    latents: StoredLatent | None  # [U, T, B, ...] of the batches, if these have a context
+    params: Params | None  # a copy for the policy, if that has a device of its own
+
+
+Update = Callable[[TrainState, Batch], tuple[TrainState, Updated]]
 
 
 class Learner:
@@ -95,17 +104,17 @@ class Learner:
             self._copies.append(jax.device_put(jax.tree.map(jnp.copy, self.state.params), self._policy_device))
         return self._copies[0]
 
-    def update(self, batches: Batch, mode: Mode) -> Metrics:
-        """Makes U updates on batches [U, T, B, ...]; returns their mean metrics, which may still be under way."""
-        self._state, metrics, copy = self._compiled[mode](self.state, batches)
-        if copy is not None:
-            self._copies.append(jax.device_put(copy, self._policy_device))
+    def update(self, batches: Batch, mode: Mode) -> Updated:
+        """Makes U updates on batches [U, T, B, ...]."""
+        self._state, updated = self._compiled[mode](self.state, batches)
+        if updated.params is not None:
+            self._copies.append(jax.device_put(updated.params, self._policy_device))
             if len(self._copies) > 2:
                 self._copies.popleft()
-        self._under_way.append(metrics)
+        self._under_way.append(updated.metrics)
         if len(self._under_way) > DISPATCHES_AHEAD:
             jax.block_until_ready(self._under_way.popleft())
-        return metrics
+        return updated
 
     def restore(self, state: TrainState) -> None:
         """Goes on from a saved state; a policy on a device of its own catches up with it."""
@@ -134,9 +143,9 @@ class Learner:
     def _program(self, mode: Mode) -> Update:
         copies = self._policy_device is not None
 
-        def update(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics, Params | None]:
-            state, metrics = train_steps(self._agent, state, batches, mode=mode)
+        def update(state: TrainState, batches: Batch) -> tuple[TrainState, Updated]:
+            state, metrics, latents = train_steps(self._agent, state, batches, mode=mode)
             # Returned twice, the parameters are copied: the next update takes the state's own memory.
-            return state, metrics, state.params if copies else None
+            return state, Updated(metrics, latents, state.params if copies else None)
 
         return update

@@ -13,6 +13,7 @@ Training is one thread that never waits for the device unless it must. A dispatc
 import dataclasses
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,12 +28,13 @@ from dreamerjax.host.checkpoint import Snapshot
 from dreamerjax.host.collector import Collector
 from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.display import Display
-from dreamerjax.host.envs import make_env
+from dreamerjax.host.envs import EnvError, make_env
 from dreamerjax.host.evaluate import Evaluation, Evaluator
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
+from dreamerjax.host.load import LoadedAgent
 from dreamerjax.host.profiler import Profiler
-from dreamerjax.host.reporter import Reporter
+from dreamerjax.host.reporter import Film, Reporter, memory_sentence
 from dreamerjax.host.run_folder import RunFolder
 
 POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
@@ -46,6 +48,7 @@ class Counters:
     warmup_updates: int = 0  # of them, of the world model alone
     train_start: int = 0  # environment steps when training began; the train ratio counts from here
     evaluated_at: int = 0  # environment steps of the last evaluation
+    filmed_at: int = 0  # environment steps of the last films
     compile_seconds: float = 0.0  # of earlier processes
     solved_at: dict[str, Any] | None = None
 
@@ -66,6 +69,7 @@ class Loop:
         interrupt: Interrupt,
         *,
         profile: bool = False,
+        film: Callable[[LoadedAgent], list[Film]] | None = None,
     ):
         """Makes environments, replay and agent; nothing runs yet.
 
@@ -76,6 +80,7 @@ class Loop:
             display: entered.
             interrupt: entered.
             profile: write traces of the profiler into the run folder.
+            film: makes pictures of the agent as it is; asked every `log.video_every` environment steps and at the end.
 
         Raises:
             EnvError: the environment does not exist or is not supported.
@@ -88,7 +93,14 @@ class Loop:
         )
         copies = config.env.copies
         self._env = make_env(config.env, copies=copies, seed=env_seed)
-        self._replay = make_replay(config.replay, self._env.spaces, copies=copies, seed=replay_seed)
+        self._replay = make_replay(
+            config.replay,
+            self._env.spaces,
+            copies=copies,
+            seed=replay_seed,
+            model=config.agent.model,
+            sequence_length=config.train.sequence_length,
+        )
         agent = build_agent(config.agent, self._env.spaces)
         acting, device = agent, None
         if config.train.collection == "overlapped":
@@ -99,9 +111,10 @@ class Loop:
         self._profiler = Profiler(folder.path / "profile" if profile else None)
         self._evaluator = Evaluator(agent, config.env, copies=min(config.eval.copies, config.eval.episodes))
         self._reporter = Reporter(config, folder, display)
+        self._agent, self._film = agent, film if config.log.video_every else None
         self._counters = Counters()
         self._metrics_bytes = 0
-        self._saved_at = time.perf_counter()
+        self._saved_at, self._save_seconds = time.perf_counter(), 0.0
 
     def resume(self) -> None:
         """Goes on from the newest good checkpoint of the run folder.
@@ -139,6 +152,7 @@ class Loop:
         train = self._config.train
         warm_up = train.mode == "joint" and self._counters.warmup_updates < train.world_model_warmup
         self._reporter.open(keep_bytes=self._metrics_bytes)
+        self._reporter.note(memory_sentence(self._replay.bytes_at_capacity, self._config.replay.capacity))
         try:
             shapes = self._replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
             self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), shapes)
@@ -193,6 +207,8 @@ class Loop:
         rows_per_update = train.batch_size * train.sequence_length
         while True:
             self._evaluate_if_due()
+            if self._collector.env_steps - self._counters.filmed_at >= self._config.log.video_every:
+                self._make_films()
             # The train ratio, exactly: a dispatch is made as soon as the environment steps have earned its rows.
             earned = train.ratio * (self._collector.env_steps - start)
             used = rows_per_update * (counters.updates - counters.warmup_updates)
@@ -221,6 +237,8 @@ class Loop:
             self._backend, stopped=reason, solved_at=self._counters.solved_at, compile_seconds=seconds
         )
         self._folder.write_summary(summary)
+        if reason != "interrupted":
+            self._make_films()
         return summary
 
     # Steps of a phase
@@ -238,16 +256,17 @@ class Loop:
         with self._reporter.waiting_for_data():
             batches = self._replay.sample(train.batch_size, train.sequence_length, train.updates_per_dispatch)
             batches = jax.device_put(batches)
-        metrics = self.learner.update(batches, mode)
-        self._profiler.dispatched(metrics)
+        updated = self.learner.update(batches, mode)
+        self._replay.refresh(updated.latents)
+        self._profiler.dispatched(updated.metrics)
         self._counters.updates += train.updates_per_dispatch
         self._tell_reporter()
-        self._reporter.updated(metrics)
+        self._reporter.updated(updated.metrics)
 
     def _after_step(self) -> None:
         self._reporter.log_if_due()
         self._reporter.show()
-        if time.perf_counter() - self._saved_at >= self._config.log.checkpoint_seconds:
+        if time.perf_counter() - self._saved_at >= max(self._config.log.checkpoint_seconds, 20 * self._save_seconds):
             self._save()
         self._check_interrupt()
 
@@ -298,6 +317,20 @@ class Loop:
         self._reporter.enter("training")
         return evaluation
 
+    def _make_films(self) -> None:
+        """A film that cannot be made is no reason to stop."""
+        self._counters.filmed_at = self._collector.env_steps
+        if self._film is None:
+            return
+        self._reporter.enter("filming")
+        state, now = self.learner.state, self._collector.env_steps
+        try:
+            for film in self._film(LoadedAgent(self._folder.path, self._config, self._agent, state, now, ())):
+                self._reporter.filmed(film)
+        except (EnvError, OSError) as error:
+            self._reporter.note(f"No film: {error}")
+        self._reporter.enter("training")
+
     def _check_interrupt(self) -> None:
         if self._interrupt.requested:
             raise Stop("interrupted")
@@ -306,6 +339,7 @@ class Loop:
         self._reporter.env_steps, self._reporter.updates = self._collector.env_steps, self._counters.updates
 
     def _save(self) -> None:
+        begun = time.perf_counter()
         counters = dataclasses.asdict(self._counters)
         counters["compile_seconds"] += self.learner.compile_seconds
         replay_arrays, replay_meta = self._replay.state()
@@ -324,6 +358,7 @@ class Loop:
         log = self._config.log
         checkpoint.save(self._folder.checkpoints, self._collector.env_steps, snapshot, keep=log.checkpoints_kept)
         self._saved_at = time.perf_counter()
+        self._save_seconds = self._saved_at - begun  # a large replay takes a while: it is saved the less often
 
 
 def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

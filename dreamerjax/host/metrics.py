@@ -79,6 +79,11 @@ class MetricsWriter:
         if self._events is not None:
             self._events.write(int(step), values)
 
+    def write_gif(self, step: int, name: str, gif: bytes) -> None:
+        """Shows an animated GIF in TensorBoard; the metrics file takes none."""
+        if self._events is not None and gif:
+            self._events.write_gif(int(step), name, gif)
+
     def position(self) -> int:
         """Size of the metrics file in bytes: what a checkpoint records, for `keep_bytes`."""
         return self._file.tell()
@@ -169,6 +174,12 @@ class _EventFile:
         self._writer.write_event(Event(step=step, wall_time=time.time(), summary=summary))
         if time.monotonic() > self._flush_at:
             self._flush()
+
+    def write_gif(self, step: int, name: str, gif: bytes) -> None:
+        width, height = (int.from_bytes(gif[start : start + 2], "little") for start in (6, 8))  # of the format's header
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
+        summary = Summary(value=[Summary.Value(tag=name, image=image)])
+        self._writer.write_event(Event(step=step, wall_time=time.time(), summary=summary))
 
     def close(self) -> None:
         if not self._closed:

@@ -8,15 +8,25 @@ The ring has one *slot* for each step of all environment copies together:
 
 A *window* is `sequence_length` slots in a row, in time, of one copy. Windows may cross episode ends
 (`is_first` tells the model so), but never the write head: between newest and oldest lies a gap in time.
+
+With a *context*, each row also keeps the latent state that was last computed for it, and a window comes with the one of
+the row before it. With an *online queue*, each stretch of new rows, as long as a window, is in one of the next batches.
 """
 
+import dataclasses
+from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import ml_dtypes
 import numpy as np
 
-from dreamerjax.types import Batch, Rows, Spaces
+from dreamerjax.config import ModelConfig
+from dreamerjax.types import Batch, PolicyState, Rows, Spaces, StoredLatent
+
+LOADED_AT_ONCE = 4096  # slots
+REFRESHES_BEHIND = 1  # draws between one and the return of its latent states: these are never waited for
 
 
 def as_batch(rows: Rows, take: Callable[[Any], Any]) -> Batch:
@@ -31,13 +41,41 @@ def as_batch(rows: Rows, take: Callable[[Any], Any]) -> Batch:
     )
 
 
+def _as_stored(deter: Any, stoch: Any) -> StoredLatent:
+    """From `deter` as integers of two bytes, as which numpy's files know bfloat16."""
+    return StoredLatent(deter=deter.view(ml_dtypes.bfloat16), stoch=stoch)
+
+
+class _Latents(NamedTuple):
+    """One latent state for each row, [slots, copies, ...]."""
+
+    deter: np.ndarray  # uint16, the bits of bfloat16
+    stoch: np.ndarray  # uint8, as in `StoredLatent`
+
+
+class _Drawn(NamedTuple):
+    """Rows whose latent states are on their way back."""
+
+    step: np.ndarray  # [U, T, B] steps since the replay began
+    copy: np.ndarray  # [U, 1, B]
+
+
 class Replay:
     """The newest rows of every environment copy, at most `capacity` in all.
 
     Memory is touched only as rows come in, so a large capacity costs nothing by itself.
     """
 
-    def __init__(self, spaces: Spaces, *, copies: int, capacity: int, seed: int | np.random.SeedSequence) -> None:
+    def __init__(
+        self,
+        spaces: Spaces,
+        *,
+        copies: int,
+        capacity: int,
+        seed: int | np.random.SeedSequence,
+        context: ModelConfig | None = None,
+        online: int = 0,
+    ) -> None:
         """Makes an empty replay.
 
         Args:
@@ -45,6 +83,8 @@ class Replay:
             copies: environment copies that are stepped together.
             capacity: rows, over all copies; what does not divide by `copies` is left unused.
             seed: of the sampling.
+            context: of the model whose latent states are kept with the rows; None: none are.
+            online: rows in a window of the online queue, which must be the `sequence_length` drawn; 0: no queue.
 
         Raises:
             ValueError: `capacity` does not hold one row of each copy.
@@ -55,27 +95,39 @@ class Replay:
             )
         self._copies = copies
         self._slots = capacity // copies
-        self._head = 0  # the slot that is written next
-        self._filled = 0  # slots that hold rows; below `slots`, it equals `head`
+        self._filled = 0  # slots that hold rows
+        self._added = 0  # steps since the replay began; step n is in slot n modulo `slots`
         self._generator = np.random.Generator(np.random.PCG64(seed))
         lead = (self._slots, copies)
         # The same container as for one step, with one more axis in front: [slots, copies, ...].
         self._rows = Rows(
-            obs={spec.name: np.zeros((*lead, *spec.shape), spec.dtype) for spec in spaces.obs},
+            obs={spec.name: self._zeros(f"obs.{spec.name}", (*lead, *spec.shape), spec.dtype) for spec in spaces.obs},
             prev_action=np.zeros((*lead, spaces.action_size), np.float32),
             reward=np.zeros(lead, np.float32),
             is_first=np.zeros(lead, bool),
             is_last=np.zeros(lead, bool),
             is_terminal=np.zeros(lead, bool),
         )
+        self._latents = context and _Latents(
+            deter=np.zeros((*lead, context.deter), np.uint16), stoch=np.zeros((*lead, context.groups), np.uint8)
+        )
+        self._drawn: deque[_Drawn] = deque()
+        self._returned: deque[StoredLatent] = deque()  # for the oldest of `drawn`
+        self._online, self._online_next = online, online + bool(context)  # steps when the next windows are complete
+        self._queue: deque[tuple[int, int]] = deque()  # (first step, copy)
 
     def __len__(self) -> int:
         """Rows stored, over all copies."""
         return self._filled * self._copies
 
+    @property
+    def bytes_at_capacity(self) -> int:
+        """Memory that the replay takes when it is full."""
+        return sum(stored.nbytes for stored in self._named().values())
+
     def add(self, rows: Rows) -> None:
         """Stores one step of all copies; when the ring is full, the oldest step goes."""
-        stored, head = self._rows, self._head
+        stored, head = self._rows, self._added % self._slots
         for name, value in rows.obs.items():
             stored.obs[name][head] = value
         stored.prev_action[head] = rows.prev_action
@@ -85,15 +137,31 @@ class Replay:
         stored.is_first[head] = rows.is_first
         stored.is_last[head] = rows.is_last
         stored.is_terminal[head] = rows.is_terminal
-        self._head = (head + 1) % self._slots
+        if self._latents is not None:
+            self._latents.stoch[head] = 0
+        self._added += 1
         self._filled = min(self._filled + 1, self._slots)
+        if self._online and self._added >= self._online_next:
+            first = self._added - self._online
+            self._queue.extend((first, copy) for copy in range(self._copies))
+            self._online_next += self._online
+
+    def keep_latent(self, policy_state: PolicyState) -> None:
+        """Keeps what the policy believes since it saw the newest row, of all copies; nothing without a context."""
+        if self._latents is None:
+            return
+        latent = policy_state.latent
+        head = (self._added - 1) % self._slots
+        deter = np.moveaxis(np.asarray(latent.deter), 0, 1).reshape(self._copies, -1)
+        self._latents.deter[head] = deter.astype(ml_dtypes.bfloat16).view(np.uint16)
+        self._latents.stoch[head] = np.asarray(latent.stoch).argmax(-1) + 1
 
     def can_sample(self, sequence_length: int) -> bool:
         """Whether there is at least one window of this length."""
-        return self._filled >= sequence_length
+        return self._filled >= sequence_length + (self._latents is not None)
 
     def sample(self, batch_size: int, sequence_length: int, updates: int) -> Batch:
-        """Draws windows, uniformly and independently over all (start, copy).
+        """Draws windows, uniformly and independently over all (start, copy); those of the online queue go first.
 
         Args:
             batch_size: B, windows in one update.
@@ -104,25 +172,54 @@ class Replay:
             A batch of numpy arrays, [U, T, B, ...]; all copies of the stored rows.
 
         Raises:
-            ValueError: no copy has `sequence_length` rows yet.
+            ValueError: no copy has `sequence_length` rows yet, and one before them for a context.
         """
         if not self.can_sample(sequence_length):
             raise ValueError(
-                f"The replay holds {self._filled} rows of each copy, expected the {sequence_length} of a window."
+                f"The replay holds {self._filled} rows of each copy, expected the {sequence_length} of a window"
+                + ("." if self._latents is None else " and one before it.")
             )
-        # Rows are numbered through as slot * copies + copy, so the next row of the same copy is `copies` further.
-        # Counted from the oldest slot, every number below `windows` starts one window.
-        windows = (self._filled - sequence_length + 1) * self._copies
+        self._apply_returned()
+        before = int(self._latents is not None)
+        oldest = self._added - self._filled + before
+        # Counted from the oldest, every number below `windows` starts one window.
+        windows = (self._filled - sequence_length + 1 - before) * self._copies
         start = self._generator.integers(windows, size=(updates, 1, batch_size))
-        oldest = (self._head - self._filled) * self._copies
-        step = np.arange(sequence_length)[:, None] * self._copies
-        index = (oldest + start + step) % (self._slots * self._copies)  # [U, T, B]
-        return self._gather(index)
+        first, copy = oldest + start // self._copies, start % self._copies
+        for update in range(updates):
+            for place in range(batch_size):
+                if not self._queue:
+                    break
+                queued = self._queue.popleft()
+                if queued[0] >= oldest:  # else it was overwritten before its turn came
+                    first[update, 0, place], copy[update, 0, place] = queued
+        step = first + np.arange(sequence_length)[:, None]  # [U, T, B]
+        batch = self._gather(step % self._slots * self._copies + copy)
+        if self._latents is None:
+            return batch
+        self._drawn.append(_Drawn(step, copy))
+        slot = (first[:, 0] - 1) % self._slots
+        deter, stoch = self._latents.deter[slot, copy[:, 0]], self._latents.stoch[slot, copy[:, 0]]
+        return dataclasses.replace(batch, context=_as_stored(deter, stoch))
+
+    def refresh(self, latents: StoredLatent | None) -> None:
+        """Takes back the latent states [U, T, B, ...] of the oldest batch that has not got them.
+
+        They may still be under way: they are read one draw later.
+        """
+        if latents is not None:
+            self._returned.append(latents)
 
     def batch_shapes(self, batch_size: int, sequence_length: int, updates: int) -> Batch:
         """Shapes and dtypes of what `sample` will draw, as `jax.ShapeDtypeStruct`s; nothing need be stored yet."""
         lead = (updates, sequence_length, batch_size)
-        return as_batch(self._rows, lambda stored: jax.ShapeDtypeStruct((*lead, *stored.shape[2:]), stored.dtype))
+        batch = as_batch(self._rows, lambda stored: jax.ShapeDtypeStruct((*lead, *stored.shape[2:]), stored.dtype))
+        if self._latents is None:
+            return batch
+        deter, stoch = (stored[0, :1].repeat(updates * batch_size, 0) for stored in self._latents)
+        context = _as_stored(*(part.reshape(updates, batch_size, -1) for part in (deter, stoch)))
+        context = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), context)
+        return dataclasses.replace(batch, context=context)
 
     def end_streams(self) -> None:
         """Ends every copy's episode at its newest row, as a time limit would.
@@ -130,30 +227,48 @@ class Replay:
         For a run that resumes with new environments: what comes next does not follow from the newest row.
         """
         if self._filled:
-            self._rows.is_last[self._head - 1] = True
+            self._rows.is_last[(self._added - 1) % self._slots] = True
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """What `load` needs to go on exactly here.
 
         Returns:
-            The filled slots by name, [filled, copies, ...] (views: write or copy them before the next `add`), and
-            a small JSON-able dictionary.
+            The filled slots by name, [filled, copies, ...] (views: write or copy them before the next `add`), with the
+            latent states that are on their way back; and a small JSON-able dictionary.
         """
         arrays = {name: stored[: self._filled] for name, stored in self._named().items()}
-        return arrays, {"head": self._head, "sampling": self._generator.bit_generator.state}
+        for number, drawn in enumerate(self._drawn):
+            arrays |= {f"drawn{number}.age": self._added - drawn.step, f"drawn{number}.copy": drawn.copy}
+        for number, latents in enumerate(self._returned):
+            deter = np.asarray(latents.deter).view(np.uint16)
+            arrays |= {f"returned{number}.deter": deter, f"returned{number}.stoch": np.asarray(latents.stoch)}
+        meta = {
+            "head": self._added % self._slots,
+            "sampling": self._generator.bit_generator.state,
+            "drawn": len(self._drawn),
+            "returned": len(self._returned),
+            "online_in": self._online_next - self._added,
+            "queue": [(self._added - first, copy) for first, copy in self._queue],
+        }
+        return arrays, meta
 
     def load(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Takes over what `state` returned: the next sample is the one that would have come.
 
         A replay of another capacity may be loaded, too: the newest rows that fit are kept.
 
+        Args:
+            arrays: they are read piece by piece, so they may well be files.
+            meta: the dictionary.
+
         Raises:
             ValueError: the arrays are of other spaces or another number of copies; nothing is changed then.
         """
         named = self._named()
         expected = {name: (stored.dtype, stored.shape[1:]) for name, stored in named.items()}
-        given = {name: (array.dtype, array.shape[1:]) for name, array in arrays.items()}
-        lengths = {len(array) for array in arrays.values()}
+        rows = {name: array for name, array in arrays.items() if not name.startswith(("drawn", "returned"))}
+        given = {name: (array.dtype, array.shape[1:]) for name, array in rows.items()}
+        lengths = {len(array) for array in rows.values()}
         if given != expected or len(lengths) != 1:
             raise ValueError(f"The saved replay holds {given}, expected {expected}, all of one length.")
         (length,) = lengths
@@ -161,10 +276,35 @@ class Replay:
         # In time order from slot 0 on: the ring turns, but what `sample` draws stays the same.
         order = (meta["head"] + np.arange(length - kept, length)) % max(length, 1)
         for name, stored in named.items():
-            np.take(arrays[name], order, axis=0, out=stored[:kept], mode="clip")  # clip: straight into `out`
-        self._filled = kept
-        self._head = kept % self._slots
+            for start in range(0, kept, LOADED_AT_ONCE):
+                stop = min(start + LOADED_AT_ONCE, kept)
+                stored[start:stop] = arrays[name][order[start:stop]]
+        self._filled = self._added = kept
         self._generator.bit_generator.state = dict(meta["sampling"])
+        self._drawn = deque(
+            _Drawn(kept - arrays[f"drawn{number}.age"], np.asarray(arrays[f"drawn{number}.copy"]))
+            for number in range(meta["drawn"])
+        )
+        self._returned = deque(
+            _as_stored(*(np.asarray(arrays[f"returned{number}.{part}"]) for part in _Latents._fields))
+            for number in range(meta["returned"])
+        )
+        self._online_next = kept + meta["online_in"]
+        self._queue = deque((kept - age, copy) for age, copy in meta["queue"])
+
+    def _zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Room for the observations of this name."""
+        return np.zeros(shape, dtype)
+
+    def _apply_returned(self) -> None:
+        """Writes the latent states that have come back to their rows, unless these were overwritten."""
+        assert self._latents is not None or not self._returned
+        while self._latents is not None and len(self._returned) > REFRESHES_BEHIND:
+            drawn, latents = self._drawn.popleft(), self._returned.popleft()
+            there = np.broadcast_to(drawn.step >= self._added - self._filled, drawn.step.shape)
+            slot, copy = (drawn.step % self._slots)[there], np.broadcast_to(drawn.copy, there.shape)[there]
+            self._latents.deter[slot, copy] = np.asarray(latents.deter).view(np.uint16)[there]
+            self._latents.stoch[slot, copy] = np.asarray(latents.stoch)[there]
 
     def _gather(self, index: np.ndarray) -> Batch:
         """The rows with these numbers, slot * copies + copy."""
@@ -174,4 +314,7 @@ class Replay:
         """The stored arrays under flat names: `reward`, `obs.state`, ..."""
         fields = self._rows._asdict()
         obs = fields.pop("obs")
-        return fields | {f"obs.{name}": stored for name, stored in obs.items()}
+        latents = {}
+        if self._latents is not None:
+            latents = {"latent.deter": self._latents.deter, "latent.stoch": self._latents.stoch}
+        return fields | {f"obs.{name}": stored for name, stored in obs.items()} | latents

@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +24,14 @@ from dreamerjax.host.metrics import MetricsWriter
 from dreamerjax.host.run_folder import RunFolder, RunFolderError
 
 SPEED_WINDOW_SECONDS = 20.0  # speeds are means over this long
+
+
+class Film(NamedTuple):
+    """A picture or a moving picture of the agent."""
+
+    name: str
+    file: Path
+    gif: bytes = b""  # the same for TensorBoard, smaller; empty if it does not move
 
 
 class Reporter:
@@ -104,6 +112,12 @@ class Reporter:
         self.evaluation = evaluation
         self._write({f"eval/{name}": value for name, value in evaluation._asdict().items()})
         self.show()
+
+    def filmed(self, film: Film) -> None:
+        """There is something new to look at."""
+        assert self._metrics is not None, "open comes first"
+        self._metrics.write_gif(self.env_steps, f"video/{film.name}", film.gif)
+        self.note(f"Filmed: {film.file}")
 
     def log_if_due(self) -> None:
         """Writes a line of training metrics after every `log.every` environment steps and updates, counted together."""
@@ -237,6 +251,31 @@ def process_seconds() -> float | None:
         return round(time.clock_gettime(time.CLOCK_BOOTTIME) - started, 3)
     except (OSError, AttributeError):  # no Linux
         return None
+
+
+def memory_sentence(replay_bytes: int, capacity: int) -> str:
+    """What the replay will take when it is full, against what the machine has now."""
+    sentence = f"The replay will take {_bytes(replay_bytes)} at its capacity of {capacity:,} rows"
+    free = free_memory()
+    if free is None:
+        return f"{sentence}."
+    sentence += f"; this machine has {_bytes(free)} free."
+    if replay_bytes > free:
+        sentence += " Give a smaller --replay.capacity, or --replay.storage disk."
+    return sentence
+
+
+def free_memory() -> int | None:
+    """Bytes that programs can still take; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
 def memory_mb() -> float:

@@ -19,7 +19,7 @@ from dreamerjax.agent.agent import build_agent, init_train_state
 from dreamerjax.agent.train_step import train_step
 from dreamerjax.config import AgentConfig, Config, ModelConfig, OptimizerConfig, ReturnsConfig, resolve
 from dreamerjax.host.backend import Backend
-from dreamerjax.types import ActionSpec, Array, Batch, ObsSpec, Spaces, TrainState
+from dreamerjax.types import ActionSpec, Array, Batch, Metrics, ObsSpec, Spaces, TrainState
 
 TOLERANCE = 1e-3  # of the largest magnitude in the same array; float32 rounding stays below 1e-4
 LENGTH, SIZE, HORIZON = 6, 4, 3  # T, B, H
@@ -65,7 +65,10 @@ def compare_with_cpu(backend: Backend, *, seed: int = 0) -> Report:
         )
     )
     agent = build_agent(config.agent, spaces)
-    update = functools.partial(train_step, agent)
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        return train_step(agent, state, batch)[:2]
+
     compiled = jax.jit(update)
     cpu, device = jax.devices("cpu")[0], jax.devices()[0]
     with jax.default_matmul_precision("highest"):

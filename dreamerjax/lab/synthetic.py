@@ -1,10 +1,11 @@
 """Made-up experience: random rows with episode starts and ends, as many and as large as one likes."""
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
 
-from dreamerjax.config import ReplayConfig
+from dreamerjax.config import ModelConfig, ReplayConfig
 from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import ObsSpec, Rows, Spaces
@@ -47,7 +48,8 @@ def filled_replay(config: ReplayConfig, spaces: Spaces, *, copies: int, seed: in
         copies: environments that are stepped together.
         seed: of the rows and of the sampling.
     """
-    replay = make_replay(config, spaces, copies=copies, seed=seed)
+    config = dataclasses.replace(config, context=False, online=False)
+    replay = make_replay(config, spaces, copies=copies, seed=seed, model=ModelConfig(), sequence_length=1)
     rows = synthetic_rows(spaces, copies=copies, seed=seed)
     for _ in range(config.capacity // copies):
         replay.add(next(rows))

@@ -14,12 +14,12 @@ from dreamerjax.nets.layers import Dtype, NormAct, dense
 from dreamerjax.nets.vision import as_images, smallest_picture
 from dreamerjax.types import Array, ObsSpec
 
-SIDES = (4, 2, 2)  # of a patch in each stage, finest first; together as coarse as the stages of convolution
-MULTIPLES = (8, 16, 16)  # channels of each stage, in units of `depth`
+SIDES = (8, 2)  # of a patch in each stage, finest first; together as coarse as the stages of convolution
+MULTIPLES = (16, 16)  # channels of each stage, in units of `depth`
 
 
 def to_patches(image: Array) -> Array:
-    """[N, height, width, channels] -> [N, coarse patches, 2*2, 2*2, 4*4, channels], each patch in one piece."""
+    """[N, height, width, channels] -> [N, coarse patches, 2*2, 8*8, channels], each patch in one piece."""
     count, height, width, channels = image.shape
     coarsest_first = SIDES[::-1]
     whole = math.prod(SIDES)
@@ -31,7 +31,7 @@ def to_patches(image: Array) -> Array:
 
 
 def from_patches(patches: Array, height: int, width: int) -> Array:
-    """[N, coarse patches, 2*2, 2*2, 4*4, channels] -> [N, height, width, channels]: the inverse of `to_patches`."""
+    """[N, coarse patches, 2*2, 8*8, channels] -> [N, height, width, channels]: the inverse of `to_patches`."""
     count, channels = patches.shape[0], patches.shape[-1]
     coarsest_first = SIDES[::-1]
     whole = math.prod(SIDES)

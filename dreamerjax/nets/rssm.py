@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from dreamerjax.config import ModelConfig
 from dreamerjax.math.distributions import sample_one_hot, straight_through, unimix_probs
 from dreamerjax.nets.layers import MLP, BlockDense, Dtype, NormAct, dense, from_blocks, to_blocks, truncated_normal
-from dreamerjax.types import Array, LatentState, PRNGKey
+from dreamerjax.types import Array, LatentState, PRNGKey, StoredLatent
 
 
 def latent_features(state: LatentState) -> Array:
@@ -32,6 +32,22 @@ def initial_latent(batch: int, config: ModelConfig, dtype: Dtype) -> LatentState
     return LatentState(
         deter=jnp.zeros((config.blocks, batch, config.deter // config.blocks), dtype),
         stoch=jnp.zeros((batch, config.groups, config.classes), dtype),
+    )
+
+
+def to_stored(states: LatentState) -> StoredLatent:
+    """Latent states of B sequences, with or without time in front, as the replay keeps them."""
+    return StoredLatent(
+        deter=from_blocks(states.deter).astype(jnp.bfloat16), stoch=(states.stoch.argmax(-1) + 1).astype(jnp.uint8)
+    )
+
+
+def from_stored(stored: StoredLatent, config: ModelConfig, dtype: Dtype) -> LatentState:
+    """The latent states of B sequences that the replay kept; deter [B, D] to within bfloat16."""
+    return LatentState(
+        deter=to_blocks(stored.deter.astype(dtype), config.blocks),
+        # Class 0, which is no class, comes out as zeros.
+        stoch=jax.nn.one_hot(stored.stoch.astype(jnp.int32) - 1, config.classes, dtype=dtype),
     )
 
 

@@ -1,5 +1,8 @@
 """What the agent dreams, beside what really happened under the same actions."""
 
+import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.dream import open_loop
-from dreamerjax.agent.policy import initial_policy_state, jit_policy
+from dreamerjax.agent.policy import initial_policy_state
 from dreamerjax.host.envs import make_env
+from dreamerjax.host.evaluate import greedy_policy
 from dreamerjax.host.load import LoadedAgent
-from dreamerjax.types import Batch
+from dreamerjax.types import Array, Batch
 
 matplotlib.use("Agg")  # pictures go to files; no window is needed
 
@@ -26,8 +31,8 @@ TRUE, DREAMED = "0.25", "C1"
 class DreamBesideTruth(NamedTuple):
     """One real episode, and dreams of its continuation."""
 
-    true: dict[str, np.ndarray]  # name -> [T, size]
-    dreamed: dict[str, np.ndarray]  # name -> [T, dreams, size]; reconstructed in the first `context` rows
+    true: dict[str, np.ndarray]  # name -> [T, ...]
+    dreamed: dict[str, np.ndarray]  # name -> [T, dreams, ...]; reconstructed in the first `context` rows
     context: int
 
 
@@ -47,8 +52,8 @@ def dream_beside_truth(
         EnvError: the environment misbehaves.
     """
     agent, params = loaded.agent, loaded.state.params
-    env = make_env(loaded.config.env, copies=1, seed=seed)
-    generator, policy = np.random.default_rng(seed), jit_policy(agent, greedy=True)
+    env = make_env(dataclasses.replace(loaded.config.env, workers=0), copies=1, seed=seed)
+    generator, policy = np.random.default_rng(seed), greedy_policy(agent)
     state, key = initial_policy_state(agent, 1), jax.random.PRNGKey(seed)
     rows = [env.reset()]
     while len(rows) < context + horizon and not rows[-1].is_last.any():
@@ -58,16 +63,37 @@ def dream_beside_truth(
     env.close()
     stacked = jax.tree.map(lambda *xs: jnp.repeat(jnp.stack(xs), dreams, axis=1), *rows)
     context = min(context, len(rows) - 1)
-    dreamed = jax.jit(lambda batch, key: open_loop(agent, params, batch, key, context=context))(
-        Batch(**stacked._asdict()), key
-    )
+    dreamed = _jit_open_loop(agent, context)(params, Batch(**stacked._asdict()), key)
     true = {name: np.stack([row.obs[name][0] for row in rows]) for name in rows[0].obs}
     return DreamBesideTruth(true, jax.device_get(dreamed), context)
 
 
+@functools.lru_cache(maxsize=4)
+def _jit_open_loop(agent: Agent, context: int) -> Callable[..., dict[str, Array]]:
+    """Compiled once for a whole training, if its episodes are long enough."""
+    return jax.jit(lambda params, batch, key: open_loop(agent, params, batch, key, context=context))
+
+
+def dream_frames(seen: DreamBesideTruth, name: str) -> np.ndarray:
+    """The truth, one dream and the error, side by side: [T, height, width, channels] uint8.
+
+    A bar above the dream is dark while the agent sees, and bright when it dreams with its eyes shut.
+    """
+    true, dreamed = seen.true[name], seen.dreamed[name][:, 0]
+    error = np.abs(true.astype(np.int16) - dreamed).astype(np.uint8)
+    count, height, width, channels = true.shape
+    gap = np.full((count, height, max(1, width // 32), channels), 128, np.uint8)
+    frames = np.concatenate([true, gap, dreamed, gap, error], axis=2)
+    bar = np.full((count, max(2, height // 24), frames.shape[2], channels), 40, np.uint8)
+    left = width + gap.shape[2]
+    bar[seen.context :, :, left : left + width] = 230
+    return np.concatenate([bar, frames], axis=1)
+
+
 def plot_dream(seen: DreamBesideTruth, file: Path) -> None:
-    """Draws every number of the observation over time: the truth, and the dreams from the moment the eyes are shut."""
-    panels = [(name, i) for name, values in seen.true.items() for i in range(values.shape[1])][:12]
+    """Draws the numbers of the vectors over time: the truth, and the dreams from the moment the eyes are shut."""
+    vectors = {name: values for name, values in seen.true.items() if values.ndim == 2}
+    panels = [(name, i) for name, values in vectors.items() for i in range(values.shape[1])][:12]
     rows = -(-len(panels) // 2)
     figure = Figure(figsize=(9, 1.0 + 1.7 * rows), layout="constrained")
     for number, (name, index) in enumerate(panels):

@@ -81,7 +81,7 @@ def test_an_update_keeps_every_shape_and_dtype(seeing):
     agent, _, batch = seeing
     batches = jax.tree.map(lambda x: x[None], batch)
     state = jax.eval_shape(lambda key: init_train_state(agent, key), KEY)
-    following, metrics = jax.eval_shape(functools.partial(train_steps, agent), state, batches)
+    following, metrics, _ = jax.eval_shape(functools.partial(train_steps, agent), state, batches)
     assert following == state
     assert {metric.shape for metric in metrics.values()} == {()}
 

@@ -11,11 +11,24 @@ import numpy as np
 import pytest
 
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs
-from dreamerjax.agent.world_model import observe, world_model_loss
+from dreamerjax.agent.dream import decode
+from dreamerjax.agent.world_model import observation_loss, observe, world_model_loss
 from dreamerjax.config import AgentConfig, WorldModelConfig
+from dreamerjax.nets.encoder import Encoder
 from dreamerjax.nets.networks import WorldModel, init_params
-from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise
-from dreamerjax.types import ActionSpec, Batch, Metrics, ObsSpec, Posterior, Spaces, Variables
+from dreamerjax.nets.rssm import from_stored, initial_latent, latent_features, latent_noise, to_stored
+from dreamerjax.types import (
+    ActionSpec,
+    Batch,
+    LatentState,
+    Metrics,
+    ObsSpec,
+    Params,
+    Posterior,
+    Spaces,
+    StoredLatent,
+    Variables,
+)
 from tests.tiny import MODEL, jit, random_like
 
 T, B = 5, 3
@@ -111,6 +124,68 @@ def test_the_scan_over_time_equals_going_step_by_step(params):
         actual = jax.tree.map(lambda x, t=t: x[t], posterior)
         chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
         state = expected.states
+
+
+def test_a_window_goes_on_from_its_context_but_not_past_a_first_row(params):
+    """The second half of a batch, from the stored states of the first half's last row, equals the second of the whole.
+
+    With latents that no noise can change, so that both draw the same.
+    """
+    sure = jax.tree.map(lambda x: x, params)
+    sure["params"]["rssm"]["posterior_out"]["kernel"] = 1e4 * params["params"]["rssm"]["posterior_out"]["kernel"]
+    config = dataclasses.replace(AGENT.config, model=dataclasses.replace(MODEL, unimix=0.0))
+    agent = build_agent(config, SPACES)
+    filtered = jit(functools.partial(observe, agent))
+    whole = filtered(sure, BATCH, KEY)
+    first, second = jax.tree.map(lambda x: x[:3], BATCH), jax.tree.map(lambda x: x[3:], BATCH)
+    last = jax.tree.map(lambda x: x[-1], to_stored(filtered(sure, first, KEY).states))
+    assert last.deter.shape == (B, MODEL.deter)
+    assert (last.deter.dtype, last.stoch.dtype) == (jnp.bfloat16, jnp.uint8)
+    with_context = filtered(sure, dataclasses.replace(second, context=last), KEY)
+    features = np.asarray(latent_features(with_context.states))
+    expected = np.asarray(latent_features(whole.states))[3:]
+    np.testing.assert_allclose(features, expected, atol=0.02)
+    without = np.asarray(latent_features(filtered(sure, second, KEY).states))
+    far = np.abs(without - expected).max((0, 2)) > 0.1
+    np.testing.assert_array_equal(far, [True, False, True])  # row 3 of sequence 1 begins an episode
+
+
+def test_latents_are_stored_to_within_bfloat16_and_nothing_is_the_zero_state():
+    state = LatentState(deter=jax.random.normal(KEY, (4, B, 4)), stoch=jnp.eye(4)[jnp.arange(12).reshape(B, 4) % 4])
+    restored = from_stored(to_stored(state), MODEL, jnp.dtype(jnp.float32))
+    np.testing.assert_array_equal(restored.stoch, state.stoch)
+    np.testing.assert_allclose(restored.deter, state.deter, rtol=2**-8)
+    nothing = StoredLatent(jnp.zeros((B, MODEL.deter), jnp.bfloat16), jnp.zeros((B, MODEL.groups), jnp.uint8))
+    zero = initial_latent(B, MODEL, jnp.dtype(jnp.float32))
+    chex.assert_trees_all_equal(from_stored(nothing, MODEL, jnp.dtype(jnp.float32)), zero)
+
+
+def test_integers_are_seen_one_hot_and_predicted_by_cross_entropy():
+    spec = ObsSpec("grid", (2, 3), classes=5)
+    agent = build_agent(AgentConfig(model=MODEL), Spaces((spec,), SPACES.actions))
+    assert spec.dtype == np.uint8
+    assert not spec.is_image
+    rng = np.random.default_rng(0)
+    grid = rng.integers(5, size=(T, B, 2, 3)).astype(np.uint8)
+    logits = rng.normal(size=(T, B, 2, 3, 5)).astype(np.float32)
+    log_probs = log_softmax(logits)
+    expected = -np.take_along_axis(log_probs, grid[..., None].astype(int), -1).sum((2, 3, 4))
+    np.testing.assert_allclose(observation_loss(spec, jnp.asarray(logits), jnp.asarray(grid)), expected, rtol=1e-5)
+
+    params = jit(lambda key: init_params(agent.networks, key))(KEY).world_model
+    kernel = params["params"]["encoder"]["vectors"]["dense0"]["kernel"]
+    assert kernel.shape[0] == 2 * 3 * 5
+    one_hot = np.eye(5)[grid].reshape(T, B, -1)
+    model = agent.networks.world_model
+    embed = model.apply(params, {"grid": grid}, method=WorldModel.encode)
+    by_hand = Encoder((ObsSpec("grid", (30,)),), MODEL, jnp.dtype(jnp.float32))
+    # symlog(1) = log 2: a vector of ones and zeros, as the vector encoder would see it before its first layer
+    expected = by_hand.apply({"params": params["params"]["encoder"]}, {"grid": jnp.float32(np.expm1(one_hot))})
+    np.testing.assert_allclose(embed, expected, rtol=1e-5, atol=1e-6)
+    state = initial_latent(B, MODEL, jnp.dtype(jnp.float32))
+    seen = decode(agent, Params(world_model=params, actor=None, critic=None), state)["grid"]
+    assert (seen.shape, seen.dtype) == ((B, 2, 3), np.uint8)
+    assert seen.max() < 5
 
 
 def test_the_loss_is_the_scaled_sum_of_its_parts_each_a_mean(result):

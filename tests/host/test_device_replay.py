@@ -12,7 +12,9 @@ from dreamerjax.host.device_replay import DeviceReplay, make_replay
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests.host.test_replay import SPACES, assert_same, numbered_rows
+from tests.tiny import MODEL
 
+OPTIONS = {"copies": 1, "seed": 0, "model": MODEL, "sequence_length": 4}
 CAMERA = Spaces(obs=(*SPACES.obs, ObsSpec("camera", (16, 16, 1))), actions=(ActionSpec("continuous", 3),))
 
 
@@ -84,8 +86,8 @@ def test_images_stay_uint8():
 
 def test_the_settings_choose():
     config = ReplayConfig(capacity=10)
-    assert type(make_replay(config, SPACES, copies=1, seed=0)) is Replay
-    on_device = make_replay(ReplayConfig(capacity=10, storage="device"), SPACES, copies=1, seed=0)
+    assert type(make_replay(config, SPACES, **OPTIONS)) is Replay
+    on_device = make_replay(ReplayConfig(capacity=10, storage="device"), SPACES, **OPTIONS)
     assert type(on_device) is DeviceReplay
 
 

@@ -84,5 +84,5 @@ def test_the_host_runs_only_so_far_ahead_of_the_device(monkeypatch):
     waited = []
     monkeypatch.setattr(module.jax, "block_until_ready", lambda results: waited.append(results))
     learner = make()
-    metrics = [learner.update(batches(seed), "joint") for seed in range(4)]
+    metrics = [learner.update(batches(seed), "joint").metrics for seed in range(4)]
     assert [id(results) for results in waited] == [id(results) for results in metrics[: 4 - DISPATCHES_AHEAD]]

@@ -29,7 +29,7 @@ from dreamerjax.host.backend import Backend
 from dreamerjax.host.checkpoint import has_checkpoint, restore_raw
 from dreamerjax.host.display import Display, Progress
 from dreamerjax.host.interrupt import Interrupt
-from dreamerjax.host.learner import Learner
+from dreamerjax.host.learner import Learner, Updated
 from dreamerjax.host.loop import Loop
 from dreamerjax.host.metrics import read_metrics
 from dreamerjax.host.run_folder import RunFolder
@@ -96,11 +96,11 @@ class CountingLearner(SharedLearner):
         self.asked = modes
         self.modes, self.rows = [], 0
 
-    def update(self, batches: Any, mode: Any) -> dict[str, jax.Array]:
+    def update(self, batches: Any, mode: Any) -> Updated:
         assert mode in self.asked
         self.modes.append(mode)
         self.rows += batches.reward.size
-        return {"loss": jnp.zeros(())}
+        return Updated({"loss": jnp.zeros(())}, None, None)
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,18 @@
 
 import json
 
+import chex
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from dreamerjax.config import ModelConfig
 from dreamerjax.host.replay import Replay
-from dreamerjax.types import ActionSpec, Batch, ObsSpec, Rows, Spaces
+from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, PolicyState, Rows, Spaces, StoredLatent
 
 SPACES = Spaces(obs=(ObsSpec("state", (2,)), ObsSpec("time", (1,))), actions=(ActionSpec("continuous", 3),))
 
@@ -83,7 +86,7 @@ def test_windows_are_consecutive_rows_of_one_copy_and_the_capacity_holds(copies,
 
 def test_shapes_and_dtypes():
     batch = filled_replay(20, copies=3).sample(batch_size=4, sequence_length=5, updates=2)
-    shapes = {name: (array.shape, array.dtype) for name, array in vars(batch).items() if name != "obs"}
+    shapes = {name: (array.shape, array.dtype) for name, array in vars(batch).items() if name not in ("obs", "context")}
     assert shapes == {
         "prev_action": ((2, 5, 4, 3), np.float32),
         "reward": ((2, 5, 4), np.float32),
@@ -236,3 +239,174 @@ def test_images_are_stored_and_drawn_as_uint8():
 def test_a_capacity_below_one_row_of_each_copy_is_refused():
     with pytest.raises(ValueError, match="capacity is 3, expected at least one row of each of 4 copies"):
         Replay(SPACES, copies=4, capacity=3, seed=0)
+
+
+# -- Latent states beside the rows, and the online queue
+
+
+def latent(time: int, copies: int) -> LatentState:
+    """A latent state of G=2 blocks and S=3 groups of K=4 classes in which every number tells step, copy and place."""
+    deter = time + np.arange(copies)[None, :, None] / 4 + 100 * np.arange(2)[:, None, None] + np.zeros((2, copies, 3))
+    stoch = np.eye(4)[(time + np.arange(copies)[:, None] + np.arange(3)) % 4]
+    return LatentState(deter=np.float32(deter), stoch=np.float32(stoch))
+
+
+WITH_LATENTS = ModelConfig(deter=6, groups=3, classes=4, blocks=2)
+
+
+def replay_with_latents(steps: int, *, copies: int = 2, capacity: int = 40, online: int = 0) -> Replay:
+    """Each row keeps the latent state of its own number."""
+    replay = Replay(SPACES, copies=copies, capacity=capacity, seed=3, context=WITH_LATENTS, online=online)
+    for time in range(steps):
+        replay.add(numbered_rows(time, copies))
+        replay.keep_latent(PolicyState(latent(time, copies), None))
+    return replay
+
+
+def numbers(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    """(step, copy) of every row, [U, T, B] each."""
+    step, copy = np.moveaxis(np.asarray(batch.obs["state"]), -1, 0).astype(int)
+    return step, copy
+
+
+def expected_context(batch: Batch) -> StoredLatent:
+    step, copy = (number[:, 0] for number in numbers(batch))  # [U, B]
+    before = step - 1
+    deter = before[..., None] + copy[..., None] / 4 + np.repeat([0.0, 100.0], 3)
+    return StoredLatent(
+        deter=deter.astype(ml_dtypes.bfloat16), stoch=1 + (before[..., None] + copy[..., None] + np.arange(3)) % 4
+    )
+
+
+@pytest.mark.parametrize("steps", [9, 20, 33], ids=["not yet full", "just full", "wrapped"])
+def test_a_window_comes_with_the_latent_state_of_the_row_before_it(steps):
+    batch = replay_with_latents(steps).sample(50, 4, 3)
+    assert batch.context is not None
+    chex.assert_trees_all_equal(batch.context, expected_context(batch))
+    oldest = max(0, steps - 20)
+    first = numbers(batch)[0][:, 0]
+    assert (first.min(), first.max()) == (oldest + 1, steps - 4)  # every window that has a row before it
+    shapes = replay_with_latents(0).batch_shapes(50, 4, 3)
+    assert shapes == jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batch)
+
+
+def test_a_row_without_a_latent_state_yet_counts_as_the_zero_state():
+    replay = Replay(SPACES, copies=1, capacity=8, seed=0, context=WITH_LATENTS)
+    for time in range(12):  # the ring turns: what an overwritten row had is forgotten
+        replay.add(numbered_rows(time, 1))
+        if time < 8:
+            replay.keep_latent(PolicyState(latent(time, 1), None))
+    assert not replay.can_sample(8)
+    batch = replay.sample(100, 3, 1)
+    first = numbers(batch)[0][0, 0]
+    assert batch.context is not None
+    known = np.asarray(batch.context.stoch)[0].any(-1)
+    np.testing.assert_array_equal(known, first - 1 < 8)
+    assert known.any()
+    assert not known.all()
+
+
+def test_refreshed_latent_states_are_those_of_the_next_draw_but_one():
+    replay = replay_with_latents(15)
+    draws = [replay.sample(30, 4, 2)]
+    for number in (1, 2):
+        step, copy = numbers(draws[-1])
+        marks = StoredLatent(
+            deter=np.full((*step.shape, 6), 1000.0 * number, ml_dtypes.bfloat16),
+            stoch=np.full((*step.shape, 3), number, np.uint8),
+        )
+        replay.refresh(marks)
+        draws.append(replay.sample(30, 4, 2))
+    assert draws[1].context is not None
+    assert draws[2].context is not None
+    chex.assert_trees_all_equal(draws[1].context, expected_context(draws[1]))  # they were still under way
+    first_draw = {(s, c) for s, c in zip(*(x.ravel() for x in numbers(draws[0])), strict=True)}
+    step, copy = (number[:, 0].ravel() for number in numbers(draws[2]))
+    refreshed = np.array([(s - 1, c) in first_draw for s, c in zip(step, copy, strict=True)])
+    deter = np.asarray(draws[2].context.deter, np.float32).reshape(-1, 6)
+    expected = np.asarray(expected_context(draws[2]).deter, np.float32).reshape(-1, 6)
+    np.testing.assert_array_equal(deter, np.where(refreshed[:, None], np.float32(1000.0), expected))
+    assert refreshed.any()
+    assert not refreshed.all()
+
+
+def test_latent_states_of_overwritten_rows_go_nowhere():
+    replay = replay_with_latents(20, capacity=40)
+    batch = replay.sample(30, 4, 1)
+    for time in range(20, 35):
+        replay.add(numbered_rows(time, 2))
+        replay.keep_latent(PolicyState(latent(time, 2), None))
+    shape = numbers(batch)[0].shape
+    for _ in range(2):
+        replay.refresh(StoredLatent(np.full((*shape, 6), 7, ml_dtypes.bfloat16), np.full((*shape, 3), 1, np.uint8)))
+        drawn = replay.sample(200, 4, 1)
+    step, _ = numbers(drawn)
+    assert drawn.context is not None
+    stale = np.asarray(drawn.context.deter, np.float32)[0, :, 0] == 7
+    new = step[0, 0] - 1 >= 20  # in slots that the first draw's rows were in before
+    assert new.any()
+    assert not stale[new].any()
+
+
+def test_every_stretch_of_new_rows_is_in_one_of_the_next_batches_once():
+    replay = replay_with_latents(0, copies=3, capacity=300, online=4)
+    seen = []
+    for time in range(60):
+        replay.add(numbered_rows(time, 3))
+        if replay.can_sample(4) and time % 4 == 3:
+            step, copy = numbers(replay.sample(3, 4, 1))
+            seen += [(s, c) for s, c in zip(step[0, 0], copy[0, 0], strict=True)]
+    # Windows begin at 1, 5, 9, ..., because each needs a row before it; as many come in as one batch holds.
+    assert seen == [(start, copy) for start in range(1, 54, 4) for copy in range(3)]
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_going_on_after_a_restart_is_exact_with_latent_states_and_queue(context):
+    def empty(seed: int) -> Replay:
+        model = WITH_LATENTS if context else None
+        return Replay(SPACES, copies=2, capacity=40, seed=seed, context=model, online=3)
+
+    def step(replay: Replay, time: int) -> Batch | None:
+        replay.add(numbered_rows(time, 2))
+        replay.keep_latent(PolicyState(latent(time, 2), None))
+        if not replay.can_sample(3):
+            return None
+        batch = replay.sample(2, 3, 2)
+        if context:
+            states = np.random.default_rng(time)
+            replay.refresh(
+                StoredLatent(
+                    states.normal(size=(2, 3, 2, 6)).astype(ml_dtypes.bfloat16),
+                    states.integers(1, 5, size=(2, 3, 2, 3)).astype(np.uint8),
+                )
+            )
+        return batch
+
+    replay, restored = empty(3), empty(4)
+    for time in range(33):
+        step(replay, time)
+    arrays, meta = replay.state()
+    restored.load({name: array.copy() for name, array in arrays.items()}, json.loads(json.dumps(meta)))
+    for time in range(33, 70):
+        one, other = step(replay, time), step(restored, time)
+        assert one is not None
+        assert other is not None
+        assert_same(one, other)
+        chex.assert_trees_all_equal(one.context, other.context)
+
+
+def test_an_episode_that_starts_anew_without_an_end_ends_by_interruption():
+    replay = filled_replay(7, copies=2)  # rows 6: the middle of an episode of copy 0 and of copy 1
+    rows = numbered_rows(7, 2)
+    replay.add(rows._replace(is_first=np.array([True, False])))
+    arrays, _ = replay.state()
+    np.testing.assert_array_equal(arrays["is_last"][6], [True, False])
+    np.testing.assert_array_equal(arrays["is_terminal"][6], [False, False])
+
+
+def test_the_bytes_of_a_full_replay_are_those_of_its_parts():
+    spaces = Spaces((ObsSpec("image", (64, 64, 3)),), (ActionSpec("discrete", 17),))
+    model = ModelConfig(deter=2048, groups=32)
+    replay = Replay(spaces, copies=4, capacity=1_000_000, seed=0, context=model)
+    parts = 64 * 64 * 3 + 2 * 2048 + 32 + 4 * 17 + 4 + 3  # image, deter, stoch, action, reward, flags
+    assert replay.bytes_at_capacity == 1_000_000 * parts

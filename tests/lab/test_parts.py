@@ -58,7 +58,7 @@ def test_together_they_make_the_update(agent, replay):
         return dataclasses.replace(parts.optimizer_step(agent, state, grads), return_scale=scale)
 
     actual = together(state, batch)
-    expected, _ = jit(functools.partial(train_step, agent))(state, batch)
+    expected, *_ = jit(functools.partial(train_step, agent))(state, batch)
     chex.assert_trees_all_close(actual.replace(key=expected.key), expected, rtol=1e-4, atol=1e-6)
 
 

@@ -90,6 +90,10 @@ class VectorEnv(ABC):
     def close(self) -> None:
         """Frees what the environments hold. They cannot be used afterwards."""
 
+    def render(self) -> np.ndarray | None:
+        """A picture of the first copy, [height, width, 3] uint8; None if the environment draws none."""
+        return None
+
     def take_events(self) -> list[Event]:
         """What happened in the last step, beside its rows; asked again, nothing."""
         return []

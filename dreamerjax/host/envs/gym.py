@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.envs import UnknownEnvironmentError
@@ -24,7 +25,8 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
         meant = closest(registered)
         advice = f"Did you mean `gym:{meant}`?" if meant else "Is the package that registers it installed?"
         raise UnknownEnvironmentError(f"Gymnasium knows no environment `{registered}`. {advice}")
-    options: dict[str, Any] = {"render_mode": "rgb_array"} if config.obs in ("pixels", "both") else {}
+    pixels = config.obs in ("pixels", "both")
+    options: dict[str, Any] = {"render_mode": "rgb_array"} if pixels or _draws(registered) else {}
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen
     try:
         # The environment checker would warn about things that the agent does not mind, or that are checked here.
@@ -32,6 +34,16 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
         return with_pixels(env, config)
     except (gymnasium.error.Error, ImportError) as error:
         raise UnknownEnvironmentError(f"gym:{name} cannot be made: {error}") from error
+
+
+def _draws(registered: str) -> bool:
+    """Whether the environment can be made to draw itself, by what it says of itself."""
+    entry_point = gymnasium.spec(registered).entry_point
+    try:
+        maker = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    except (ImportError, AttributeError):  # told when it is made
+        return False
+    return "rgb_array" in getattr(maker, "metadata", {}).get("render_modes", [])
 
 
 def closest(name: str) -> str | None:

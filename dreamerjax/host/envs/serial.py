@@ -75,6 +75,12 @@ class SerialVectorEnv(VectorEnv):
         self._ended = rows.is_last.copy()
         return rows
 
+    def render(self) -> np.ndarray | None:
+        """See `VectorEnv.render`."""
+        if self._envs[0].render_mode != "rgb_array":
+            return None
+        return np.asarray(self._envs[0].render(), np.uint8)
+
     def take_events(self) -> list[Event]:
         """See `VectorEnv.take_events`."""
         events, self._events = self._events, []
