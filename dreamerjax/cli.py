@@ -35,6 +35,7 @@ from dreamerjax.host.settings import (
 from dreamerjax.host.summary import final_paragraph
 from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
 from dreamerjax.lab.bench_table import compare, comparison_table, read_result, result_table, sweep_table
+from dreamerjax.lab.env_speed import env_table, measure_env
 from dreamerjax.lab.sweep import sweep, sweep_points
 
 MISTAKES = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "show": show,
         "selfcheck": selfcheck,
         "bench": bench,
+        "compare": compare_runs,
     }
     name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
     try:
@@ -156,6 +158,31 @@ def show(arguments: list[str]) -> int:
     return 0
 
 
+def compare_runs(arguments: list[str]) -> int:
+    """`python run.py compare --published runs/a runs/b`."""
+    parser = _parser("compare", "Draws runs over the published learning curve of their task, and says where they end.")
+    parser.add_argument("--published", type=Path, nargs="+", required=True, metavar="RUN", help="runs of one task")
+    parser.add_argument("--out", type=Path, default=Path("published.png"), help="the picture (default: published.png)")
+    parser.add_argument("--json", action="store_true", help="print one JSON array and nothing else")
+    given = parser.parse(arguments)
+    from dreamerjax.lab.published import compare_published
+
+    try:
+        verdicts = compare_published(given.published, given.out)
+    except OSError as error:
+        raise RunFolderError(f"{error.filename or given.out}: {error.strerror or error}.") from error
+    if given.json:
+        print(json.dumps([{**verdict._asdict(), "verdict": verdict.word} for verdict in verdicts]))
+        return 0
+    for v in verdicts:
+        print(
+            f"{v.name}: return {v.ours:.1f} at {v.frames:,} frames, {v.word} the published {v.lowest:.1f} to "
+            f"{v.highest:.1f} (mean {v.mean:.1f})."
+        )
+    print(given.out)
+    return 0
+
+
 def selfcheck(arguments: list[str]) -> int:
     """`python run.py selfcheck --backend rocm`."""
     parser = _parser("selfcheck", "Makes one real update on the back-end and on the CPU, and compares every number.")
@@ -177,6 +204,11 @@ def bench(arguments: list[str]) -> int:
     if given.compare:
         comparison = compare(*map(read_result, given.compare))
         _print(comparison, comparison_table(comparison, *given.compare), as_json=given.json)
+        return 0
+    if given.env:
+        env = combine(read_env(given.env)).env
+        results = measure_env(env)
+        _print(results, env_table(results, given.env), as_json=given.json)
         return 0
     settings = read_bench_settings(given)
     if given.sweep:

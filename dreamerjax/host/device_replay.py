@@ -1,6 +1,7 @@
 """A replay with a twin on the device: batches are gathered there, and only new rows ever travel."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamerjax.config import ConfigError, ModelConfig, ReplayConfig
+from dreamerjax.host.disk_replay import DiskReplay
 from dreamerjax.host.replay import Replay, as_batch
 from dreamerjax.types import Array, Batch, Rows, Spaces
 
@@ -15,7 +17,14 @@ CHUNK = 64  # slots in one transfer; always as many, so that one compiled progra
 
 
 def make_replay(
-    config: ReplayConfig, spaces: Spaces, *, copies: int, seed: int, model: ModelConfig, sequence_length: int
+    config: ReplayConfig,
+    spaces: Spaces,
+    *,
+    copies: int,
+    seed: int,
+    model: ModelConfig,
+    sequence_length: int,
+    folder: Path,
 ) -> Replay:
     """The replay that the settings name.
 
@@ -26,14 +35,21 @@ def make_replay(
         seed: of the sampling.
         model: whose latent states are kept, if they are.
         sequence_length: T, rows in a window.
+        folder: for the files of `DiskReplay`.
 
     Raises:
-        ConfigError: the device has no room for the rows.
+        ConfigError: the device or the disk has no room for the rows.
     """
-    kind = DeviceReplay if config.storage == "device" else Replay
-    context = model if config.context else None
-    online = sequence_length if config.online else 0
-    return kind(spaces, copies=copies, capacity=config.capacity, seed=seed, context=context, online=online)
+    options: dict[str, Any] = {
+        "copies": copies,
+        "capacity": config.capacity,
+        "seed": seed,
+        "context": model if config.context else None,
+        "online": sequence_length if config.online else 0,
+    }
+    if config.storage == "disk":
+        return DiskReplay(spaces, folder=folder, **options)
+    return (DeviceReplay if config.storage == "device" else Replay)(spaces, **options)
 
 
 class DeviceReplay(Replay):

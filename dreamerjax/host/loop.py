@@ -38,6 +38,8 @@ from dreamerjax.host.reporter import Film, Reporter, memory_sentence
 from dreamerjax.host.run_folder import RunFolder
 
 POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
+PAUSE_BETWEEN_SAVES = 20  # times as long as one of them takes, at least
+WORTH_TELLING = 100e6  # bytes of a replay
 
 
 @dataclasses.dataclass
@@ -100,6 +102,7 @@ class Loop:
             seed=replay_seed,
             model=config.agent.model,
             sequence_length=config.train.sequence_length,
+            folder=folder.path / "replay",
         )
         agent = build_agent(config.agent, self._env.spaces)
         acting, device = agent, None
@@ -152,7 +155,8 @@ class Loop:
         train = self._config.train
         warm_up = train.mode == "joint" and self._counters.warmup_updates < train.world_model_warmup
         self._reporter.open(keep_bytes=self._metrics_bytes)
-        self._reporter.note(memory_sentence(self._replay.bytes_at_capacity, self._config.replay.capacity))
+        if self._replay.bytes_at_capacity >= WORTH_TELLING:
+            self._reporter.note(memory_sentence(self._replay.bytes_at_capacity, self._config.replay.capacity))
         try:
             shapes = self._replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
             self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), shapes)
@@ -166,6 +170,9 @@ class Loop:
             raise AssertionError("training ends by Stop alone")
         except Stop as stop:
             return self._finish(str(stop))
+        except EnvError:
+            self._save()  # whatever the environment does, nothing that was learned is lost
+            raise
         finally:
             self._profiler.close()
             self._reporter.close()
@@ -266,7 +273,9 @@ class Loop:
     def _after_step(self) -> None:
         self._reporter.log_if_due()
         self._reporter.show()
-        if time.perf_counter() - self._saved_at >= max(self._config.log.checkpoint_seconds, 20 * self._save_seconds):
+        # A large replay takes a while to save, and is saved the less often.
+        pause = PAUSE_BETWEEN_SAVES * self._save_seconds if self._save_seconds > 1 else 0
+        if time.perf_counter() - self._saved_at >= max(self._config.log.checkpoint_seconds, pause):
             self._save()
         self._check_interrupt()
 
@@ -358,7 +367,7 @@ class Loop:
         log = self._config.log
         checkpoint.save(self._folder.checkpoints, self._collector.env_steps, snapshot, keep=log.checkpoints_kept)
         self._saved_at = time.perf_counter()
-        self._save_seconds = self._saved_at - begun  # a large replay takes a while: it is saved the less often
+        self._save_seconds = self._saved_at - begun
 
 
 def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:

@@ -265,13 +265,7 @@ class Replay:
             ValueError: the arrays are of other spaces or another number of copies; nothing is changed then.
         """
         named = self._named()
-        expected = {name: (stored.dtype, stored.shape[1:]) for name, stored in named.items()}
-        rows = {name: array for name, array in arrays.items() if not name.startswith(("drawn", "returned"))}
-        given = {name: (array.dtype, array.shape[1:]) for name, array in rows.items()}
-        lengths = {len(array) for array in rows.values()}
-        if given != expected or len(lengths) != 1:
-            raise ValueError(f"The saved replay holds {given}, expected {expected}, all of one length.")
-        (length,) = lengths
+        length = self._check(named, arrays)
         kept = min(length, self._slots)
         # In time order from slot 0 on: the ring turns, but what `sample` draws stays the same.
         order = (meta["head"] + np.arange(length - kept, length)) % max(length, 1)
@@ -279,18 +273,33 @@ class Replay:
             for start in range(0, kept, LOADED_AT_ONCE):
                 stop = min(start + LOADED_AT_ONCE, kept)
                 stored[start:stop] = arrays[name][order[start:stop]]
-        self._filled = self._added = kept
+        self._take_over(arrays, meta, added=kept)
+        self._filled = kept
+
+    def _check(self, named: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]) -> int:
+        """Refuses arrays of other rows; returns how many slots they fill."""
+        expected = {name: (stored.dtype, stored.shape[1:]) for name, stored in named.items()}
+        rows = {name: array for name, array in arrays.items() if not name.startswith(("drawn", "returned"))}
+        given = {name: (array.dtype, array.shape[1:]) for name, array in rows.items()}
+        lengths = {len(array) for array in rows.values()}
+        if given != expected or len(lengths) != 1:
+            raise ValueError(f"The saved replay holds {given}, expected {expected}, all of one length.")
+        return lengths.pop()
+
+    def _take_over(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], *, added: int) -> None:
+        """Everything of a saved replay but its rows, the newest of which now counts as step `added - 1`."""
+        self._added = added
         self._generator.bit_generator.state = dict(meta["sampling"])
         self._drawn = deque(
-            _Drawn(kept - arrays[f"drawn{number}.age"], np.asarray(arrays[f"drawn{number}.copy"]))
+            _Drawn(added - arrays[f"drawn{number}.age"], np.asarray(arrays[f"drawn{number}.copy"]))
             for number in range(meta["drawn"])
         )
         self._returned = deque(
             _as_stored(*(np.asarray(arrays[f"returned{number}.{part}"]) for part in _Latents._fields))
             for number in range(meta["returned"])
         )
-        self._online_next = kept + meta["online_in"]
-        self._queue = deque((kept - age, copy) for age, copy in meta["queue"])
+        self._online_next = added + meta["online_in"]
+        self._queue = deque((added - age, copy) for age, copy in meta["queue"])
 
     def _zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Room for the observations of this name."""

@@ -82,6 +82,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--config", type=Path, action="append", default=[], metavar="FILE", help="more settings, as YAML")
     flag("--rounds", **number, help=f"of measuring (default: {ROUNDS}; {SWEEP_ROUNDS} for each point of a sweep)")
     flag("--json", action="store_true", help="print JSON and nothing else")
+    flag("--env", metavar="NAME", help="measure only an environment's steps, with 1, 4 and 16 copies")
     flag("--compare", nargs=2, type=Path, metavar=("A", "B"), help="measure nothing; ratios of two files of --json")
     flag("--sweep", metavar="KEY=V1,V2,...", help=f"measure each value of one of {', '.join(SWEPT)}")
 

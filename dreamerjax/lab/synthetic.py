@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -49,7 +50,9 @@ def filled_replay(config: ReplayConfig, spaces: Spaces, *, copies: int, seed: in
         seed: of the rows and of the sampling.
     """
     config = dataclasses.replace(config, context=False, online=False)
-    replay = make_replay(config, spaces, copies=copies, seed=seed, model=ModelConfig(), sequence_length=1)
+    replay = make_replay(
+        config, spaces, copies=copies, seed=seed, model=ModelConfig(), sequence_length=1, folder=Path()
+    )
     rows = synthetic_rows(spaces, copies=copies, seed=seed)
     for _ in range(config.capacity // copies):
         replay.add(next(rows))

@@ -1,5 +1,7 @@
 """The replay on the device: it draws what the replay on the host draws, whatever happened to either before."""
 
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests.host.test_replay import SPACES, assert_same, numbered_rows
 from tests.tiny import MODEL
 
-OPTIONS = {"copies": 1, "seed": 0, "model": MODEL, "sequence_length": 4}
+OPTIONS = {"copies": 1, "seed": 0, "model": MODEL, "sequence_length": 4, "folder": Path()}
 CAMERA = Spaces(obs=(*SPACES.obs, ObsSpec("camera", (16, 16, 1))), actions=(ActionSpec("continuous", 3),))
 
 

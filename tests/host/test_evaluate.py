@@ -65,7 +65,7 @@ def without_network(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         asked.append(greedy)
         return lambda params, state, obs, is_first, key: (state, jnp.eye(2)[np.zeros(len(is_first), int)], key)
 
-    monkeypatch.setattr(evaluate, "jit_policy", make)
+    monkeypatch.setattr(evaluate, "greedy_policy", lambda agent: make(agent, greedy=True))
     monkeypatch.setattr(evaluate, "initial_policy_state", lambda agent, copies: None)
     return asked
 

@@ -146,10 +146,10 @@ def test_without_flags_it_is_the_reference_work():
     }
     train = settings.config.train
     assert (train.batch_size, train.sequence_length, train.updates_per_dispatch) == (16, 64, 4)
-    assert settings.spaces == ((("state", (4,)),), ("discrete", 2))
+    assert settings.spaces == Spaces((ObsSpec("state", (4,)),), (ActionSpec("discrete", 2),))
     assert settings.rounds >= 8
     image = read_bench_settings(parser.parse(["--image"])).spaces
-    assert image.obs == (("image", (64, 64, 3)),)
+    assert image.obs == (ObsSpec("image", (64, 64, 3)),)
 
 
 def test_help_shows_every_flag(capsys: pytest.CaptureFixture[str]):

@@ -16,6 +16,7 @@ from dreamerjax.config import ConfigError
 from dreamerjax.nets.decoder import Decoder
 from dreamerjax.nets.encoder import Encoder
 from dreamerjax.nets.networks import WorldModel, build_networks, init_params
+from dreamerjax.nets.patches import from_patches, to_patches
 from dreamerjax.nets.vision import Conv, DoublingConv
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests.tiny import MODEL, jit, random_like
@@ -166,15 +167,67 @@ def test_bfloat16_sees_and_draws_what_float32_does_to_its_own_precision():
         assert np.abs(rounded - exact).max() > 1e-5
 
 
-def test_a_small_encoder_and_decoder_learn_eight_images():
-    """The embedding serves as the features, 192 = 128 + 8 x 8."""
-    config = dataclasses.replace(MODEL, deter=128, groups=8, classes=8)
+PATCHES = dataclasses.replace(MODEL, vision="patches")
+
+
+@pytest.mark.parametrize(
+    "specs", [specs for specs, _ in SEEN], ids=[str([s.shape for s in specs]) for specs, _ in SEEN]
+)
+@pytest.mark.parametrize("lead", [(3,), (2, 3)])
+def test_patches_embed_and_decode_the_same_keys(specs, lead):
+    networks = build_networks(PATCHES, Spaces(specs, ACTIONS), FLOAT32)
+
+    def see(key):
+        model = networks.world_model.bind(init_params(networks, key).world_model)
+        obs = {spec.name: jnp.zeros((*lead, *spec.shape), spec.dtype) for spec in specs}
+        return model.encode(obs), model.decode(jnp.zeros((*lead, MODEL.deter + 16)))
+
+    embed, decoded = jax.eval_shape(see, KEY)
+    height, width = next(spec.shape[:2] for spec in specs if spec.is_image)
+    vectors = any(spec.is_vector for spec in specs)
+    assert embed.shape == (*lead, height // 16 * (width // 16) * MODEL.depth * 16 + vectors * MODEL.hidden)
+    assert {name: (x.shape, x.dtype) for name, x in decoded.items()} == {
+        spec.name: ((*lead, *spec.shape), FLOAT32) for spec in specs
+    }
+
+
+def test_patches_are_pieces_of_the_image_and_go_back_to_their_place():
+    height, width = 32, 48
+    images = jnp.arange(2 * height * width * 3).reshape(2, height, width, 3)
+    patches = to_patches(images)
+    assert patches.shape == (2, 6, 4, 64, 3)
+    for row in range(height // 8):
+        for column in range(width // 8):
+            coarse = row // 2 * (width // 16) + column // 2
+            fine = row % 2 * 2 + column % 2
+            piece = images[:, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8]
+            np.testing.assert_array_equal(patches[:, coarse, fine].reshape(piece.shape), piece)
+    np.testing.assert_array_equal(from_patches(patches, height, width), images)
+
+
+def test_a_patch_is_seen_and_drawn_where_it_is_and_nowhere_else():
+    """What changes in one corner changes only what the coarse patch of that corner gives, and the other way round."""
+    spec = image(32, 32, 1)
+    networks = build_networks(PATCHES, Spaces((spec,), ACTIONS), FLOAT32)
+    params = jit(lambda key: init_params(networks, key))(KEY).world_model
+    model = networks.world_model.bind(params)
+    obs = random_obs(spec)
+    changed = {"image": obs["image"].at[:, 17:20, 3:6].set(255 - obs["image"][:, 17:20, 3:6])}
+    before, after = (np.asarray(model.encode(x)).reshape(2, 4, -1) for x in (obs, changed))
+    np.testing.assert_array_equal((before != after).any((0, 2)), [False, False, True, False])
+
+
+@pytest.mark.parametrize("vision", ["convolutions", "patches"])
+def test_a_small_encoder_and_decoder_learn_eight_images(vision):
+    """The embedding serves as the features: 192 of convolutions, 64 of patches."""
+    deter, groups = (128, 8) if vision == "convolutions" else (48, 2)
+    config = dataclasses.replace(MODEL, deter=deter, groups=groups, classes=8, vision=vision)
     encoder, decoder = (part((image(16, 16, 3),), config, FLOAT32, multiples=(2, 3)) for part in (Encoder, Decoder))
     squares = np.random.default_rng(0).integers(256, size=(8, 4, 4, 3)).repeat(4, 1).repeat(4, 2)
     images = jnp.asarray(squares, jnp.uint8)
     params = (
         jit(encoder.init)(KEY, {"image": images}),
-        jit(decoder.init)(KEY, jnp.zeros((1, 192))),
+        jit(decoder.init)(KEY, jnp.zeros((1, deter + 8 * groups))),
     )
     optimizer = optax.adam(1e-2)
 

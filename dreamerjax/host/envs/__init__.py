@@ -30,6 +30,18 @@ class UnsupportedSpaceError(EnvError):
     """The environment observes or acts in a way that the agent cannot handle."""
 
 
+class EnvFailureError(EnvError):
+    """The environment's own code raised something."""
+
+    def __init__(self, told: str, what: str, trace: str) -> None:
+        """Takes the whole message, what happened in a few words, and the environment's traceback."""
+        super().__init__(told, what, trace)
+        self.what, self.trace = what, trace
+
+    def __str__(self) -> str:
+        return self.args[0]
+
+
 class Event(NamedTuple):
     """Something that happened beside the rows."""
 
@@ -129,6 +141,16 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "gym": Family("gym", "-r requirements.txt"),
+    "dmc": Family("dmc", "-r requirements-dmc.txt"),
+    "minigrid": Family("minigrid", "-r requirements-minigrid.txt"),
+    "bsuite": Family("bsuite", "-r requirements-bsuite.txt"),
+    "atari": Family("atari", "-r requirements-atari.txt"),
+    "atari100k": Family("atari", "-r requirements-atari.txt"),
+    "crafter": Family("crafter", "-r requirements-crafter.txt"),
+    "popgym": Family("popgym", "-r requirements-popgym.txt"),
+    "gymnax": Family("gymnax", "-r requirements-gymnax.txt", in_batch=True),
+    "brax": Family("brax", "-r requirements-brax.txt", in_batch=True),
+    "craftax": Family("craftax", "-r requirements-craftax.txt", in_batch=True),
 }
 
 

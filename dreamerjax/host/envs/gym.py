@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import inspect
 import os
 from typing import Any
 
@@ -43,7 +44,9 @@ def _draws(registered: str) -> bool:
         maker = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     except (ImportError, AttributeError):  # told when it is made
         return False
-    return "rgb_array" in getattr(maker, "metadata", {}).get("render_modes", [])
+    taken = inspect.signature(maker).parameters.values()
+    selectable = any(one.name == "render_mode" or one.kind is one.VAR_KEYWORD for one in taken)
+    return selectable and "rgb_array" in getattr(maker, "metadata", {}).get("render_modes", [])
 
 
 def closest(name: str) -> str | None:

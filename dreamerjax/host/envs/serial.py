@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,8 @@ import gymnasium
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.host.envs import EnvError, Event, VectorEnv, copy_seeds, make_single
-from dreamerjax.host.envs.spaces import BadValueError, action_of, flat_values, observation_leaves
+from dreamerjax.host.envs import EnvError, EnvFailureError, Event, VectorEnv, copy_seeds, make_single
+from dreamerjax.host.envs.spaces import LARGEST, BadValueError, action_of, flat_values, observation_leaves
 from dreamerjax.types import Rows, Spaces
 
 # What pickle raises for objects that it cannot write, and for bytes that it cannot read.
@@ -42,6 +43,7 @@ class SerialVectorEnv(VectorEnv):
         self._steps = 0
         self._ended = np.zeros(copies, bool)
         self._events: list[Event] = []
+        self._failed = False
 
     def reset(self, seed: int | None = None) -> Rows:
         """See `VectorEnv.reset`."""
@@ -67,11 +69,13 @@ class SerialVectorEnv(VectorEnv):
             raise EnvError(self._told(index, f"the action is not finite: {action[index]}"))
         rows = self._empty_rows()
         rows.prev_action[:] = action
+        self._failed = True  # until it has not
         for index, own in enumerate(self._action.to_env(action)):
             if self._ended[index]:
                 self._start(rows, index)
             else:
                 self._advance(rows, index, own)
+        self._failed = False
         self._ended = rows.is_last.copy()
         return rows
 
@@ -88,6 +92,8 @@ class SerialVectorEnv(VectorEnv):
 
     def state(self) -> bytes | None:
         """See `VectorEnv.state`."""
+        if self._failed:  # some copies have made a step that nobody saw
+            return None
         # EzPickle stores how an environment was made, not where it is: it would come back, but elsewhere.
         if any(isinstance(layer, gymnasium.utils.EzPickle) for layer in _layers(self._envs[0])):
             return None
@@ -130,7 +136,10 @@ class SerialVectorEnv(VectorEnv):
     def _start(self, rows: Rows, index: int, *, seed: int | None = None) -> None:
         """The first row of a new episode."""
         for attempt in range(RESETS):
-            obs, _ = self._envs[index].reset(seed=seed if attempt == 0 else None)
+            try:
+                obs, _ = self._envs[index].reset(seed=seed if attempt == 0 else None)
+            except Exception as error:
+                raise self._failure(index, error) from error
             try:
                 self._see(rows, index, obs)
                 break
@@ -148,13 +157,16 @@ class SerialVectorEnv(VectorEnv):
         reward, terminated, truncated, info = 0.0, False, False, {}
         obs: Any = None
         for _ in range(self._config.action_repeat):
-            obs, earned, terminated, truncated, info = self._envs[index].step(action)
+            try:
+                obs, earned, terminated, truncated, info = self._envs[index].step(action)
+            except Exception as error:
+                raise self._failure(index, error) from error
             reward += float(earned)
             if terminated or truncated:
                 break
         try:
             self._see(rows, index, obs)
-            if not np.isfinite(np.float32(reward)):
+            if not -LARGEST <= reward <= LARGEST:
                 raise BadValueError(f"the reward is not finite: {reward}")
         except BadValueError as error:
             if self._config.on_bad_observation == "stop":
@@ -167,6 +179,11 @@ class SerialVectorEnv(VectorEnv):
         rows.is_terminal[index] = terminated
         if rows.is_last[index] and "metrics" in info:
             self._events.append(Event(index, metrics=info["metrics"]))
+
+    def _failure(self, index: int, error: Exception) -> EnvFailureError:
+        """What the environment's own code raised, told with where it did."""
+        what, trace = f"raised {type(error).__name__}: {error}", traceback.format_exc()
+        return EnvFailureError(f"{self._told(index, f'it {what}')}\n{trace}".rstrip(), what, trace)
 
     def _see(self, rows: Rows, index: int, obs: Any) -> None:
         try:
