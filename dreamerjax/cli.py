@@ -357,7 +357,8 @@ settings of dreamerjax/config.py. Every timed call gets rows that were drawn afr
 TRAIN_HELP = """\
 Trains an agent, or resumes the training in a run folder.
 
-  --env NAME            experiments/envs/NAME.yaml, or gym:ID for any Gymnasium environment
+  --env NAME            experiments/envs/NAME.yaml, or family:ID such as gym:Acrobot-v1 (docs/environments.md)
+  --obs WHAT            state, pixels or both, where an environment offers more than one
   --backend NAME        auto, cpu, cuda, rocm or tpu (default: auto)
   --run-dir FOLDER      where everything goes (default: runs/<env>-<date>-<time>); resumes if it holds a checkpoint
   --init-from RUN       start from what another run has learned

@@ -14,6 +14,7 @@ import pydantic
 import yaml
 
 from dreamerjax.config import Config, ConfigError, ModelSize, flatten, resolve
+from dreamerjax.host.envs import FAMILIES
 
 ENVS = Path(__file__).parents[2] / "experiments" / "envs"
 KEYS = tuple(flatten(Config()))
@@ -85,8 +86,10 @@ def read_env(name: str, obs: str | None = None) -> list[Layer]:
         return [*layers, last]
     known = sorted(file.stem for file in ENVS.glob("*.yaml") if "env.id" in read_yaml(file))
     meant = did_you_mean(name, known) or f" Known names: {', '.join(known)}."
+    families = ", ".join(f"`{family}:`" for family in FAMILIES if family != "gym")
     raise ConfigError(
-        f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1."
+        f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1; so do "
+        f"those of {families} and your own `module:function`."
     )
 
 

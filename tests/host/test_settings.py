@@ -55,6 +55,32 @@ def test_an_id_gets_the_settings_of_its_family_only(envs: Path) -> None:
     assert combine(read_env("other:Ball-v0")).seed == 0, "a family without a file"
 
 
+def test_where_images_are_seen_files_for_that_come_after_those_of_their_name(envs: Path) -> None:
+    write(envs / "toy.yaml", "seed: 1\ntrain: {prefill: 1, batch_size: 1, ratio: 1}")
+    write(envs / "toy.pixels.yaml", "seed: 2\ntrain: {prefill: 2, batch_size: 2}")
+    write(envs / "ball.yaml", "env: {id: 'toy:Ball-v0'}\nseed: 3\ntrain: {prefill: 3}")
+    write(envs / "ball.pixels.yaml", "seed: 4")
+    write(envs / "picture.yaml", "env: {id: 'toy:Picture-v0', obs: pixels}")
+
+    def numbers(name: str, obs: str | None) -> tuple[int, int, int, float]:
+        config = combine(read_env(name, obs))
+        return config.seed, config.train.prefill, config.train.batch_size, config.train.ratio
+
+    for obs in (None, "auto", "state"):
+        assert numbers("ball", obs) == (3, 3, 1, 1)
+    for obs in ("pixels", "both"):
+        assert numbers("ball", obs) == (4, 3, 2, 1)
+        assert numbers("toy:Ball-v0", obs) == (2, 2, 2, 1)
+    assert numbers("picture", None) == (2, 2, 2, 1), "its own file asks for images"
+    assert numbers("picture", "state") == (1, 1, 1, 1)
+
+
+def test_cartpole_as_it_looks_is_shipped() -> None:
+    config = combine([*read_env("cartpole", "pixels"), {"env.obs": "pixels"}])
+    assert (config.agent.model.vision, config.env.image.colour) == ("patches", "darkest")
+    assert config.env.solve_return == 475
+
+
 def test_a_later_size_takes_back_the_numbers_of_earlier_layers() -> None:
     earlier = {"agent.model.size": "12m", "agent.model.deter": 24, "agent.model.bins": 31}
     model = combine([earlier, {"agent.model.size": "1m"}]).agent.model
