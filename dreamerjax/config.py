@@ -74,6 +74,7 @@ class ModelConfig:
     vision: Literal["convolutions", "patches"] = "convolutions"  # of images; patches: cheap, for CPUs
     bins: OddInt = 255  # M, two-hot bins of the reward and critic heads (odd)
     unimix: Fraction = 0.01  # share of the uniform distribution in prior and posterior
+    memory: bool = True  # false: each real step begins from nothing, to see what memory is worth
     encoder_layers: PositiveInt = 3  # of the vector encoder
     decoder_layers: PositiveInt = 3  # of the vector decoder
     reward_layers: NonNegativeInt = 1

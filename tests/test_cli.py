@@ -38,7 +38,7 @@ agent:
 train: {env_steps: 40, prefill: 16, ratio: 8, batch_size: 2, sequence_length: 4, updates_per_dispatch: 2}
 replay: {capacity: 1000}
 eval: {every: 20, episodes: 2, final_episodes: 3, copies: 2}
-log: {every: 10, checkpoint_seconds: 1000}
+log: {every: 10, checkpoint_seconds: 1000, video_every: 0}
 """
 EVALUATION = {"episodes", "return_mean", "return_std", "return_min", "return_max", "length_mean"}
 
@@ -647,3 +647,73 @@ def test_a_damaged_start_is_said(
     out = capsys.readouterr().out
     assert "heckpoint 60 is damaged" in out
     assert "Starts from source at 40 environment steps." in out
+
+
+# What an environment looks like
+
+
+def test_training_from_pixels_makes_films_and_resumes(
+    here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = ["--env.image.height", "32", "--env.image.width", "48"]
+    arguments = [*tiny, "--obs", "pixels", *image, "--run-dir", "seen", "--log.video-every", "30"]
+    assert cli.main(arguments) == 0
+    films = {path.name for path in (here / "seen" / "videos").iterdir()}
+    assert films == {f"00000000{step}_{name}.mp4" for step in (30, 40) for name in ("episode", "dream_image")}
+    assert "Filmed: seen/videos/0000000040_episode.mp4" in capsys.readouterr().out
+    assert any(b"video/dream_image" in path.read_bytes() for path in (here / "seen").rglob("events.out.tfevents.*"))
+
+    assert cli.main([*arguments, "--env-steps", "60"]) == 0, "with the flags of its first start"
+    assert cli.main(["--run-dir", "seen", "--env-steps", "65"]) == 0, "or with none"
+    capsys.readouterr()
+    assert cli.main(["eval", "--run-dir", "seen", "--episodes", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["episodes"] == 2
+    message = mistake(capsys, "--run-dir", "seen", "--obs", "state")
+    assert "belongs to another environment or architecture: env.obs" in message
+
+
+def test_the_replay_on_the_disk_resumes(here: Path, tiny: list[str]) -> None:
+    image = ["--obs", "both", "--env.image.height", "16", "--env.image.width", "16"]
+    arguments = [*tiny, *image, "--run-dir", "a", "--replay.storage", "disk"]
+    assert cli.main(arguments) == 0
+    (ring,) = (here / "a" / "replay").glob("*image.ring")
+    stored = np.memmap(ring, np.uint8, "r", shape=(1000, 16, 16, 1))
+    rows = np.flatnonzero(stored.any((1, 2, 3)))
+    assert len(rows) >= 40
+    assert cli.main([*arguments, "--env-steps", "60"]) == 0
+    assert len(np.flatnonzero(stored.any((1, 2, 3)))) >= 60
+
+
+def test_whatever_an_environment_does_what_was_learned_is_saved(
+    here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises at step 30; the run resumes from there, with new episodes."""
+    monkeypatch.setenv("FAULT_ONCE", str(here / "mark"))
+    monkeypatch.setattr("tests.host.faulty_envs.FAULTY_STEP", 30)
+    monkeypatch.setattr("tests.host.faulty_envs.LENGTH", 50)
+    arguments = [*tiny[2:], "--env", "tests.host.faulty_envs:raises", "--run-dir", "a", "--eval.every", "0"]
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "tests.host.faulty_envs:raises: it raised RuntimeError: the arm is stuck (copy 0, step 30)." in error
+    assert restore_raw(here / "a" / "checkpoints")[1].step == 29
+    assert cli.main(arguments) == 0
+    assert "Resumed at 29 environment steps" in capsys.readouterr().out
+
+
+def test_episodes_that_were_cut_short_are_told_and_counted(
+    here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*tiny[2:], "--env", "tests.host.faulty_envs:shows_nan", "--run-dir", "a"]
+    assert cli.main(arguments) == 2
+    assert "the observation 'state' is not finite" in capsys.readouterr().err
+    arguments += ["--env.on-bad-observation", "skip-episode"]
+    assert cli.main(arguments) == 2
+    assert (
+        "Episodes to evaluate, 12 of 12, were cut short. The last: tests.host.faulty_envs:s" in capsys.readouterr().err
+    )
+    monkeypatch.setattr("tests.host.faulty_envs.LENGTH", 6)
+    assert cli.main([*arguments, "--env-steps", "60"]) == 0
+    rows = read_metrics(here / "a" / "metrics.jsonl")
+    counted = [row["env/interruptions"] for row in rows if "env/interruptions" in row]
+    assert counted == list(range(1, len(counted) + 1))
+    assert len(counted) >= 2, "every episode of the first 20 steps, at its step 7"

@@ -11,8 +11,10 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.collector import EpisodeCounter
-from dreamerjax.host.envs import make_env
+from dreamerjax.host.envs import EnvError, make_env
 from dreamerjax.types import Params
+
+MOST_INTERRUPTIONS = 5  # for each episode that is wanted
 
 
 @functools.lru_cache(maxsize=4)
@@ -58,19 +60,23 @@ class Evaluator:
             The statistics, or None if it was interrupted.
 
         Raises:
-            EnvError: the environment misbehaves.
+            EnvError: the environment misbehaves, or hardly ever ends an episode.
         """
         if self._env is None:
             self._env = make_env(self._config, copies=self.copies, seed=seed)
         quota = np.array([len(share) for share in np.array_split(np.arange(episodes), self.copies)])
         state, key = initial_policy_state(self._agent, self.copies), jax.random.PRNGKey(seed)
-        counter, finished = EpisodeCounter(self.copies), []
+        counter, finished, cut_short = EpisodeCounter(self.copies), [], []
         rows = self._env.reset(seed=seed)
         while quota.any():
             if interrupted():
                 return None
             state, action, key = self._policy(params, state, rows.obs, rows.is_first, key)
             rows = self._env.step(np.asarray(action))
+            cut_short += [event.interrupted for event in self._env.take_events() if event.interrupted]
+            if len(cut_short) > MOST_INTERRUPTIONS * episodes:
+                of = f"{len(cut_short)} of {len(cut_short) + len(finished)}"
+                raise EnvError(f"Episodes to evaluate, {of}, were cut short. The last: {cut_short[-1]}")
             for copy, episode in counter.add(rows.reward, rows.is_first, rows.is_last):
                 if quota[copy]:
                     quota[copy] -= 1

@@ -214,8 +214,7 @@ class Loop:
         rows_per_update = train.batch_size * train.sequence_length
         while True:
             self._evaluate_if_due()
-            if self._collector.env_steps - self._counters.filmed_at >= self._config.log.video_every:
-                self._make_films()
+            self._make_films_if_due()
             # The train ratio, exactly: a dispatch is made as soon as the environment steps have earned its rows.
             earned = train.ratio * (self._collector.env_steps - start)
             used = rows_per_update * (counters.updates - counters.warmup_updates)
@@ -326,9 +325,15 @@ class Loop:
         self._reporter.enter("training")
         return evaluation
 
+    def _make_films_if_due(self) -> None:
+        now = self._collector.env_steps
+        if now - self._counters.filmed_at >= self._config.log.video_every:
+            self._counters.filmed_at = now
+            self._make_films()
+            self._reporter.enter("training")
+
     def _make_films(self) -> None:
         """A film that cannot be made is no reason to stop."""
-        self._counters.filmed_at = self._collector.env_steps
         if self._film is None:
             return
         self._reporter.enter("filming")
@@ -338,7 +343,6 @@ class Loop:
                 self._reporter.filmed(film)
         except (EnvError, OSError) as error:
             self._reporter.note(f"No film: {error}")
-        self._reporter.enter("training")
 
     def _check_interrupt(self) -> None:
         if self._interrupt.requested:

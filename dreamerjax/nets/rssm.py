@@ -128,7 +128,7 @@ class RSSM(nn.Module):
         Returns:
             The posterior state and its logits [B, S, K].
         """
-        keep = ~is_first
+        keep = ~is_first & self.config.memory
         state = LatentState(
             deter=jnp.where(keep[None, :, None], state.deter, 0),
             stoch=jnp.where(keep[:, None, None], state.stoch, 0),

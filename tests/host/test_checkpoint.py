@@ -103,6 +103,18 @@ def test_a_round_trip_changes_nothing(folder: Path) -> None:
     assert_same(snapshot, make_snapshot())
 
 
+def test_arrays_are_read_from_the_disk_as_they_are_used(folder: Path) -> None:
+    """A replay of many gigabytes must not be in memory twice when a run resumes."""
+    large = np.random.default_rng(0).normal(size=(1000, 50)).astype(np.float32)
+    arrays = {"rows": large, "turned": np.asfortranarray(large), "none": np.zeros((0, 3)), "one": np.array(True)}
+    checkpoint.save(folder, 1, make_snapshot()._replace(arrays=arrays), keep=1)
+    restored = checkpoint.restore(folder, like())[0].arrays
+    assert isinstance(restored["rows"], np.memmap)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(restored[name], array)
+        assert restored[name].dtype == array.dtype
+
+
 def test_a_restored_state_can_be_donated(folder: Path) -> None:
     """A warning about donation would be an error here."""
     checkpoint.save(folder, 1, make_snapshot(), keep=1)

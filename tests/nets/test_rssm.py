@@ -1,5 +1,7 @@
 """The recurrence: what resets it, how its latents are sampled, and where its gradients go."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +107,27 @@ def test_each_part_of_the_past_counts_unless_is_first(params, part):
 
     np.testing.assert_array_equal(deter(50)[0], deter(60)[0])
     assert np.abs(deter(50)[1] - deter(60)[1]).max() > 1e-3
+
+
+def test_without_memory_every_step_is_a_first_one_but_dreams_go_on(params):
+    networks = build_networks(dataclasses.replace(MODEL, memory=False), SPACES, jnp.dtype(jnp.float32))
+    state, action, embed = random_state(0, 2), normal(1, 2, 2), normal(2, 2, 8)
+    noise = latent_noise(jax.random.PRNGKey(0), 2, config=MODEL)
+
+    @jit
+    def forgetful(state, is_first):
+        inputs = (state, action, embed, is_first, noise)
+        return networks.world_model.apply(params, *inputs, method=WorldModel.observe_step)[0]
+
+    first = NETWORKS.world_model.apply(
+        params, state, action, embed, jnp.ones(2, bool), noise, method=WorldModel.observe_step
+    )[0]
+    np.testing.assert_allclose(deter_of(forgetful(state, jnp.zeros(2, bool))), deter_of(first), rtol=1e-4, atol=1e-5)
+    dreams = [
+        jit(lambda nets=nets: nets.world_model.apply(params, state, action, noise, method=WorldModel.imagine_step))()
+        for nets in (networks, NETWORKS)
+    ]
+    np.testing.assert_array_equal(*(deter_of(dream) for dream in dreams))
 
 
 def test_is_first_equals_starting_from_nothing(params):
