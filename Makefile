@@ -1,6 +1,7 @@
 # make train    set everything up, train CartPole and watch it       ARGS="--seed 1" adds options
 # make test     set everything up, lint, check the types, run the tests
 # make learn    train CartPole and fail unless it ends solved (what CI runs after the tests)
+# make test-envs    the tests of every family of environments, each with its package, and a short training
 # make lint     ruff and pyright alone          make format   let ruff tidy the code
 # make setup    only the environment            make clean    remove it, and every cache
 # make lock     write constraints.txt anew after a change of requirements*.txt
@@ -19,7 +20,9 @@ options = $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
 runtime := $(VENV)/.installed$(addprefix -,$(plugin))
 dev     := $(VENV)/.installed-dev
 
-.PHONY: train test learn lint format setup lock clean
+families := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
+
+.PHONY: train test test-envs learn lint format setup lock clean
 .DEFAULT_GOAL := train
 
 train: $(runtime)
@@ -34,6 +37,19 @@ learn: $(runtime)
 	$(python) run.py --env cartpole --run-dir $$folder $(options); \
 	$(python) -c "import json, sys; solved = json.load(open('$$folder/summary.json'))['solved']; \
 	sys.exit(0 if solved is True else 'CartPole was not solved: see $$folder')"
+
+# Of one family alone: make test-env-dmc
+test-envs: $(addprefix test-env-,$(families))
+
+test-env-%: .venv-envs/%/.installed
+	.venv-envs/$*/bin/python -m pytest tests/host/test_families.py -k $*
+	.venv-envs/$*/bin/python experiments/smoke_families.py $*
+
+.PRECIOUS: .venv-envs/%/.installed
+.venv-envs/%/.installed: requirements-%.txt requirements.txt constraints.txt | $(python)
+	$(python) -m venv --clear .venv-envs/$*
+	.venv-envs/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< pytest hypothesis
+	@touch $@
 
 lint: $(dev)
 	$(python) -m ruff check .
@@ -67,9 +83,10 @@ lock: | $(python)
 	$(python) -m pip install --disable-pip-version-check --quiet uv==0.13.9
 	@sed -n '/^#/p' constraints.txt > constraints.new
 	$(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-	requirements-dev.txt requirements-cuda.txt requirements-rocm.txt requirements-tpu.txt >> constraints.new
+	requirements-dev.txt requirements-cuda.txt requirements-rocm.txt requirements-tpu.txt \
+	$(families:%=requirements-%.txt) >> constraints.new
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-envs .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

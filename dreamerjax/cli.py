@@ -16,7 +16,7 @@ from dreamerjax.config import Config, ConfigError, family_key, flatten
 from dreamerjax.host.backend import BACKENDS, Backend, BackendError, enable_compilation_cache, select_backend
 from dreamerjax.host.checkpoint import CheckpointError, has_checkpoint
 from dreamerjax.host.display import Display
-from dreamerjax.host.envs import EnvError, make_env
+from dreamerjax.host.envs import EnvError, spaces_of
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
 from dreamerjax.host.reporter import Film
@@ -84,7 +84,7 @@ def train(arguments: list[str]) -> int:
         return 0
     config = _train_config(given.run_dir, given.config, read_flags(rest))
     _check_source(given.init_from, config)
-    make_env(config.env, copies=1, seed=0).close()  # a mistake in its name must not leave a run folder behind
+    spaces_of(config.env)  # a mistake in its name must not leave a run folder behind
     backend = _start(given.backend, also_cpu=True, deterministic=config.train.deterministic)
     source = load_run(given.init_from) if given.init_from else None
     config = _for_platform(config, backend)

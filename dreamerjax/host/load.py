@@ -8,7 +8,7 @@ import jax
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.config import Config
 from dreamerjax.host import checkpoint
-from dreamerjax.host.envs import make_env
+from dreamerjax.host.envs import spaces_of
 from dreamerjax.host.run_folder import RunFolderError, read_config
 from dreamerjax.host.settings import combine, read_yaml
 from dreamerjax.types import TrainState
@@ -48,9 +48,7 @@ def load_run(run_dir: Path) -> LoadedAgent:
     config = read_settings(run_dir)
     if config is None:
         raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
-    env = make_env(config.env, copies=1, seed=0)
-    agent = build_agent(config.agent, env.spaces)
-    env.close()
+    agent = build_agent(config.agent, spaces_of(config.env))
     like = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0))
     snapshot, restored = checkpoint.restore(run_dir / "checkpoints", like, weights_only=True)
     return LoadedAgent(run_dir, config, agent, snapshot.train_state, restored.step, restored.skipped)

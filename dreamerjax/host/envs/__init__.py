@@ -5,6 +5,7 @@ file of this folder and one line of `FAMILIES`; its `make` gives a `gymnasium.En
 `spaces.py` (what the agent sees and does), `pixels.py` (rendering), `serial.py` (stepping), `workers.py` (processes).
 """
 
+import dataclasses
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
@@ -142,15 +143,16 @@ class Family(NamedTuple):
 FAMILIES: Mapping[str, Family] = {
     "gym": Family("gym", "-r requirements.txt"),
     "dmc": Family("dmc", "-r requirements-dmc.txt"),
-    "minigrid": Family("minigrid", "-r requirements-minigrid.txt"),
-    "bsuite": Family("bsuite", "-r requirements-bsuite.txt"),
+    "minigrid": Family("minigrid_env", "-r requirements-minigrid.txt"),
+    "bsuite": Family("bsuite_env", "-r requirements-bsuite.txt"),
     "atari": Family("atari", "-r requirements-atari.txt"),
     "atari100k": Family("atari", "-r requirements-atari.txt"),
-    "crafter": Family("crafter", "-r requirements-crafter.txt"),
-    "popgym": Family("popgym", "-r requirements-popgym.txt"),
-    "gymnax": Family("gymnax", "-r requirements-gymnax.txt", in_batch=True),
-    "brax": Family("brax", "-r requirements-brax.txt", in_batch=True),
-    "craftax": Family("craftax", "-r requirements-craftax.txt", in_batch=True),
+    "crafter": Family("crafter_env", "-r requirements-crafter.txt"),
+    "memory-maze": Family("memory_maze_env", "-r requirements-memory-maze.txt"),
+    "popgym": Family("popgym_env", "-r requirements-popgym.txt"),
+    "gymnax": Family("gymnax_env", "-r requirements-gymnax.txt", in_batch=True),
+    "brax": Family("brax_env", "-r requirements-brax.txt", in_batch=True),
+    "craftax": Family("craftax_env", "-r requirements-craftax.txt", in_batch=True),
 }
 
 
@@ -176,6 +178,15 @@ def make_env(config: EnvConfig, *, copies: int, seed: int) -> VectorEnv:
     from dreamerjax.host.envs.serial import SerialVectorEnv
 
     return SerialVectorEnv(config, copies=copies, seed=seed)
+
+
+def spaces_of(config: EnvConfig) -> Spaces:
+    """What the agent sees and does in an environment, which is made for a moment to look; raises as `make_env`."""
+    env = make_env(dataclasses.replace(config, workers=0), copies=1, seed=0)
+    try:
+        return env.spaces
+    finally:
+        env.close()
 
 
 def make_single(config: EnvConfig) -> gymnasium.Env:

@@ -10,7 +10,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.host.envs import UnknownEnvironmentError
+from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, mujoco_gl
 from dreamerjax.host.envs.pixels import with_pixels
 
 
@@ -27,26 +27,47 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
         advice = f"Did you mean `gym:{meant}`?" if meant else "Is the package that registers it installed?"
         raise UnknownEnvironmentError(f"Gymnasium knows no environment `{registered}`. {advice}")
     pixels = config.obs in ("pixels", "both")
+    if _is_mujoco(registered):
+        mujoco_gl.choose()
+        if pixels and not mujoco_gl.draws():
+            raise EnvError(f"gym:{name}: env.obs is {config.obs}, but {mujoco_gl.ADVICE}")
     options: dict[str, Any] = {"render_mode": "rgb_array"} if pixels or _draws(registered) else {}
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen
     try:
         # The environment checker would warn about things that the agent does not mind, or that are checked here.
         env = gymnasium.make(registered, disable_env_checker=True, **options)
-        return with_pixels(env, config)
+        return with_pixels(OwnContext(env) if _is_mujoco(registered) else env, config)
     except (gymnasium.error.Error, ImportError) as error:
         raise UnknownEnvironmentError(f"gym:{name} cannot be made: {error}") from error
 
 
+class OwnContext(gymnasium.Wrapper):
+    """Draws in the environment's own OpenGL context, which Gymnasium leaves when another one is made or closed."""
+
+    def render(self) -> Any:
+        """As the environment's."""
+        env: Any = self.env.unwrapped
+        if env.mujoco_renderer.viewer is not None:
+            env.mujoco_renderer.viewer.make_context_current()
+        return self.env.render()
+
+
 def _draws(registered: str) -> bool:
     """Whether the environment can be made to draw itself, by what it says of itself."""
+    if _is_mujoco(registered) and not mujoco_gl.draws():
+        return False
     entry_point = gymnasium.spec(registered).entry_point
     try:
-        maker = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+        maker: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
     except (ImportError, AttributeError):  # told when it is made
         return False
     taken = inspect.signature(maker).parameters.values()
     selectable = any(one.name == "render_mode" or one.kind is one.VAR_KEYWORD for one in taken)
     return selectable and "rgb_array" in getattr(maker, "metadata", {}).get("render_modes", [])
+
+
+def _is_mujoco(registered: str) -> bool:
+    return "mujoco" in str(gymnasium.spec(registered).entry_point)
 
 
 def closest(name: str) -> str | None:

@@ -40,7 +40,7 @@ class SerialVectorEnv(VectorEnv):
         self._leaves = observation_leaves(self._space, config.image, label=config.id)
         self._action = action_of(self._envs[0].action_space, label=config.id)
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
-        self._steps = 0
+        self.steps = 0  # since the reset, for messages
         self._ended = np.zeros(copies, bool)
         self._events: list[Event] = []
         self._failed = False
@@ -49,12 +49,13 @@ class SerialVectorEnv(VectorEnv):
         """See `VectorEnv.reset`."""
         if seed is not None:
             self._seed = seed
-        self._steps = 0
+        self.steps = 0
         rows = self._empty_rows()
         seeds = copy_seeds(self._seed, self._first_copy + self.copies)[self._first_copy :]
         for index, own in enumerate(seeds):
             self._start(rows, index, seed=own)
         self._ended = rows.is_last.copy()
+        self._failed = False
         return rows
 
     def step(self, action: np.ndarray) -> Rows:
@@ -62,7 +63,7 @@ class SerialVectorEnv(VectorEnv):
         expected = (self.copies, self.spaces.action_size)
         if action.shape != expected:
             raise ValueError(f"The actions have the shape {action.shape}, expected [copies, A] = {expected}.")
-        self._steps += 1
+        self.steps += 1
         finite = np.isfinite(action)
         if not finite.all():
             index = int(np.argwhere(~finite)[0, 0])
@@ -99,7 +100,7 @@ class SerialVectorEnv(VectorEnv):
             return None
         written = io.BytesIO()
         try:
-            _Pickler(written).dump((self._config.id, self.copies, self._steps, self._ended, self._envs))
+            _Pickler(written).dump((self._config.id, self.copies, self.steps, self._ended, self._envs))
         except UNWRITABLE:
             return None
         return written.getvalue()
@@ -115,7 +116,7 @@ class SerialVectorEnv(VectorEnv):
                 f"The saved state is of {copies} copies of {env_id}, expected {self.copies} of {self._config.id}."
             )
         self.close()
-        self._steps, self._ended, self._envs = steps, ended, envs
+        self.steps, self._ended, self._envs, self._failed = steps, ended, envs, False
 
     def close(self) -> None:
         """See `VectorEnv.close`."""
@@ -197,7 +198,7 @@ class SerialVectorEnv(VectorEnv):
                 raise BadValueError(f"the observation '{leaf.spec.name}' {error}") from error
 
     def _told(self, index: int, what: str) -> str:
-        return f"{self._config.id}: {what} (copy {self._first_copy + index}, step {self._steps})."
+        return f"{self._config.id}: {what} (copy {self._first_copy + index}, step {self.steps})."
 
 
 class _Pickler(pickle.Pickler):
