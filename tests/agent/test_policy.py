@@ -172,3 +172,50 @@ def test_the_actors_uniform_mixture_is_used_when_it_is_asked_for():
     certain, unlikely = jnp.array([100.0, 0.0, 0.0]), jnp.array([0.0, 1.0, 0.0])
     np.testing.assert_allclose(action_distribution(agent, certain).log_prob(unlikely), np.log(0.01), rtol=1e-5)
     np.testing.assert_allclose(action_distribution(make_agent("discrete"), certain).log_prob(unlikely), -100, rtol=1e-5)
+
+
+# Several parts at once
+
+PARTS = (ActionSpec("discrete", 3), ActionSpec("continuous", 2), ActionSpec("discrete", 2))
+
+
+def test_parts_of_an_action_are_chosen_independently_side_by_side():
+    agent = build_agent(AgentConfig(model=MODEL), Spaces((ObsSpec("state", (4,)),), PARTS))
+    assert (agent.spaces.action_size, agent.networks.actor.outputs) == (7, 3 + 4 + 2)
+    numbers = 2 * jax.random.normal(KEY, (4, 9))
+    joint = action_distribution(agent, numbers)
+    apart = [categorical_actions(numbers[:, :3]), normal_actions(numbers[:, 3:7]), categorical_actions(numbers[:, 7:])]
+    action = joint.sample(KEY)
+    assert action.shape == (4, 7)
+    pieces = jnp.split(action, [3, 5], -1)
+    for piece in (pieces[0], pieces[2]):
+        np.testing.assert_array_equal(jnp.sort(piece, -1)[:, -1], 1)
+        np.testing.assert_array_equal(piece.sum(-1), 1)
+    log_probs = [part.log_prob(piece) for part, piece in zip(apart, pieces, strict=True)]
+    np.testing.assert_allclose(joint.log_prob(action), sum(log_probs), rtol=1e-5)
+    np.testing.assert_allclose(joint.entropy(), sum(part.entropy() for part in apart), rtol=1e-5)
+    np.testing.assert_array_equal(joint.mode(), jnp.concatenate([part.mode() for part in apart], -1))
+
+    # The two choices have nothing to do with each other: together they are as frequent as their product.
+    many = action_distribution(agent, jnp.broadcast_to(numbers[0], (20_000, 9))).sample(KEY)
+    table = np.einsum("ni,nj->ij", np.asarray(many[:, :3]), np.asarray(many[:, 5:])) / len(many)
+    expected = np.outer(jax.nn.softmax(numbers[0, :3]), jax.nn.softmax(numbers[0, 7:]))
+    np.testing.assert_allclose(table, expected, atol=0.015)
+
+
+def test_an_agent_of_several_parts_acts_and_learns():
+    """Every output of the actor gets a gradient; an update keeps every shape."""
+    agent = build_agent(AgentConfig(model=MODEL), Spaces((ObsSpec("state", (4,)),), PARTS))
+    state = initial_policy_state(agent, 2)
+    params = random_like(jax.eval_shape(lambda key: init_params(agent.networks, key), KEY), scale=0.8)
+    after, action = jit(functools.partial(policy_step, agent))(
+        params, state, {"state": observations(2)}, jnp.ones(2, bool), KEY
+    )
+    assert action.shape == after.prev_action.shape == (2, 7)
+
+    def objective(actor):
+        distribution = action_distribution(agent, agent.networks.actor.apply(actor, latent_features(after.latent)))
+        return (distribution.log_prob(action) + distribution.entropy()).sum()
+
+    gradient = jit(jax.grad(objective))(params.actor)["params"]["out"]["bias"]
+    assert (np.asarray(gradient) != 0).all()
