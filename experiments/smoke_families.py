@@ -45,7 +45,7 @@ def smoke(env: str) -> None:
             command = [sys.executable, str(ROOT / "run.py"), "--env", *env.split(), f"--run-dir={run}"]
             subprocess.run([*command, f"--env-steps={steps}", *FLAGS.split()], cwd=ROOT, check=True)
             summary = json.loads((run / "summary.json").read_text())
-            if summary["env_steps"] != steps:
+            if summary["env_steps"] < steps:
                 sys.exit(f"{env}: {summary['env_steps']} steps were made, expected {steps}.")
         print(f"{env}: trained, evaluated and resumed; mean return {summary['eval']['return_mean']:.3g}")
 
