@@ -31,6 +31,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "environments.md"
 IMAGE = ObsSpec("image", (64, 64, 3))
 
 
@@ -288,6 +289,25 @@ def test_the_settings_of_a_family_are_complete(name):
         assert config.env.id == f"{name}:anything"
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_docs_have_a_row_for_every_family(name):
+    rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| ") and f"`{name}:" in line]
+    assert rows
+    assert name == "gym" or all(f"`{FAMILIES[name].install}`" in row and f"`{name}.yaml`" in row for row in rows)
+
+
+def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
+    example = DOCS.read_text().partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "thermostat.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    env = make("thermostat:Thermostat")
+    assert env.spaces.obs == (ObsSpec("degrees", (2,)), ObsSpec("hour", (), 24))
+    rows = walk(env, 48)
+    assert [row.is_last.all() for row in rows] == [False] * 48 + [True]
+    assert not rows[-1].is_terminal.any()
+    assert [set(event.metrics) for event in env.take_events()] == [{"degrees_at_last"}] * 2
+
+
 # DeepMind Control
 
 
@@ -353,6 +373,21 @@ def test_dmc_is_rendered_in_its_size_by_the_published_camera(task, camera):
     film = env.render()
     assert film is not None
     assert film.shape == (240, 320, 3)
+
+
+@needs("dmc")
+def test_dmc_draws_once_for_repeated_actions(monkeypatch):
+    from dm_control.mujoco import Physics
+
+    drawn, render = [], Physics.render
+    monkeypatch.setattr(
+        Physics, "render", lambda self, *size, **given: drawn.append(size) or render(self, *size, **given)
+    )
+    env = make("dmc:walker-walk", copies=1, obs="pixels", action_repeat=4)
+    env.reset()
+    for _ in range(3):
+        env.step(np.zeros((1, 6), np.float32))
+    assert drawn == [(64, 64)] * 4
 
 
 @needs("dmc")

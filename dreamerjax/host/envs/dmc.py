@@ -2,6 +2,8 @@
 
 import pickle
 import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -97,8 +99,19 @@ class ControlEnv(gymnasium.Env):
     def _seen(self, now: Any) -> dict[str, Any]:
         seen = dict(now.observation) if self._keep_state else {}
         if self._image:
-            seen[KEY] = self._env.physics.render(*self._image, camera_id=self._camera)
+            seen[KEY] = Picture(partial(self._env.physics.render, *self._image, camera_id=self._camera))
         return seen
+
+
+class Picture:
+    """Drawn when it becomes an array, which is most of a step's time: of repeated actions, only the last one's is."""
+
+    def __init__(self, draw: Callable[[], np.ndarray]) -> None:
+        """Takes what draws it, as the simulation is then."""
+        self._draw = draw
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._draw(), dtype)
 
 
 def _normal(name: str) -> str:
