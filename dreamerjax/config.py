@@ -330,14 +330,16 @@ def _check(config: Config) -> None:
         )
     if config.agent.returns.scale_low > config.agent.returns.scale_high:
         raise ConfigError("agent.returns.scale_low is above agent.returns.scale_high; expected low <= high.")
-    if config.replay.capacity < train.sequence_length * config.env.copies:
+    window = train.sequence_length + config.replay.context  # rows: a context is that of one more
+    rows = "train.sequence_length" + (" + 1" if config.replay.context else "")
+    if config.replay.capacity < window * config.env.copies:
         raise ConfigError(
-            f"replay.capacity is {config.replay.capacity}, expected at least train.sequence_length x env.copies = "
-            f"{train.sequence_length * config.env.copies}: one window for each environment."
+            f"replay.capacity is {config.replay.capacity}, expected at least ({rows}) x env.copies = "
+            f"{window * config.env.copies}: one window for each environment."
         )
-    needed = max(train.prefill, train.sequence_length * config.env.copies)
+    needed = max(train.prefill, window * config.env.copies)
     if train.env_steps < needed:
         raise ConfigError(
             f"train.env_steps is {train.env_steps}, expected at least {needed}: the train.prefill of {train.prefill}, "
-            f"and one window of train.sequence_length x env.copies."
+            f"and one window of ({rows}) x env.copies."
         )

@@ -149,7 +149,11 @@ def test_the_edges_of_the_ranges(kind: Any, inside: list[float], outside: list[f
         ),
         (
             {"replay.capacity": 255, "train.sequence_length": 64, "env.copies": 4},
-            "replay.capacity is 255, expected at least train.sequence_length x env.copies = 256",
+            "replay.capacity is 255, expected at least (train.sequence_length + 1) x env.copies = 260",
+        ),
+        (
+            {"replay.capacity": 255, "train.sequence_length": 64, "env.copies": 4, "replay.context": False},
+            "replay.capacity is 255, expected at least (train.sequence_length) x env.copies = 256",
         ),
         (
             {"train.env_steps": 99, "train.prefill": 100},
@@ -173,14 +177,14 @@ def test_settings_that_just_fit_together() -> None:
         "agent.model.blocks": 16,
         "agent.returns.scale_low": 0.5,
         "agent.returns.scale_high": 0.5,
-        "replay.capacity": 256,
+        "replay.capacity": 260,
         "env.copies": 4,
         "train.sequence_length": 64,
-        "train.env_steps": 256,
-        "train.prefill": 256,
+        "train.env_steps": 260,
+        "train.prefill": 260,
     }.items():
         config = changed(config, key, value)
-    assert resolve(config).train.env_steps == 256
+    assert resolve(config).train.env_steps == 260
 
 
 # Keys
