@@ -1,6 +1,5 @@
 """Gymnasium environments, `gym:ID`: the ID as Gymnasium has it, or `module:ID` to import your own module first."""
 
-import difflib
 import importlib
 import inspect
 import os
@@ -11,6 +10,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, mujoco_gl
+from dreamerjax.host.envs.names import closest_of
 from dreamerjax.host.envs.pixels import with_pixels
 
 
@@ -72,7 +72,4 @@ def _is_mujoco(registered: str) -> bool:
 
 def closest(name: str) -> str | None:
     """The registered ID that was probably meant, or None."""
-    by_lower = {known.lower(): known for known in gymnasium.registry}
-    # Of equally close ones the last in the alphabet comes first, which is the newest version.
-    found = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return by_lower[found[0]] if found else None
+    return closest_of(name, gymnasium.registry)

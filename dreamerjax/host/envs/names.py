@@ -10,6 +10,7 @@ from dreamerjax.host.envs import EnvError, UnknownEnvironmentError
 def closest_of(name: str, known: Iterable[str]) -> str | None:
     """The one of the known names that was probably meant, whatever its capitals; or None."""
     by_lower = {candidate.lower(): candidate for candidate in known}
+    # Of equally close ones the last in the alphabet comes first, which is the newest version.
     found = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return by_lower[found[0]] if found else None
 
