@@ -56,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "selfcheck": selfcheck,
         "bench": bench,
         "compare": compare_runs,
+        "experiment": experiment,
     }
     name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
     try:
@@ -180,6 +181,37 @@ def compare_runs(arguments: list[str]) -> int:
             f"{v.highest:.1f} (mean {v.mean:.1f})."
         )
     print(given.out)
+    return 0
+
+
+def experiment(arguments: list[str]) -> int:
+    """`python run.py experiment experiments/hypotheses/NAME.yaml [--jobs 2]`."""
+    parser = _parser("experiment", EXPERIMENT_HELP)
+    parser.add_argument("hypothesis", type=Path, nargs="+", help="the file of a hypothesis; several are made in turn")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
+    parser.add_argument("--allow-many-changes", action="store_true", help="accept a hypothesis of several changes")
+    parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="(default: runs/experiments)")
+    parser.add_argument("--log", type=Path, default=Path("experiments/LOG.md"), help="(default: experiments/LOG.md)")
+    given = parser.parse(arguments)
+    if given.jobs < 1:
+        raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
+    from dreamerjax.lab.experiment import run_experiment
+    from dreamerjax.lab.hypothesis import read_hypothesis
+    from dreamerjax.lab.report import append_log, in_words, write_report
+
+    hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
+    with Display("experiment") as display, Interrupt(before_exit=display.close) as interrupt:
+        for hypothesis in hypotheses:
+            display.note(f"{hypothesis.name}: {hypothesis.sentence}")
+            result = run_experiment(
+                hypothesis, at_once=given.jobs, say=display.note, interrupted=lambda: interrupt.requested is not None
+            )
+            if result is None:
+                display.note("Stopped; the runs are saved, and the same command goes on.")
+                return INTERRUPTED
+            report = write_report(result, given.out / hypothesis.name)
+            append_log(result, given.log)
+            display.note(f"{in_words(result)}\n{report}")
     return 0
 
 
@@ -352,6 +384,13 @@ Measures how fast updates are, how well they use the machine, what compiling and
 
 Without flags: size 1m, 16 windows of 64 rows, 15 imagined steps, 4 numbers to see and 2 actions, the published
 settings of dreamerjax/config.py. Every timed call gets rows that were drawn afresh from a replay of random rows.
+"""
+
+EXPERIMENT_HELP = """\
+Tests a hypothesis: makes the runs of its baseline and of its change, and says what they show.
+
+Runs that have ended are not made again, and a baseline that several hypotheses share is made once. Ctrl-C saves every
+run; the same command goes on. The report is in runs/experiments/NAME, and one entry is added to experiments/LOG.md.
 """
 
 TRAIN_HELP = """\

@@ -209,6 +209,11 @@ class TrainConfig:
     batch_size: PositiveInt = 16  # B
     sequence_length: AtLeastTwo = 64  # T
     updates_per_dispatch: PositiveInt = 4  # U, updates in one call to the device
+    pacing: Literal["fixed", "model_ratio", "throttle", "surprise"] = "fixed"  # of world model and actor-critic, when
+    # both are trained: together; k - 1 more updates of the world model for each; actor-critic in every k-th alone; as
+    # model_ratio, but only while the world model is surprised
+    pacing_factor: AtLeastTwo = 2  # k
+    pacing_surprise: AboveOne = 1.3  # surprised: its KL or its loss on the newest rows is so many times the usual
     collection: Literal["auto", "interleaved", "overlapped"] = "auto"  # auto: overlapped on accelerators
     deterministic: bool = False  # the same run twice on a GPU, too, with slower kernels (a CPU always gives the same)
     stop_when_solved: bool = True
@@ -233,6 +238,7 @@ class EvalConfig:
     episodes: PositiveInt = 20  # in a regular evaluation
     final_episodes: PositiveInt = 100  # to confirm that it is solved, and at the end
     copies: PositiveInt = 100  # environments stepped together, at most
+    diagnose: bool = True  # dreams are compared with what the replay holds: see docs/research.md
 
 
 @dataclass(frozen=True)

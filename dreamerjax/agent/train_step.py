@@ -9,6 +9,7 @@ import optax
 
 from dreamerjax.agent.actor_critic import actor_critic_grad, dream_targets, imagine, replay_critic_loss
 from dreamerjax.agent.agent import Agent
+from dreamerjax.agent.diagnostics import entropy_range, module_grad_norms
 from dreamerjax.agent.optimizer import schedule_shape
 from dreamerjax.agent.world_model import world_model_loss
 from dreamerjax.math.scaling import return_range
@@ -62,6 +63,8 @@ def train_step(
         params = dataclasses.replace(params, **{name: optax.apply_updates(getattr(params, name), updates)})
         opt_state = dataclasses.replace(opt_state, **{name: new_opt_state})
         metrics[f"{name}_grad_norm"] = optax.tree.norm(grad)
+    if "world_model" in gradients.grads:
+        metrics |= module_grad_norms(gradients.grads["world_model"])
     slow_critic = state.slow_critic
     if mode != "world_model":
         slow_critic = _moving_average(slow_critic, params.critic, agent.config.critic.slow_rate)
@@ -133,8 +136,11 @@ def _gradients(
     if mode == "joint":
         # What the replayed rows teach the critic also shapes the features that it reads.
         grads["world_model"] = backward((jnp.ones_like(loss), features_grad))[0]
+    lowest, highest = entropy_range(agent)
     metrics |= dream_metrics | {
+        "actor_entropy_share": (dream_metrics["actor_entropy"] - lowest) / (highest - lowest),
         "replay_critic_loss": replay_critic,
+        "critic_lag": jnp.abs(dream.value - dream.slow_value).mean(),
         "value_mean": dream.value.mean(),
         "return_mean": targets.returns.mean(),
         "return_scale": return_range(scale),

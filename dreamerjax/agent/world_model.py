@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from dreamerjax.agent.agent import Agent
-from dreamerjax.math.distributions import balanced_kl, bernoulli_cross_entropy, categorical_entropy, unimix
+from dreamerjax.math.distributions import (
+    balanced_kl,
+    bernoulli_cross_entropy,
+    categorical_entropy,
+    categorical_kl,
+    unimix,
+)
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import from_stored, initial_latent, latent_features, latent_noise
@@ -127,9 +133,14 @@ def world_model_loss(
     }
     loss = jnp.stack([scale * jnp.mean(value) for scale, value in losses.values()]).sum()
     metrics = {f"{name}_loss": jnp.mean(value) for name, (_, value) in losses.items()}
-    entropies = (("posterior", posterior.post_logits), ("prior", posterior.prior_logits))
+    post, prior = (
+        unimix(logits, agent.config.model.unimix) for logits in (posterior.post_logits, posterior.prior_logits)
+    )
+    kl = categorical_kl(post, prior).sum(-1)
     metrics |= {
-        f"{name}_entropy": categorical_entropy(unimix(logits, agent.config.model.unimix)).sum(-1).mean()
-        for name, logits in entropies
+        "kl": kl.mean(),
+        "free_nats_share": (kl < config.free_nats).mean(),
+        "posterior_entropy": categorical_entropy(post).sum(-1).mean(),
+        "prior_entropy": categorical_entropy(prior).sum(-1).mean(),
     }
     return loss, (posterior, metrics)

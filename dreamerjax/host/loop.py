@@ -27,12 +27,14 @@ from dreamerjax.host.backend import Backend
 from dreamerjax.host.checkpoint import Snapshot
 from dreamerjax.host.collector import Collector
 from dreamerjax.host.device_replay import make_replay
+from dreamerjax.host.diagnosis import Diagnosis
 from dreamerjax.host.display import Display
 from dreamerjax.host.envs import EnvError, make_env
 from dreamerjax.host.evaluate import Evaluation, Evaluator
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
 from dreamerjax.host.load import LoadedAgent
+from dreamerjax.host.pacing import Surprise, next_modes
 from dreamerjax.host.profiler import Profiler
 from dreamerjax.host.reporter import Film, Reporter, memory_sentence
 from dreamerjax.host.run_folder import RunFolder
@@ -47,7 +49,8 @@ class Counters:
     """Where a run stands, beside what its parts know themselves; saved with every checkpoint."""
 
     updates: int = 0
-    warmup_updates: int = 0  # of them, of the world model alone
+    warmup_updates: int = 0  # of them, of the world model alone, before training
+    extra_updates: int = 0  # of them, of the world model alone, for its pacing
     train_start: int = 0  # environment steps when training began; the train ratio counts from here
     evaluated_at: int = 0  # environment steps of the last evaluation
     filmed_at: int = 0  # environment steps of the last films
@@ -90,8 +93,8 @@ class Loop:
         """
         self._config, self._folder, self._backend, self._interrupt = config, folder, backend, interrupt
         # One stream of random numbers for each consumer, all from the one seed.
-        env_seed, replay_seed, policy_seed, agent_seed, self._eval_seed = (
-            int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(5)
+        env_seed, replay_seed, policy_seed, agent_seed, self._eval_seed, diagnosis_seed = (
+            int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(6)
         )
         copies = config.env.copies
         self._env = make_env(config.env, copies=copies, seed=env_seed)
@@ -113,6 +116,8 @@ class Loop:
         self.learner = Learner(agent, seed=agent_seed, policy_device=device)
         self._profiler = Profiler(folder.path / "profile" if profile else None)
         self._evaluator = Evaluator(agent, config.env, copies=min(config.eval.copies, config.eval.episodes))
+        self._diagnosis = Diagnosis(agent, config.train, self._replay, copies=copies, seed=diagnosis_seed)
+        self._surprise = Surprise(config.train.pacing_surprise)
         self._reporter = Reporter(config, folder, display)
         self._agent, self._film = agent, film if config.log.video_every else None
         self._counters = Counters()
@@ -127,6 +132,8 @@ class Loop:
         """
         snapshot, restored = checkpoint.restore(self._folder.checkpoints, self.learner.shapes)
         self._counters = Counters(**snapshot.host["counters"])
+        if "surprise" in snapshot.host:
+            self._surprise.load(snapshot.host["surprise"])
         self._metrics_bytes = snapshot.host["reporter"]["metrics_bytes"]
         self.learner.restore(snapshot.train_state)
         self._replay.load(_unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
@@ -159,7 +166,8 @@ class Loop:
             self._reporter.note(memory_sentence(self._replay.bytes_at_capacity, self._config.replay.capacity))
         try:
             shapes = self._replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
-            self.learner.compile(("world_model", "joint") if warm_up else (train.mode,), shapes)
+            alone = warm_up or (train.mode == "joint" and train.pacing != "fixed")
+            self.learner.compile(("world_model", "joint") if alone else (train.mode,), shapes)
             policy = threading.Thread(target=self._compile_policy, daemon=True)
             policy.start()
             self._prefill()
@@ -211,15 +219,17 @@ class Loop:
         start = counters.train_start = counters.train_start or self._collector.env_steps
         if counters.solved_at and train.stop_when_solved:
             raise Stop("solved")
+        if self._config.eval.diagnose:
+            self._diagnosis.compile(self.learner.state)
         rows_per_update = train.batch_size * train.sequence_length
         while True:
             self._evaluate_if_due()
             self._make_films_if_due()
             # The train ratio, exactly: a dispatch is made as soon as the environment steps have earned its rows.
             earned = train.ratio * (self._collector.env_steps - start)
-            used = rows_per_update * (counters.updates - counters.warmup_updates)
-            if earned - used >= rows_per_update * train.updates_per_dispatch:
-                self._update(train.mode)
+            counted = counters.updates - counters.warmup_updates - counters.extra_updates
+            if earned - rows_per_update * counted >= rows_per_update * train.updates_per_dispatch:
+                self._make_updates(counted // train.updates_per_dispatch)
             elif self._collector.env_steps < train.env_steps:
                 self._collect(random=False)
             else:
@@ -257,6 +267,15 @@ class Loop:
         for sentence in self._collector.take_interruptions():
             self._reporter.interrupted(sentence)
 
+    def _make_updates(self, dispatch: int) -> None:
+        """One dispatch that counts for the train ratio, and before it those that its pacing asks for."""
+        train = self._config.train
+        *extra, mode = next_modes(train, dispatch, surprised=bool(self._surprise))
+        for more in extra:
+            self._update(more)
+            self._counters.extra_updates += train.updates_per_dispatch
+        self._update(mode)
+
     def _update(self, mode: Mode) -> None:
         train = self._config.train
         with self._reporter.waiting_for_data():
@@ -268,6 +287,8 @@ class Loop:
         self._counters.updates += train.updates_per_dispatch
         self._tell_reporter()
         self._reporter.updated(updated.metrics)
+        if train.pacing == "surprise":  # the other rules never wait for the device
+            self._surprise.updated(float(updated.metrics["kl"]))
 
     def _after_step(self) -> None:
         self._reporter.log_if_due()
@@ -290,12 +311,20 @@ class Loop:
             confirming = self._evaluate(config.eval.final_episodes)
         # Only now: an interrupted evaluation leaves no trace, and is made again.
         self._counters.evaluated_at = now
+        self._diagnose()
         self._reporter.evaluated(evaluation)
         if confirming is not None:
             self._reporter.evaluated(confirming)
             self._judge(confirming)
             if self._counters.solved_at and config.train.stop_when_solved:
                 raise Stop("solved")
+
+    def _diagnose(self) -> None:
+        if not self._config.eval.diagnose or not self._counters.updates:
+            return
+        found = self._diagnosis.run(self.learner.state, self._collector.env_steps)
+        self._surprise.diagnosed(found["world_model_loss_newest"], found["world_model_loss_replay"])
+        self._reporter.diagnosed(found)
 
     def _evaluate_and_judge(self, episodes: int) -> None:
         evaluation = self._evaluate(episodes)
@@ -362,6 +391,7 @@ class Loop:
             arrays=_prefixed(replay_arrays, "replay.") | _prefixed(collector_arrays, "collector."),
             host={
                 "counters": counters,
+                "surprise": self._surprise.state(),
                 "replay": replay_meta,
                 "collector": collector_meta,
                 "reporter": self._reporter.state(),

@@ -121,6 +121,11 @@ class Replay:
         return self._filled * self._copies
 
     @property
+    def rows_added(self) -> int:
+        """Rows that ever came in, over all copies, since this process began or loaded them."""
+        return self._added * self._copies
+
+    @property
     def bytes_at_capacity(self) -> int:
         """Memory that the replay takes when it is full."""
         return sum(stored.nbytes for stored in self._named().values())
@@ -201,6 +206,20 @@ class Replay:
         slot = (first[:, 0] - 1) % self._slots
         deter, stoch = self._latents.deter[slot, copy[:, 0]], self._latents.stoch[slot, copy[:, 0]]
         return dataclasses.replace(batch, context=_as_stored(deter, stoch))
+
+    def newest(self, steps: int) -> Batch:
+        """The newest rows of every copy, [steps, copies, ...], in the order of time; fewer if there are not so many."""
+        steps = min(steps, self._filled)
+        slots = (self._added - steps + np.arange(steps)[:, None]) % self._slots
+        return self._gather(slots * self._copies + np.arange(self._copies))
+
+    def look(self, batch_size: int, sequence_length: int, generator: np.random.Generator) -> Batch:
+        """Windows [T, B, ...] without a context, drawn with a generator of the caller's: it changes nothing here."""
+        starts = (self._filled - sequence_length + 1) * self._copies
+        start = generator.integers(starts, size=batch_size)
+        first = self._added - self._filled + start // self._copies
+        slots = (first + np.arange(sequence_length)[:, None]) % self._slots
+        return self._gather(slots * self._copies + start % self._copies)
 
     def refresh(self, latents: StoredLatent | None) -> None:
         """Takes back the latent states [U, T, B, ...] of the oldest batch that has not got them.

@@ -113,6 +113,10 @@ class Reporter:
         self._write({f"eval/{name}": value for name, value in evaluation._asdict().items()})
         self.show()
 
+    def diagnosed(self, numbers: Mapping[str, float]) -> None:
+        """Dreams were compared with what really happened."""
+        self._write({f"diagnosis/{name}": value for name, value in numbers.items()})
+
     def filmed(self, film: Film) -> None:
         """There is something new to look at."""
         assert self._metrics is not None, "open comes first"
@@ -135,7 +139,8 @@ class Reporter:
         self._logged_at = self.env_steps + self.updates
         fetched = jax.device_get(self._pending)
         self._pending = []
-        means = {name: float(np.mean([float(row[name]) for row in fetched])) for name in sorted(fetched[0])}
+        names = sorted(set().union(*fetched))  # what trains the world model alone has fewer
+        means = {name: float(np.mean([float(row[name]) for row in fetched if name in row])) for name in names}
         self._train_metrics = {f"train/{name}": mean for name, mean in means.items()}
         steps_per_second, updates_per_second = self._speeds()
         now = time.perf_counter()

@@ -47,11 +47,19 @@ def read_yaml(path: Path) -> Layer:
         raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds {type(content).__name__}, expected settings as lines of `key: value`.")
-    layer = flatten({str(key): value for key, value in content.items()})
+    return typed_layer(flatten({str(key): value for key, value in content.items()}), source=str(path))
+
+
+def typed_layer(layer: Layer, *, source: str) -> Layer:
+    """The same settings with the types that their keys have.
+
+    Raises:
+        ConfigError: a key is unknown or a value has the wrong type; the message begins with the source.
+    """
     for key in layer:
         if key not in KEYS:
-            raise ConfigError(f"{path}: unknown key `{key}`.{did_you_mean(key, KEYS)}")
-    return {key: _typed(key, value, source=f"{path}: {key}") for key, value in layer.items()}
+            raise ConfigError(f"{source}: unknown key `{key}`.{did_you_mean(key, KEYS)}")
+    return {key: _typed(key, value, source=f"{source}: {key}") for key, value in layer.items()}
 
 
 def read_env(name: str, obs: str | None = None) -> list[Layer]:

@@ -410,3 +410,18 @@ def test_the_bytes_of_a_full_replay_are_those_of_its_parts():
     replay = Replay(spaces, copies=4, capacity=1_000_000, seed=0, context=model)
     parts = 64 * 64 * 3 + 2 * 2048 + 32 + 4 * 17 + 4 + 3  # image, deter, stoch, action, reward, flags
     assert replay.bytes_at_capacity == 1_000_000 * parts
+
+
+@pytest.mark.parametrize(("copies", "capacity"), [(1, 1000), (3, 30)])
+def test_looking_changes_nothing_and_shows_what_is_there(copies, capacity):
+    replay, other = (filled_replay(25, copies=copies, capacity=capacity) for _ in range(2))
+    newest = replay.newest(7)
+    assert newest.obs["time"][:, :, 0].tolist() == [[time] * copies for time in range(18, 25)]
+    assert newest.obs["state"][0, :, 1].tolist() == list(range(copies))
+    windows = replay.look(50, 4, np.random.default_rng(0))
+    assert windows.reward.shape == (4, 50)
+    times = windows.obs["time"][..., 0]
+    assert (np.diff(times, axis=0) == 1).all()
+    assert times.min() == 25 - min(25, capacity // copies)  # the oldest row is among 50 windows
+    assert (windows.obs["state"][..., 1] == windows.obs["state"][:1, :, 1]).all()  # one copy each
+    chex.assert_trees_all_equal(replay.sample(2, 4, 3), other.sample(2, 4, 3))

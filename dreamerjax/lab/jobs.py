@@ -1,0 +1,173 @@
+"""Runs that an experiment or a sweep is made of: each is known by what it is, and is made once.
+
+A job's folder is named by its settings, so that experiments with the same baseline share its runs, a second start goes
+on where the first was stopped, and nothing that has ended is done again.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from dreamerjax.config import Config, flatten
+from dreamerjax.host.metrics import read_metrics
+from dreamerjax.host.run_folder import RunFolderError
+from dreamerjax.host.settings import nested
+from dreamerjax.lab.child import ROOT
+
+POOL = Path("runs") / "pool"
+POLL_SECONDS = 0.2
+STOP_SECONDS = 60.0  # for a run to save and stop
+
+
+class Job(NamedTuple):
+    """One run: settings (the seed among them), code and start."""
+
+    config: Config  # resolved
+    variant: str = ""  # `FILE.py:NAME`, see child.py
+    init_from: Path | None = None  # a run that it starts from
+    pool: Path = POOL
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder; the same for the same job."""
+        what = {key: value for key, value in flatten(self.config).items() if not key.startswith("log.")}
+        seed = what.pop("seed")
+        source = str(self.init_from.resolve()) if self.init_from else ""
+        text = json.dumps([what, self.variant, source], sort_keys=True, default=str)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        name = self.config.env.name.replace(":", "-").replace("/", "-")
+        return self.pool / f"{name}-{digest}-seed{seed}"
+
+
+class Failed(RunFolderError):
+    """A run ended with an error: its last words and where to read more."""
+
+
+def summary_of(job: Job) -> dict[str, Any] | None:
+    """The summary of a job that has ended; None while there is more to do."""
+    try:
+        summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return summary if summary["stopped"] in ("solved", "budget") else None
+
+
+def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
+    """Runs a job to its end, from where it was.
+
+    Args:
+        job: what to run.
+        stop: asked now and then; True saves and stops the run.
+
+    Returns:
+        Its summary, or None if it was stopped.
+
+    Raises:
+        Failed: the run ended with an error.
+    """
+    if (summary := summary_of(job)) is not None:
+        return summary
+    folder = job.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = folder / "settings.yaml"
+    settings.write_text(yaml.safe_dump(nested(job.config), sort_keys=False), encoding="utf-8")
+    command = [sys.executable, "-m", "dreamerjax.lab.child"]
+    command += ["--variant", job.variant] if job.variant else []
+    command += ["train", "--config", str(settings.resolve()), "--run-dir", str(folder.resolve())]
+    command += ["--init-from", str(job.init_from.resolve())] if job.init_from else []
+    with (folder / "output.txt").open("ab") as output:
+        # A session of its own: Ctrl-C reaches it through us, who know what to save first.
+        child = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+        try:
+            while child.poll() is None and not stop():
+                time.sleep(POLL_SECONDS)
+        finally:
+            _end(child)
+    summary = summary_of(job)
+    if summary is None and child.returncode not in (0, 130):
+        words = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        raise Failed(f"A run failed (exit code {child.returncode}): {' '.join(words)}\nMore is in {folder}/output.txt.")
+    return summary
+
+
+def run_jobs(
+    jobs: Sequence[Job], *, at_once: int, say: Callable[[str], None], interrupted: Callable[[], bool] = lambda: False
+) -> bool:
+    """Runs jobs on this machine, the unfinished ones alone.
+
+    Args:
+        jobs: in the order of their start.
+        at_once: how many run side by side.
+        say: told a line when one ends.
+        interrupted: asked now and then; True saves and stops all of them.
+
+    Returns:
+        Whether all have ended: False if they were interrupted.
+
+    Raises:
+        Failed: one ended with an error; the others were stopped and saved.
+    """
+    stop = threading.Event()
+    waiting = [job for job in dict.fromkeys(jobs) if summary_of(job) is None]
+    with ThreadPoolExecutor(at_once) as pool:
+        futures = {pool.submit(_run_unless, job, lambda: stop.is_set() or interrupted()): job for job in waiting}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                summary = future.result()
+                if summary is not None:
+                    say(f"{number} of {len(waiting)}: {_in_words(summary)} ({futures[future].folder.name})")
+        except BaseException:
+            stop.set()
+            for future in futures:
+                future.cancel()
+            raise
+    return all(summary_of(job) is not None for job in jobs)
+
+
+def progress_of(jobs: Iterable[Job]) -> Iterator[tuple[Job, int, float | None]]:
+    """Of each job that has begun and not ended: its environment steps so far, and its last greedy return."""
+    for job in jobs:
+        if summary_of(job) is None:
+            with contextlib.suppress(OSError):
+                rows = read_metrics(job.folder / "metrics.jsonl")
+                returns = [row["eval/return_mean"] for row in rows if "eval/return_mean" in row]
+                yield job, rows[-1]["step"] if rows else 0, returns[-1] if returns else None
+
+
+def with_seed(config: Config, seed: int) -> Config:
+    """The same settings with another seed."""
+    return dataclasses.replace(config, seed=seed)
+
+
+def _run_unless(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
+    return None if stop() else run_job(job, stop=stop)
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Closes the pipe, upon which the child saves and stops; kills it if it does not."""
+    assert child.stdin is not None
+    with contextlib.suppress(OSError):
+        child.stdin.close()
+    try:
+        child.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _in_words(summary: dict[str, Any]) -> str:
+    last = summary["eval"]["return_mean"] if summary["eval"] else float("nan")
+    return f"return {last:.1f} after {summary['env_steps']:,} steps, {summary['wall_seconds']:.0f} s"

@@ -1,0 +1,70 @@
+"""Statistics of few seeds: against numbers worked out by hand, and how often a verdict is wrong."""
+
+import numpy as np
+import pytest
+
+from dreamerjax.lab.statistics import difference, interquartile_mean, judge, probability_of_improvement
+
+
+def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
+    assert interquartile_mean([0, 1, 2, 1000]).estimate == 1.5
+    assert interquartile_mean([1, 2, 3]).estimate == 2  # three seeds: nothing to leave out
+
+
+def test_intervals_hold_their_estimates():
+    x = [3.0, 5.0, 4.0, 9.0, 1.0]
+    for interval in (interquartile_mean(x), difference(x, [y + 1 for y in x]), probability_of_improvement(x, x)):
+        assert interval.low <= interval.estimate <= interval.high
+
+
+def test_probability_of_improvement_counts_pairs_and_half_of_ties():
+    # Of the pairs (1,2) (1,1) (3,2) (3,1) one is better and one is a tie.
+    assert probability_of_improvement([1, 3], [2, 1]).estimate == 1.5 / 4
+
+
+def test_welch_interval_by_hand():
+    # Variances 1 and 4 of three seeds each: 5/3 is the square of the error, with 25/9 / (1/18 + 16/18) = 2.94 degrees
+    # of freedom; Student's quantile of 97.5% there is 3.22.
+    found = difference([1, 2, 3], [8, 10, 12])
+    assert found.estimate == 8
+    assert found.high - 8 == pytest.approx(3.22 * np.sqrt(5 / 3), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("direction", "by", "change", "word"),
+    [
+        ("higher", 5, [20, 21, 22], "supported"),
+        ("higher", 5, [11, 12, 13], "refuted"),  # higher, but by too little
+        ("higher", 5, [0, 1, 2], "refuted"),
+        ("lower", 5, [0, 1, 2], "supported"),
+        ("lower", 0, [20, 21, 22], "refuted"),
+        ("same", 5, [10, 11, 12], "supported"),
+        ("same", 5, [20, 21, 22], "refuted"),
+        ("higher", 5, [0, 15, 60], "inconclusive"),
+    ],
+)
+def test_verdicts(direction, by, change, word):
+    judgement = judge([10, 11, 12], change, direction, by)
+    assert judgement.word == word
+    assert (judgement.more_seeds is not None) == (word == "inconclusive")
+
+
+def test_more_seeds_are_as_many_as_shrink_the_interval_enough():
+    baseline, change = [10.0, 12.0, 14.0], [13.0, 15.0, 17.0]
+    judgement = judge(baseline, change, "higher", 0)
+    assert judgement.word == "inconclusive"
+    # The half of the interval is 3 (the difference) or less when 3 seeds have become n.
+    half = judgement.effect.high - judgement.effect.estimate
+    assert judgement.more_seeds == int(np.ceil(3 * (half / 3) ** 2)) - 3
+
+
+def test_equal_numbers_are_decided():
+    assert judge([5, 5], [5, 5], "same", 1).word == "supported"
+    assert judge([5, 5], [5, 5], "higher", 0).word == "refuted"
+
+
+def test_three_seeds_of_the_same_thing_are_seldom_called_different():
+    """Of two arms that are the same, at most 5% may be called higher (a bootstrap of three seeds would be at 15%)."""
+    rng = np.random.default_rng(0)
+    words = [judge(*rng.normal(100, 20, size=(2, 3)), "higher", 0).word for _ in range(2000)]
+    assert words.count("supported") / len(words) < 0.05
