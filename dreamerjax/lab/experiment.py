@@ -146,9 +146,14 @@ def _arm(name: str, jobs: Sequence[Job], hypothesis: Hypothesis) -> Arm:
             key: float(np.mean([summary[key] for summary in summaries]))
             for key in ("env_steps", "updates", "wall_seconds")
         },
-        commits=sorted({str(summary["git_commit"])[:12] for summary in summaries}),
+        commits=sorted({_short(summary["git_commit"]) for summary in summaries}),
         device=", ".join(sorted({summary["device"] for summary in summaries})),
     )
+
+
+def _short(commit: str | None) -> str:
+    name, plus, changes = (commit or "unknown").partition("+")
+    return name[:12] + plus + changes  # "+changes": the code had been edited since
 
 
 def _differing(hypothesis: Hypothesis) -> dict[str, tuple[Any, Any]]:

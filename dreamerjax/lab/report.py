@@ -112,8 +112,10 @@ def _lines(result: Result) -> Iterator[str]:
     for key, (there, here) in result.differing.items():
         yield f"| `{key}` | {there} | {here} |"
     start = f"from {h.start}" if h.start else "from scratch"
-    yield f"\nEnvironment `{h.baseline.env.name}`, {start}, {h.baseline.train.env_steps:,} environment steps, seeds "
-    yield f"{', '.join(map(str, h.seeds))}. All else is the same."
+    yield (
+        f"\nEnvironment `{h.baseline.env.name}`, {start}, {h.baseline.train.env_steps:,} environment steps, seeds "
+        f"{', '.join(map(str, h.seeds))}. All else is the same."
+    )
     yield "\n## The curves\n"
     yield "![Curves of baseline and change](curves.png)\n"
     yield from _table(result.baseline, result.change)
@@ -123,8 +125,10 @@ def _lines(result: Result) -> Iterator[str]:
     yield "|---|---|---|"
     for arm in (result.baseline, result.change):
         yield f"| {arm.name} | {', '.join(shown(x) for x in arm.outcomes)} | {_interval(arm.middle)} |"
-    yield f"\nDifference of the means, with Welch's 95% interval: {_interval(j.effect)}. "
-    yield f"Probability that a run of the change has more of it: {_interval(result.improvement)}."
+    yield (
+        f"\nDifference of the means, with Welch's 95% interval: {_interval(j.effect)}. Probability that a run of the "
+        f"change has more of it: {_interval(result.improvement)}."
+    )
     others = [name for name in h.shown if name in result.baseline.curves or name in result.change.curves]
     if others:
         yield "\n## Beside it (not judged)\n"
