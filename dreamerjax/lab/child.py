@@ -9,6 +9,7 @@ and stops when that closes.
 
 import importlib.util
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -45,16 +46,15 @@ def _end_with_parent() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(arguments: list[str]) -> int:
-    """Applies the variant, then runs the command."""
-    from dreamerjax.cli import main as run
-
+def main(arguments: list[str]) -> None:
+    """Applies the variant, then runs the command as run.py would."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if arguments[0] == "--variant":
         load_variant(arguments[1])()
         arguments = arguments[2:]
-    return run(arguments)
+    sys.argv = [str(ROOT / "run.py"), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])
