@@ -86,7 +86,7 @@ def replay_frozen() -> None:
     right = Replay.add
 
     def add(self, rows):
-        if self.rows_added < 1024:
+        if len(self) < 1024:
             right(self, rows)
 
     Replay.add = add

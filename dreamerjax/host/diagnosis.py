@@ -25,7 +25,7 @@ class Diagnosis:
         length = config.sequence_length
         # As many as there are before the first update, so that one program does.
         windows = max(1, min(NEWEST_ROWS, config.prefill) // (length * copies))
-        self._steps, self._copies = windows * length, copies
+        self._steps = windows * length
         # It runs seldom, so the compiler for CPUs need not try hard.
         quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         self._diagnose = jax.jit(functools.partial(diagnose, agent, sequence_length=length), compiler_options=quickly)

@@ -121,11 +121,6 @@ class Replay:
         return self._filled * self._copies
 
     @property
-    def rows_added(self) -> int:
-        """Rows that ever came in, over all copies, since this process began or loaded them."""
-        return self._added * self._copies
-
-    @property
     def bytes_at_capacity(self) -> int:
         """Memory that the replay takes when it is full."""
         return sum(stored.nbytes for stored in self._named().values())

@@ -12,7 +12,7 @@ from dreamerjax.config import Config, ConfigError, family_key, flatten
 from dreamerjax.host.run_folder import different_keys
 from dreamerjax.host.settings import Layer, combine, did_you_mean, read_env, typed_layer
 from dreamerjax.lab.child import load_variant
-from dreamerjax.lab.jobs import POOL, Job, with_seed
+from dreamerjax.lab.jobs import POOL, Job
 from dreamerjax.lab.outcomes import check_metric
 from dreamerjax.lab.statistics import Direction
 
@@ -58,7 +58,7 @@ class Hypothesis:
     def jobs(self, pool: Path = POOL) -> tuple[list[Job], list[Job]]:
         """The runs of the baseline and those of the change, by seed."""
         baseline, change = (
-            [Job(with_seed(config, seed), code, self.start, pool) for seed in self.seeds]
+            [Job(dataclasses.replace(config, seed=seed), code, self.start, pool) for seed in self.seeds]
             for config, code in ((self.baseline, self.baseline_code), (self.change, self.change_code))
         )
         return baseline, change

@@ -5,14 +5,13 @@ on where the first was stopped, and nothing that has ended is done again.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from dreamerjax.config import Config, flatten
-from dreamerjax.host.metrics import read_metrics
 from dreamerjax.host.run_folder import RunFolderError
 from dreamerjax.host.settings import nested
 from dreamerjax.lab.child import ROOT
@@ -135,21 +133,6 @@ def run_jobs(
                 future.cancel()
             raise
     return all(summary_of(job) is not None for job in jobs)
-
-
-def progress_of(jobs: Iterable[Job]) -> Iterator[tuple[Job, int, float | None]]:
-    """Of each job that has begun and not ended: its environment steps so far, and its last greedy return."""
-    for job in jobs:
-        if summary_of(job) is None:
-            with contextlib.suppress(OSError):
-                rows = read_metrics(job.folder / "metrics.jsonl")
-                returns = [row["eval/return_mean"] for row in rows if "eval/return_mean" in row]
-                yield job, rows[-1]["step"] if rows else 0, returns[-1] if returns else None
-
-
-def with_seed(config: Config, seed: int) -> Config:
-    """The same settings with another seed."""
-    return dataclasses.replace(config, seed=seed)
 
 
 def _run_unless(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:

@@ -64,7 +64,7 @@ def test_equal_numbers_are_decided():
 
 
 def test_three_seeds_of_the_same_thing_are_seldom_called_different():
-    """Of two arms that are the same, at most 5% may be called higher (a bootstrap of three seeds would be at 15%)."""
+    """Of two arms that are the same, at most 5% may be called higher (by a bootstrap, 10% were)."""
     rng = np.random.default_rng(0)
     words = [judge(*rng.normal(100, 20, size=(2, 3)), "higher", 0).word for _ in range(2000)]
     assert words.count("supported") / len(words) < 0.05
