@@ -260,7 +260,9 @@ class Loop:
     # Steps of a phase
 
     def _collect(self, *, random: bool) -> None:
+        steps, rows = self._collector.env_steps, self._replay.rows_added
         episodes = self._collector.step(None if random else self.learner.policy_params)
+        self._reporter.collected(steps=self._collector.env_steps - steps, rows=self._replay.rows_added - rows)
         self._tell_reporter()
         for episode in episodes:
             self._reporter.episode_ended(episode)

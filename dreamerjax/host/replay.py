@@ -121,6 +121,11 @@ class Replay:
         return self._filled * self._copies
 
     @property
+    def rows_added(self) -> int:
+        """Rows that have come in, over all copies; those that were overwritten count, too."""
+        return self._added * self._copies
+
+    @property
     def bytes_at_capacity(self) -> int:
         """Memory that the replay takes when it is full."""
         return sum(stored.nbytes for stored in self._named().values())

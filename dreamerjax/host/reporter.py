@@ -53,6 +53,7 @@ class Reporter:
         self._interruptions = 0  # episodes that were cut short
         self._marks: deque[tuple[float, int, int]] = deque()  # (time, environment steps, updates)
         self._waited, self._line_begun = 0.0, self._begun  # seconds of waiting for data since the last line began
+        self._line_steps, self._line_rows = 0, 0  # environment steps made, and rows stored, since then
         self._first_update: float | None = None  # seconds from the start of this process
 
     def open(self, *, keep_bytes: int) -> None:
@@ -81,6 +82,10 @@ class Reporter:
     def note(self, text: str) -> None:
         """Prints a line that stays."""
         self._display.note(text)
+
+    def collected(self, *, steps: int, rows: int) -> None:
+        """Environment steps were made, and so many rows reached the replay."""
+        self._line_steps, self._line_rows = self._line_steps + steps, self._line_rows + rows
 
     def episode_ended(self, episode: Episode) -> None:
         """A training episode has ended."""
@@ -150,8 +155,10 @@ class Reporter:
             "speed/data_wait_share": self._waited / (now - self._line_begun),
             "speed/memory_mb": memory_mb(),
         }
+        replay = {"replay/added_share": self._line_rows / self._line_steps} if self._line_steps else {}
         self._waited, self._line_begun = 0.0, now
-        self._write(self._train_metrics | speed)
+        self._line_steps, self._line_rows = 0, 0
+        self._write(self._train_metrics | replay | speed)
 
     def show(self) -> None:
         """Passes the progress on to the terminal, which draws it when it is time."""
@@ -216,6 +223,8 @@ class Reporter:
             "train_metrics": self._train_metrics,
             "pending": [{name: float(x) for name, x in row.items()} for row in jax.device_get(self._pending)],
             "logged_at": self._logged_at,
+            "line_steps": self._line_steps,
+            "line_rows": self._line_rows,
             "interruptions": self._interruptions,
             "metrics_bytes": self._metrics.position(),
             "evaluation": self.evaluation._asdict() if self.evaluation else None,
@@ -226,6 +235,7 @@ class Reporter:
         self._begun = time.perf_counter() - state["wall_seconds"]
         self._returns, self._train_metrics = list(state["returns"]), dict(state["train_metrics"])
         self._logged_at = state["logged_at"]
+        self._line_steps, self._line_rows = state.get("line_steps", 0), state.get("line_rows", 0)
         self._pending = list(state["pending"])
         self._interruptions = state["interruptions"]
         self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None

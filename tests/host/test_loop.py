@@ -393,6 +393,7 @@ def test_checkpoints_leave_no_trace_in_the_run(
             save(folder, step, *rest, **options)
 
     monkeypatch.setattr(checkpoint, "save", save_some)
+    monkeypatch.setattr(loop, "PAUSE_BETWEEN_SAVES", 0)  # however long one takes
     play(tmp_path, config("--log.checkpoint-seconds=1e-9", "--log.checkpoints-kept=2"))
     assert set(steps) >= set(range(17, 61)), "after every step"
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0000000040", "0000000060"]
@@ -546,7 +547,11 @@ gymnasium.register("Signalling-v0", Signalling)
 
 # As run.py, but JAX runs before the back-end is selected, as it does in the tests' own process. With the flags that
 # `select_backend` would give to XLA, the last bits would differ, and programs that are compiled already be of no use.
-COMMAND_LINE = "import jax, sys; jax.devices(); from dreamerjax.cli import main; sys.exit(main())"
+# A checkpoint that took long, on a busy machine, would put off the next one: here each is due when it is asked for.
+COMMAND_LINE = (
+    "import jax, sys; jax.devices(); from dreamerjax.host import loop; loop.PAUSE_BETWEEN_SAVES = 0; "
+    "from dreamerjax.cli import main; sys.exit(main())"
+)
 
 
 @pytest.fixture
