@@ -24,7 +24,7 @@ from dreamerjax.config import Config, flatten
 from dreamerjax.host import checkpoint, run_folder
 from dreamerjax.host.checkpoint import restore_raw
 from dreamerjax.host.metrics import MetricsWriter, read_metrics
-from dreamerjax.host.settings import KEYS, combine, read_yaml
+from dreamerjax.host.settings import KEYS, combine, nested, read_yaml
 from tests.system import unoptimised_programs, without_privileges
 
 ROOT = Path(__file__).parents[1]
@@ -84,7 +84,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         configs.append(config)
         return {"stopped": "budget"}
 
-    monkeypatch.setattr(cli, "_train_in", train)
+    monkeypatch.setattr("dreamerjax.cli.train._train_in", train)
     return configs
 
 
@@ -461,7 +461,7 @@ def test_an_environment_named_in_a_file(here: Path, asked: list[Config]) -> None
 def test_the_same_command_asks_for_the_same_run(here: Path, asked: list[Config], flags: str) -> None:
     command = [*flags.split(), "--backend", "cpu", "--run-dir", "run"]
     assert cli.main(command) == 0
-    (here / "run/config.yaml").write_text(yaml.safe_dump(cli.nested(asked[0])))
+    (here / "run/config.yaml").write_text(yaml.safe_dump(nested(asked[0])))
     assert cli.main(command) == 0
     assert asked[0] == asked[1]
 
@@ -482,7 +482,7 @@ def test_ctrl_c_before_anything_has_begun(here: Path, monkeypatch: pytest.Monkey
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "spaces_of", interrupted)
+    monkeypatch.setattr("dreamerjax.cli.train.spaces_of", interrupted)
     assert cli.main(["--env", "cartpole"]) == 130
     assert contents(here) == {}
 

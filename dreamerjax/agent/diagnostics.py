@@ -103,26 +103,34 @@ def _value_against_returns(value: Array, rows: Batch, discount: Array) -> Metric
         return (known * x).sum() / jnp.maximum(known.sum(), 1)
 
     value_mean, return_mean = mean(value), mean(returns)
-    covariance = mean((value - value_mean) * (returns - return_mean))
-    variances = mean(jnp.square(value - value_mean)) * mean(jnp.square(returns - return_mean))
     return {
         "value_mean": value_mean,
         "value_return": return_mean,
         "value_bias": value_mean - return_mean,
-        "value_correlation": covariance / jnp.sqrt(jnp.maximum(variances, 1e-12)),
+        "value_correlation": _correlation(value, returns, known),
     }
 
 
 def _heads_against_rows(agent: Agent, state: TrainState, states: LatentState, rows: Batch) -> Metrics:
-    """What the heads say of rows that were seen: of the reward also against the rows before and after."""
+    """What the heads say of rows that were seen; the reward also with the rewards of the rows before and after."""
     reward, cont = _predictions(agent, state, states)
     inner = reward[1:-1]
     shifted = {"": rows.reward[1:-1], "_previous": rows.reward[:-2], "_next": rows.reward[2:]}
     return {
-        **{f"reward_error{name}": jnp.abs(inner - real).mean() for name, real in shifted.items()},
+        "reward_error": jnp.abs(reward - rows.reward).mean(),
+        **{f"reward_correlation{name}": _correlation(inner, real, jnp.ones(())) for name, real in shifted.items()},
         "cont_predicted": cont.mean(),
         "cont_real": 1.0 - rows.is_terminal.mean(),
     }
+
+
+def _correlation(x: Array, y: Array, weight: Array) -> Array:
+    """Correlation [] of two arrays [...], each element with its weight; 0 where one of them does not vary."""
+    weight = jnp.broadcast_to(weight, x.shape)
+    weight = weight / jnp.maximum(weight.sum(), 1)
+    x, y = x - (weight * x).sum(), y - (weight * y).sum()
+    variances = (weight * jnp.square(x)).sum() * (weight * jnp.square(y)).sum()
+    return (weight * x * y).sum() / jnp.sqrt(jnp.maximum(variances, 1e-12))
 
 
 def _dreams_against_rows(

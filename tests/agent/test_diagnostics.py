@@ -83,9 +83,12 @@ def test_a_reward_head_that_is_a_step_late_is_told_by_the_rows_before(monkeypatc
         "dreamerjax.agent.diagnostics._predictions", lambda agent, state, states: (late, jnp.full((T, B), 0.5))
     )
     found = _heads_against_rows(agent, state, states, batch)
-    assert found["reward_error_previous"] == 0
-    assert found["reward_error"] > 1
-    assert found["reward_error_next"] > 1
+    assert found["reward_correlation_previous"] == pytest.approx(1, abs=1e-5)
+    expected = np.corrcoef(np.ravel(late[1:-1]), np.ravel(batch.reward[1:-1]))[0, 1]
+    assert found["reward_correlation"] == pytest.approx(expected, abs=1e-5)
+    assert found["reward_correlation"] < 0.9
+    assert found["reward_correlation_next"] < 0.9
+    assert found["reward_error"] == pytest.approx(float(jnp.abs(late - batch.reward).mean()), rel=1e-5)
     assert found["cont_predicted"] == 0.5
     assert found["cont_real"] == pytest.approx(1 - batch.is_terminal.mean())
 

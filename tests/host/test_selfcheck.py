@@ -148,6 +148,6 @@ def test_the_command_prints_the_report_and_ends_with_its_verdict(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], passed: bool, code: int
 ) -> None:
     monkeypatch.setattr(selfcheck, "compare_with_cpu", lambda backend: Report(passed, [], f"On {backend.platform}."))
-    monkeypatch.setattr(cli, "enable_compilation_cache", lambda: None)
+    monkeypatch.setattr("dreamerjax.cli.common.enable_compilation_cache", lambda: None)
     assert cli.main(["selfcheck", "--backend", "cpu"]) == code
     assert capsys.readouterr().out == "On cpu.\n"

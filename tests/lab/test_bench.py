@@ -17,6 +17,7 @@ import yaml
 from dreamerjax import cli
 from dreamerjax.agent.agent import build_agent, init_train_state
 from dreamerjax.agent.train_step import train_step
+from dreamerjax.cli.common import command_parser, print_result
 from dreamerjax.config import Config, ReplayConfig, flatten, resolve
 from dreamerjax.host.settings import combine
 from dreamerjax.lab import bench, bench_table, parts, sweep
@@ -125,7 +126,7 @@ def test_parameters_and_work_are_those_of_the_agent(result: dict[str, Any]):
 
 
 def test_the_table_mentions_every_figure_and_part(result: dict[str, Any], capsys: pytest.CaptureFixture[str]):
-    cli._print(result, bench_table.result_table(result), as_json=False)
+    print_result(result, bench_table.result_table(result), as_json=False)
     out = capsys.readouterr().out
     named = (*bench_table.FIGURES, *bench_table.OF_UPDATE, *bench_table.BETWEEN_UPDATES)
     for words in [words for _, words, *_ in named] + ["these parts together", "one update, measured"]:
@@ -137,7 +138,7 @@ def test_the_table_mentions_every_figure_and_part(result: dict[str, Any], capsys
 
 
 def test_without_flags_it_is_the_reference_work():
-    parser = cli._parser("bench", "")
+    parser = command_parser("bench", "")
     add_flags(parser)
     settings = read_bench_settings(parser.parse([]))
     published = flatten(resolve(Config()))

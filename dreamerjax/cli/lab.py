@@ -1,0 +1,125 @@
+"""Commands of the lab: `experiment`, `compare`, `bench`."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from dreamerjax.cli.common import INTERRUPTED, command_parser, for_platform, print_result, start_backend
+from dreamerjax.config import ConfigError
+from dreamerjax.host.backend import BACKENDS
+from dreamerjax.host.display import Display
+from dreamerjax.host.interrupt import Interrupt
+from dreamerjax.host.run_folder import RunFolderError
+from dreamerjax.host.settings import combine, read_env
+from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
+from dreamerjax.lab.bench_table import compare, comparison_table, read_result, result_table, sweep_table
+from dreamerjax.lab.env_speed import env_table, measure_env
+from dreamerjax.lab.sweep import sweep, sweep_points
+
+EXPERIMENT_HELP = """\
+Tests a hypothesis: makes the runs of its baseline and of its change, and says what they show.
+
+Runs that have ended are not made again, and a baseline that several hypotheses share is made once. Ctrl-C saves every
+run; the same command goes on. The report is in runs/experiments/NAME, and one entry is added to experiments/LOG.md.
+"""
+
+BENCH_HELP = """\
+Measures how fast updates are, how well they use the machine, what compiling and memory cost, and the parts.
+
+Without flags: size 1m, 16 windows of 64 rows, 15 imagined steps, 4 numbers to see and 2 actions, the published
+settings of dreamerjax/config.py. Every timed call gets rows that were drawn afresh from a replay of random rows.
+"""
+
+
+def experiment(arguments: list[str]) -> int:
+    """`python run.py experiment experiments/hypotheses/NAME.yaml [--jobs 2]`."""
+    parser = command_parser("experiment", EXPERIMENT_HELP)
+    parser.add_argument("hypothesis", type=Path, nargs="+", help="the file of a hypothesis; several are made in turn")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
+    parser.add_argument("--allow-many-changes", action="store_true", help="accept a hypothesis of several changes")
+    parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="(default: runs/experiments)")
+    parser.add_argument("--log", type=Path, default=Path("experiments/LOG.md"), help="(default: experiments/LOG.md)")
+    given = parser.parse(arguments)
+    if given.jobs < 1:
+        raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
+    from dreamerjax.lab.experiment import run_experiment
+    from dreamerjax.lab.hypothesis import read_hypothesis
+    from dreamerjax.lab.report import append_log, in_words, write_report
+
+    hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
+    with Display("experiment") as display, Interrupt(before_exit=display.close) as interrupt:
+        for hypothesis in hypotheses:
+            display.note(f"{hypothesis.name}: {hypothesis.sentence}")
+            result = run_experiment(
+                hypothesis, at_once=given.jobs, say=display.note, interrupted=lambda: interrupt.requested is not None
+            )
+            if result is None:
+                display.note("Stopped; the runs are saved, and the same command goes on.")
+                return INTERRUPTED
+            report = write_report(result, given.out / hypothesis.name)
+            append_log(result, given.log)
+            display.note(f"{in_words(result)}\n{report}")
+    return 0
+
+
+def compare_runs(arguments: list[str]) -> int:
+    """`python run.py compare --published runs/a runs/b`."""
+    parser = command_parser(
+        "compare", "Draws runs over the published learning curve of their task, and says where they end."
+    )
+    parser.add_argument("--published", type=Path, nargs="+", required=True, metavar="RUN", help="runs of one task")
+    parser.add_argument("--out", type=Path, default=Path("published.png"), help="the picture (default: published.png)")
+    parser.add_argument("--json", action="store_true", help="print one JSON array and nothing else")
+    given = parser.parse(arguments)
+    from dreamerjax.lab.published import compare_published
+
+    try:
+        verdicts = compare_published(given.published, given.out)
+    except OSError as error:
+        raise RunFolderError(f"{error.filename or given.out}: {error.strerror or error}.") from error
+    if given.json:
+        print(json.dumps([{**verdict._asdict(), "verdict": verdict.word} for verdict in verdicts]))
+        return 0
+    for v in verdicts:
+        print(
+            f"{v.name}: return {v.ours:.1f} at {v.frames:,} frames, {v.word} the published {v.lowest:.1f} to "
+            f"{v.highest:.1f} (mean {v.mean:.1f})."
+        )
+    print(given.out)
+    return 0
+
+
+def bench(arguments: list[str]) -> int:
+    """`python run.py bench [--size 1m] [--json]`, `bench --sweep size=300k,1m`, `bench --compare A.json B.json`."""
+    parser = command_parser("bench", BENCH_HELP)
+    add_flags(parser)
+    parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)} (default: auto)")
+    given = parser.parse(arguments)
+    if given.compare:
+        comparison = compare(*map(read_result, given.compare))
+        print_result(comparison, comparison_table(comparison, *given.compare), as_json=given.json)
+        return 0
+    if given.env:
+        env = combine(read_env(given.env)).env
+        results = measure_env(env)
+        print_result(results, env_table(results, given.env), as_json=given.json)
+        return 0
+    settings = read_bench_settings(given)
+    if given.sweep:
+        key, lines = sweep_points(arguments, given.sweep)
+        for line in lines.values():
+            read_bench_settings(parser.parse(line))  # a mistake in the last point is told before the first is measured
+        with Console(stderr=True).status(f"{key}: measuring") as status:
+            points = list(sweep(lines, rounds=settings.rounds, say=lambda text: status.update(f"{key} {text}")))
+        print_result([result for _, result in points], sweep_table(key, points), as_json=given.json)
+        return int(any("error" in result for _, result in points))
+    backend = start_backend(given.backend)
+    from dreamerjax.lab.bench import measure
+
+    settings = dataclasses.replace(settings, config=for_platform(settings.config, backend))
+    with Console(stderr=True).status("starting") as status:
+        result = measure(settings, backend, say=status.update)
+    print_result(result, result_table(result), as_json=given.json)
+    return 0

@@ -1,0 +1,86 @@
+"""Commands that look at what was learned, or at the machine: `eval`, `show`, `selfcheck`."""
+
+import json
+import sys
+from pathlib import Path
+
+from dreamerjax.cli.common import command_parser, start_backend
+from dreamerjax.config import ConfigError
+from dreamerjax.host.backend import BACKENDS
+from dreamerjax.host.load import load_run
+
+
+def evaluate(arguments: list[str]) -> int:
+    """`python run.py eval --run-dir runs/a [--episodes 100] [--seed 0] [--json]`."""
+    parser = command_parser("eval", "Plays whole episodes with greedy actions and prints the returns.")
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run to evaluate")
+    parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="of the starts (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
+    given = parser.parse(arguments)
+    if given.episodes < 1 or given.seed < 0:
+        raise ConfigError(
+            f"--episodes is {given.episodes} and --seed is {given.seed}, expected at least 1 and at least 0."
+        )
+    start_backend(given.backend)
+    # Only after the back-end is chosen may anything touch JAX.
+    from dreamerjax.host.evaluate import Evaluator
+
+    loaded = load_run(given.run_dir)
+    for note in loaded.notes:
+        print(f"note: {note}", file=sys.stderr)
+    copies = min(given.episodes, loaded.config.eval.copies)
+    evaluator = Evaluator(loaded.agent, loaded.config.env, copies=copies)
+    evaluation = evaluator.run(loaded.state.params, episodes=given.episodes, seed=given.seed)
+    evaluator.close()
+    assert evaluation is not None, "nobody interrupts it"
+    if given.json:
+        print(json.dumps(evaluation._asdict()))
+    else:
+        e = evaluation
+        print(
+            f"{loaded.config.env.name} after {loaded.env_steps:,} environment steps: "
+            f"return {e.return_mean:.1f} ± {e.return_std:.1f} over {e.episodes} greedy episodes "
+            f"(lowest {e.return_min:.1f}, highest {e.return_max:.1f}), {e.length_mean:.1f} steps on average."
+        )
+    return 0
+
+
+def show(arguments: list[str]) -> int:
+    """`python run.py show --run-dir runs/a`."""
+    parser = command_parser(
+        "show", "Draws what a run has learned: its learning curve, and its dreams beside the truth."
+    )
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run; the pictures go there")
+    parser.add_argument("--seed", type=int, default=0, help="of the episode and the dreams (default: 0)")
+    parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
+    given = parser.parse(arguments)
+    start_backend(given.backend)
+    from dreamerjax.show.curves import learning_curve
+    from dreamerjax.show.dreams import animate_cartpole, dream_beside_truth
+    from dreamerjax.show.film import film_run
+
+    loaded = load_run(given.run_dir)
+    files = [given.run_dir / "learning_curve.png"]
+    learning_curve([given.run_dir], files[0], solve_return=loaded.config.env.solve_return)
+    files += [film.file for film in film_run(loaded, seed=given.seed)]
+    if loaded.config.env.id == "gym:CartPole-v1" and loaded.config.env.obs in ("auto", "state"):
+        files.append(given.run_dir / "dream.gif")
+        animate_cartpole(dream_beside_truth(loaded, seed=given.seed), files[-1])
+    print("\n".join(map(str, files)))
+    return 0
+
+
+def selfcheck(arguments: list[str]) -> int:
+    """`python run.py selfcheck --backend rocm`."""
+    parser = command_parser(
+        "selfcheck", "Makes one real update on the back-end and on the CPU, and compares every number."
+    )
+    parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
+    backend = start_backend(parser.parse(arguments).backend, also_cpu=True)
+    from dreamerjax.host.selfcheck import compare_with_cpu
+
+    report = compare_with_cpu(backend)
+    print(report.text)
+    return 0 if report.passed else 1
