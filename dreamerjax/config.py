@@ -6,6 +6,8 @@ in layers, later wins: these defaults; the YAML files of the environment's famil
 """
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -253,6 +255,32 @@ class LogConfig:
 
 
 @dataclass(frozen=True)
+class AlertConfig:
+    """When `alerts.jsonl` names a failure; in brackets what forty healthy runs of CartPole had, at the worst."""
+
+    lines: PositiveInt = 3  # lines of train metrics that must agree: one may be chance
+    diagnoses: PositiveInt = 2  # the same of diagnoses, which are further apart
+    prior_gradient: NonNegative = 0.01  # least gradient norm of the prior, as a share of the encoder's (0.1)
+    latent_nats: NonNegative = 1.0  # least KL of posterior and prior (1.1), where also
+    latent_entropy_share: Fraction = (
+        0.84  # the posterior's entropy is above this share of what it can have (0.85, early)
+    )
+    entropy_share: Fraction = 0.08  # least entropy of a policy that has not reached its goal, as a share (0.11)
+    data_wait_share: Fraction = 0.3  # most of the time that updates may wait for data (0.01)
+    stored_share: Fraction = 0.5  # least of the collected rows that must reach the replay (1.0)
+    cont_error: Fraction = 0.1  # between predicted and real probability to go on (0.03)
+    survival_loss: Fraction = 0.3  # of dreams against episodes, after 3 steps (0.10)
+    reward_misfit: Fraction = (
+        0.7  # least misfit (1 - correlation) of predicted rewards with a neighbour's, by their own
+    )
+    newest_loss: AboveOne = 4.0  # times that the world model's loss on the newest rows may exceed that on all
+    window_steps: PositiveInt = 2000  # environment steps over which value and return are compared
+    value_rise: NonNegative = 0.5  # of the value in the window, as a share
+    return_fall: NonNegative = 0.3  # of the greedy return from its best in the window, as a share
+    value_excess: NonNegative = 0.25  # of the value over the discounted return that followed, as a share
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole run."""
 
@@ -263,6 +291,7 @@ class Config:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    alerts: AlertConfig = field(default_factory=AlertConfig)
 
 
 def resolve(config: Config) -> Config:
@@ -307,6 +336,11 @@ def family_key(config: Config) -> dict[str, Any]:
         or key.startswith("env.image.")
         or (key.startswith("agent.model.") and key != "agent.model.size")
     }
+
+
+def family_name(config: Config) -> str:
+    """A fingerprint of the family, eight hexadecimal digits."""
+    return hashlib.sha256(json.dumps(family_key(config), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _ranges(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:

@@ -1,4 +1,4 @@
-"""Commands of the lab: `experiment`, `compare`, `bench`."""
+"""Commands of the lab: `experiment`, `lineage`, `compare`, `bench`."""
 
 import dataclasses
 import json
@@ -61,6 +61,24 @@ def experiment(arguments: list[str]) -> int:
             report = write_report(result, given.out / hypothesis.name)
             append_log(result, given.log)
             display.note(f"{in_words(result)}\n{report}")
+    return 0
+
+
+def lineage(arguments: list[str]) -> int:
+    """`python run.py lineage [FOLDER]`."""
+    parser = command_parser(
+        "lineage", "Shows which runs were started from which (--init-from), and what changed in them on the way."
+    )
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="where runs lie (default: runs)")
+    folder = parser.parse(arguments).folder
+    from dreamerjax.lab.families import family_tree, find_members
+
+    members = find_members(folder)
+    if not members:
+        raise RunFolderError(f"{folder} holds no run with a checkpoint, expected the folder of a run or of several.")
+    console = Console()
+    console.width = max(console.width, 100)  # of a pipe, too: paths are long
+    console.print(family_tree(members, str(folder)))
     return 0
 
 

@@ -60,10 +60,12 @@ def show(arguments: list[str]) -> int:
     from dreamerjax.show.curves import learning_curve
     from dreamerjax.show.dreams import animate_cartpole, dream_beside_truth
     from dreamerjax.show.film import film_run
+    from dreamerjax.show.health import draw_health
 
     loaded = load_run(given.run_dir)
-    files = [given.run_dir / "learning_curve.png"]
+    files = [given.run_dir / "learning_curve.png", given.run_dir / "health.png"]
     learning_curve([given.run_dir], files[0], solve_return=loaded.config.env.solve_return)
+    draw_health(given.run_dir, loaded.config, files[1])
     files += [film.file for film in film_run(loaded, seed=given.seed)]
     if loaded.config.env.id == "gym:CartPole-v1" and loaded.config.env.obs in ("auto", "state"):
         files.append(given.run_dir / "dream.gif")

@@ -118,7 +118,7 @@ def _train_in(
         elif source is not None:
             for note in source.notes:
                 display.note(f"{note}.")
-            loop.learner.adopt(source.state)
+            loop.start_from(source)
             display.note(f"Starts from {source.run_dir} at {source.env_steps:,} environment steps.")
         folder.write_config(nested(config))
         summary = loop.run()

@@ -3,7 +3,7 @@
     checkpoints/0000004000/       one folder for each checkpoint, named by environment steps
         train_state/              the TrainState, by orbax
         arrays.npz                the replay's arrays, uncompressed
-        host.json                 counters
+        host.json                 counters; the family, settings and lineage of the run
         opaque.pkl                bytes of the caller's own, where there are any
         MANIFEST.json             size and SHA-256 of every file above
 
@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dreamerjax
+from dreamerjax.host.run_folder import different_keys
 
 FORMAT = 1  # of the layout above
 _TRAIN_STATE = "train_state"
@@ -37,6 +38,8 @@ _ARRAYS = "arrays.npz"
 _HOST = "host.json"
 _OPAQUE = "opaque.pkl"
 _MANIFEST = "MANIFEST.json"
+_ALL = ("",)  # beginnings of the names of files
+_WEIGHTS = (_HOST, f"{_TRAIN_STATE}/")
 _REPLACED = "-replaced"  # a checkpoint whose successor, of the same step, is about to take its name
 
 
@@ -120,12 +123,15 @@ def save(folder: Path, step: int, snapshot: Snapshot, *, keep: int) -> Path:
     return final
 
 
-def restore(folder: Path, like: Any, *, weights_only: bool = False) -> tuple[Snapshot, Restored]:
+def restore(
+    folder: Path, like: Any, *, family: Mapping[str, Any] | None = None, weights_only: bool = False
+) -> tuple[Snapshot, Restored]:
     """Reads the newest checkpoint that is whole.
 
     Args:
         folder: the run's `checkpoints` folder; nothing in it is changed.
         like: the expected train state, as arrays or as `jax.ShapeDtypeStruct`s.
+        family: the expected keys of the model family (`config.family_key`); None: any.
         weights_only: read (and check) the train state and the counters alone; `arrays` and `opaque` stay empty.
 
     Returns:
@@ -133,11 +139,18 @@ def restore(folder: Path, like: Any, *, weights_only: bool = False) -> tuple[Sna
         are read when they are used; and which checkpoint it is.
 
     Raises:
-        CheckpointError: there is no checkpoint, all are damaged, or the train state differs from `like`.
+        CheckpointError: there is no checkpoint, all are damaged, it is of another family, or the train state differs
+            from `like`.
     """
-    path, restored = _newest_good(folder, weights_only=weights_only)
+    path, restored = _newest_good(folder, _WEIGHTS if weights_only else _ALL)
+    host = _read_host(path)
+    stored = host.get("family", {}).get("keys")
+    if family is not None and stored is not None and (different := different_keys(stored, family)):
+        raise CheckpointError(
+            f"Checkpoint {restored.step} is of another environment or architecture: {'; '.join(different)}.\n"
+            "Use the settings that it was trained with, or another run folder."
+        )
     train_state = _fit(_read_train_state(path), like, step=restored.step)
-    host = json.loads((path / _HOST).read_text(encoding="utf-8"))
     if weights_only:
         return Snapshot(train_state, {}, host), restored
     arrays = _map_arrays(path / _ARRAYS)
@@ -154,8 +167,18 @@ def restore_raw(folder: Path) -> tuple[dict[str, Any], Restored]:
     Raises:
         CheckpointError: there is no checkpoint, or all are damaged.
     """
-    path, restored = _newest_good(folder, weights_only=True)
+    path, restored = _newest_good(folder, _WEIGHTS)
     return _read_train_state(path), restored
+
+
+def read_host(folder: Path) -> tuple[dict[str, Any], Restored]:
+    """Reads the host.json of the newest checkpoint in which it is whole; nothing else is looked at.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or all are damaged.
+    """
+    path, restored = _newest_good(folder, (_HOST,))
+    return _read_host(path), restored
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -248,12 +271,12 @@ def _flush(path: Path) -> None:
 # Reading
 
 
-def _newest_good(folder: Path, *, weights_only: bool) -> tuple[Path, Restored]:
+def _newest_good(folder: Path, needed: tuple[str, ...]) -> tuple[Path, Restored]:
     """The newest checkpoint whose files match their checksums."""
     damaged: list[tuple[int, str]] = []
     for step, path in _steps(folder):
         try:
-            _verify(path, weights_only=weights_only)
+            _verify(path, needed)
         except _DamagedError as error:
             damaged.append((step, str(error)))
             continue
@@ -268,11 +291,11 @@ def _newest_good(folder: Path, *, weights_only: bool) -> tuple[Path, Restored]:
     )
 
 
-def _verify(path: Path, *, weights_only: bool) -> None:
-    """Compares the files of a checkpoint with its manifest."""
+def _verify(path: Path, needed: tuple[str, ...]) -> None:
+    """Compares the files of a checkpoint whose names begin so with its manifest."""
     try:
         for name, expected in _read_manifest(path)["files"].items():
-            if weights_only and name != _HOST and not name.startswith(f"{_TRAIN_STATE}/"):
+            if not name.startswith(needed):
                 continue
             if not (path / name).is_file():
                 raise _DamagedError(f"{name} is missing")
@@ -334,6 +357,10 @@ def _fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"size": path.stat().st_size, "sha256": digest}
+
+
+def _read_host(path: Path) -> dict[str, Any]:
+    return json.loads((path / _HOST).read_text(encoding="utf-8"))
 
 
 def _read_train_state(path: Path) -> Any:

@@ -32,7 +32,7 @@ LABEL_WIDTH = len("reconstruction")
 NUMBER_WIDTH = len("-1.2e-04")
 PHASE_STYLES = {"training": "bold cyan", "evaluating": "bold magenta", "solved": "bold green"}
 
-# The training metrics that matter: metric, full name in the panel, short name in a plain line.
+# The metrics that matter: metric, full name in the panel, short name in a plain line (empty: in the panel alone).
 SHOWN_METRICS = (
     ("train/reconstruction_loss", "reconstruction", "recon"),
     ("train/reward_loss", "reward", "reward"),
@@ -42,6 +42,10 @@ SHOWN_METRICS = (
     ("train/critic_loss", "critic", "critic"),
     ("train/value_mean", "value", "value"),
     ("train/return_scale", "return scale", "scale"),
+    ("diagnosis/value_bias", "value bias", ""),
+    ("diagnosis/prior_agreement", "prior agrees", ""),
+    ("diagnosis/dream_survival_h15", "dreams go on", ""),
+    ("diagnosis/world_model_loss_newest", "newest rows", ""),
 )
 
 
@@ -60,7 +64,8 @@ class Progress(NamedTuple):
     eval_std: float | None = None
     eval_episodes: int = 0
     solve_return: float | None = None  # None: the environment does not say when it is solved
-    train_metrics: Mapping[str, float] = {}  # name -> value; SHOWN_METRICS says which are shown
+    metrics: Mapping[str, float] = {}  # name -> newest value; SHOWN_METRICS says which are shown
+    alerts: Sequence[str] = ()  # names of all that were raised so far
 
 
 class Display:
@@ -238,6 +243,8 @@ def _panel_body(progress: Progress, elapsed: float, seconds_left: float | None, 
     scores.add_column(no_wrap=True, overflow="ellipsis")
     scores.add_row("return", _returns(progress, width - LABEL_WIDTH - 2))
     scores.add_row("evaluation", _evaluation(progress))
+    if progress.alerts:
+        scores.add_row("alerts", Text(", ".join(dict.fromkeys(progress.alerts)), "bold red"))
     return Group(head, *lines, Text(""), scores, Text(""), _metrics_grid(progress, width))
 
 
@@ -272,7 +279,7 @@ def _metrics_grid(progress: Progress, width: int) -> Table:
             grid.add_column()  # a gap
         grid.add_column(style="dim", no_wrap=True, min_width=LABEL_WIDTH if pair == 0 else 0)
         grid.add_column(justify="right", no_wrap=True, min_width=NUMBER_WIDTH)
-    cells = [(Text(name), _metric(progress.train_metrics.get(metric))) for metric, name, _ in SHOWN_METRICS]
+    cells = [(Text(name), _metric(progress.metrics.get(metric))) for metric, name, _ in SHOWN_METRICS]
     for start in range(0, len(cells), pairs):
         row = cells[start : start + pairs]
         grid.add_row(*row[0], *(part for name, value in row[1:] for part in ("", name, value)))
@@ -297,8 +304,8 @@ def _plain_line(progress: Progress, seconds_left: float | None) -> str:
         parts.append(f"return {_recent_mean(progress.returns):,.1f} {sparkline(progress.returns, 16)}")
     if progress.eval_mean is not None:
         parts.append(f"evaluation {_evaluation(progress).plain}")
-    metrics = progress.train_metrics
-    shown = [f"{short} {_number(metrics[name])}" for name, _, short in SHOWN_METRICS if name in metrics]
+    metrics = progress.metrics
+    shown = [f"{short} {_number(metrics[name])}" for name, _, short in SHOWN_METRICS if short and name in metrics]
     return " | ".join([*parts, *([" ".join(shown)] if shown else [])])
 
 

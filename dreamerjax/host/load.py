@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax
 
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
-from dreamerjax.config import Config
+from dreamerjax.config import Config, family_key
 from dreamerjax.host import checkpoint
 from dreamerjax.host.envs import spaces_of
+from dreamerjax.host.lineage import Lineage, lineage_of
 from dreamerjax.host.run_folder import RunFolderError, read_config
 from dreamerjax.host.settings import combine, read_yaml
 from dreamerjax.types import TrainState
@@ -23,6 +24,7 @@ class LoadedAgent(NamedTuple):
     state: TrainState
     env_steps: int  # of the checkpoint
     notes: tuple[str, ...]  # newer checkpoints that are damaged, a sentence each
+    lineage: Lineage = ()  # up to here
 
 
 def read_settings(run_dir: Path) -> Config | None:
@@ -42,7 +44,7 @@ def load_run(run_dir: Path) -> LoadedAgent:
 
     Raises:
         RunFolderError: it is no run folder.
-        CheckpointError: it has no good checkpoint.
+        CheckpointError: it has no good checkpoint, or one of another family than its settings.
         EnvError: its environment is not installed.
     """
     config = read_settings(run_dir)
@@ -50,5 +52,6 @@ def load_run(run_dir: Path) -> LoadedAgent:
         raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
     agent = build_agent(config.agent, spaces_of(config.env))
     like = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0))
-    snapshot, restored = checkpoint.restore(run_dir / "checkpoints", like, weights_only=True)
-    return LoadedAgent(run_dir, config, agent, snapshot.train_state, restored.step, restored.skipped)
+    snapshot, restored = checkpoint.restore(run_dir / "checkpoints", like, family=family_key(config), weights_only=True)
+    lineage = lineage_of(snapshot.host)
+    return LoadedAgent(run_dir, config, agent, snapshot.train_state, restored.step, restored.skipped, lineage)

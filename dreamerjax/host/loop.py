@@ -19,9 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from dreamerjax.agent.agent import build_agent
+from dreamerjax.agent.agent import build_agent, init_knobs
 from dreamerjax.agent.train_step import Mode
-from dreamerjax.config import Config
+from dreamerjax.config import Config, family_key, flatten
 from dreamerjax.host import checkpoint
 from dreamerjax.host.backend import Backend
 from dreamerjax.host.checkpoint import Snapshot
@@ -33,10 +33,11 @@ from dreamerjax.host.envs import EnvError, make_env
 from dreamerjax.host.evaluate import Evaluation, Evaluator
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
+from dreamerjax.host.lineage import Event, Lineage, as_host, changes, lineage_of
 from dreamerjax.host.load import LoadedAgent
 from dreamerjax.host.pacing import Surprise, next_modes
 from dreamerjax.host.profiler import Profiler
-from dreamerjax.host.reporter import Film, Reporter, memory_sentence
+from dreamerjax.host.reporter import Film, Reporter, git_commit, memory_sentence
 from dreamerjax.host.run_folder import RunFolder
 
 POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
@@ -121,6 +122,7 @@ class Loop:
         self._reporter = Reporter(config, folder, display)
         self._agent, self._film = agent, film if config.log.video_every else None
         self._counters = Counters()
+        self._lineage: Lineage = (Event("begun", str(folder.path), 0, None, {}, git_commit()),)
         self._metrics_bytes = 0
         self._saved_at, self._save_seconds = time.perf_counter(), 0.0
 
@@ -130,12 +132,19 @@ class Loop:
         Raises:
             CheckpointError: all are damaged, or they are of another model.
         """
-        snapshot, restored = checkpoint.restore(self._folder.checkpoints, self.learner.shapes)
+        config, folder = self._config, self._folder
+        family = family_key(config)
+        snapshot, restored = checkpoint.restore(folder.checkpoints, self.learner.shapes, family=family)
         self._counters = Counters(**snapshot.host["counters"])
+        self._lineage = lineage_of(snapshot.host)
+        if changed := changes(snapshot.host.get("settings", flatten(config)), config):
+            event = Event("resumed", str(folder.path), restored.step, None, changed, git_commit())
+            self._lineage = (*self._lineage, event)
         if "surprise" in snapshot.host:
             self._surprise.load(snapshot.host["surprise"])
         self._metrics_bytes = snapshot.host["reporter"]["metrics_bytes"]
-        self.learner.restore(snapshot.train_state)
+        # The knobs are settings, which may have changed since.
+        self.learner.restore(dataclasses.replace(snapshot.train_state, knobs=init_knobs(config.agent)))
         self._replay.load(_unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
         exact = self._collector.load(
             _unprefixed(snapshot.arrays, "collector."), snapshot.host["collector"], snapshot.opaque
@@ -147,6 +156,15 @@ class Loop:
         self._reporter.note(
             f"Resumed at {restored.step:,} environment steps and {self._counters.updates:,} updates"
             + ("." if exact else "; the environments cannot be saved and start new episodes.")
+        )
+
+    def start_from(self, source: LoadedAgent) -> None:
+        """Begins with what another run of the same family has learned: a fork."""
+        self.learner.adopt(source.state)
+        changed = changes(flatten(source.config), self._config)
+        self._lineage = (
+            *source.lineage,
+            Event("forked", str(self._folder.path), source.env_steps, str(source.run_dir), changed, git_commit()),
         )
 
     def run(self) -> dict[str, Any]:
@@ -313,8 +331,8 @@ class Loop:
             confirming = self._evaluate(config.eval.final_episodes)
         # Only now: an interrupted evaluation leaves no trace, and is made again.
         self._counters.evaluated_at = now
-        self._diagnose()
         self._reporter.evaluated(evaluation)
+        self._diagnose()
         if confirming is not None:
             self._reporter.evaluated(confirming)
             self._judge(confirming)
@@ -392,6 +410,7 @@ class Loop:
             train_state=self.learner.state,
             arrays=_prefixed(replay_arrays, "replay.") | _prefixed(collector_arrays, "collector."),
             host={
+                **as_host(self._config, self._lineage),
                 "counters": counters,
                 "surprise": self._surprise.state(),
                 "replay": replay_meta,

@@ -1,7 +1,8 @@
-"""The reporter tells what happens: metrics to the disk, progress to the terminal, the summary at the end."""
+"""The reporter tells what happens: metrics and alerts to the disk, progress to the terminal, the summary at the end."""
 
 import contextlib
 import datetime
+import json
 import os
 import resource
 import subprocess
@@ -20,8 +21,9 @@ from dreamerjax.host.backend import Backend, versions
 from dreamerjax.host.collector import Episode
 from dreamerjax.host.display import Display, Progress
 from dreamerjax.host.evaluate import Evaluation
-from dreamerjax.host.metrics import MetricsWriter
+from dreamerjax.host.metrics import MetricsWriter, read_metrics
 from dreamerjax.host.run_folder import RunFolder, RunFolderError
+from dreamerjax.host.watch import Alert, Watch
 
 SPEED_WINDOW_SECONDS = 20.0  # speeds are means over this long
 
@@ -48,6 +50,8 @@ class Reporter:
         self._begun = time.perf_counter()  # in effect: earlier processes of this run count
         self._returns: list[float] = []
         self._train_metrics: dict[str, float] = {}
+        self._diagnosis: dict[str, float] = {}
+        self._watch, self._alerts = Watch(config), list[Alert]()
         self._pending: list[dict[str, jax.Array]] = []  # of the updates since the last line
         self._logged_at = 0  # environment steps and updates together
         self._interruptions = 0  # episodes that were cut short
@@ -63,6 +67,9 @@ class Reporter:
         self._metrics = MetricsWriter(
             folder.metrics_path, tensorboard, keep_bytes=keep_bytes, purge_step=self.env_steps + 1
         )
+        # Alerts follow from the metrics: those of a run that resumes are found again.
+        self._alerts = [alert for line in read_metrics(folder.metrics_path) for alert in self._watch.see(line)]
+        folder.alerts_path.write_text("".join(map(_alert_line, self._alerts)), encoding="utf-8")
 
     def close(self) -> None:
         """Closes the metrics."""
@@ -120,7 +127,8 @@ class Reporter:
 
     def diagnosed(self, numbers: Mapping[str, float]) -> None:
         """Dreams were compared with what really happened."""
-        self._write({f"diagnosis/{name}": value for name, value in numbers.items()})
+        self._diagnosis = {f"diagnosis/{name}": value for name, value in numbers.items()}
+        self._write(self._diagnosis)
 
     def filmed(self, film: Film) -> None:
         """There is something new to look at."""
@@ -183,7 +191,8 @@ class Reporter:
                 eval_std=evaluation.return_std if evaluation else None,
                 eval_episodes=evaluation.episodes if evaluation else 0,
                 solve_return=self._config.env.solve_return,
-                train_metrics=self._train_metrics,
+                metrics=self._train_metrics | self._diagnosis,
+                alerts=[alert.name for alert in self._alerts],
             )
         )
 
@@ -202,6 +211,7 @@ class Reporter:
             "solved_at": solved_at,
             "solve_return": config.env.solve_return,
             "eval": self.evaluation._asdict() if self.evaluation else None,
+            "alerts": [alert._asdict() for alert in self._alerts],
             "env_steps": self.env_steps,
             "updates": self.updates,
             "wall_seconds": round(self.wall_seconds, 3),
@@ -221,6 +231,7 @@ class Reporter:
             "wall_seconds": self.wall_seconds,
             "returns": self._returns,
             "train_metrics": self._train_metrics,
+            "diagnosis": self._diagnosis,
             "pending": [{name: float(x) for name, x in row.items()} for row in jax.device_get(self._pending)],
             "logged_at": self._logged_at,
             "line_steps": self._line_steps,
@@ -234,6 +245,7 @@ class Reporter:
         """Takes over what `state` returned."""
         self._begun = time.perf_counter() - state["wall_seconds"]
         self._returns, self._train_metrics = list(state["returns"]), dict(state["train_metrics"])
+        self._diagnosis = dict(state.get("diagnosis", {}))
         self._logged_at = state["logged_at"]
         self._line_steps, self._line_rows = state.get("line_steps", 0), state.get("line_rows", 0)
         self._pending = list(state["pending"])
@@ -242,8 +254,14 @@ class Reporter:
 
     def _write(self, scalars: Mapping[str, Any]) -> None:
         assert self._metrics is not None, "open comes first"
+        seconds = round(self.wall_seconds, 3)
         try:
-            self._metrics.write(self.env_steps, self.updates, round(self.wall_seconds, 3), scalars)
+            self._metrics.write(self.env_steps, self.updates, seconds, scalars)
+            for alert in self._watch.see({"step": self.env_steps, "update": self.updates, **scalars}):
+                self._alerts.append(alert)
+                with self._folder.alerts_path.open("a", encoding="utf-8") as file:
+                    file.write(_alert_line(alert))
+                self.note(f"Alert at {alert.step:,} environment steps: {alert}.")
         except OSError as error:
             raise RunFolderError(
                 f"The metrics cannot be written to {self._folder.path}: {error.strerror}.\n"
@@ -257,6 +275,10 @@ class Reporter:
         then, steps, updates = self._marks[0]
         seconds = time.perf_counter() - then
         return (self.env_steps - steps) / seconds, (self.updates - updates) / seconds
+
+
+def _alert_line(alert: Alert) -> str:
+    return json.dumps(alert._asdict()) + "\n"
 
 
 def process_seconds() -> float | None:

@@ -3,6 +3,7 @@
     runs/cartpole-20260101-120000/
         config.yaml      the complete settings
         metrics.jsonl    one line for each report
+        alerts.jsonl     one line for each failure that was seen: see watch.py
         tensorboard/     the same for TensorBoard
         checkpoints/     see checkpoint.py
         summary.json     the result, at the end
@@ -86,26 +87,28 @@ def read_config(path: Path) -> dict[str, Any] | None:
     return config
 
 
-def different_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+def changed_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Compares two flat configurations, such as `config.flatten` makes.
 
     Args:
-        stored: those of a run folder; YAML has made lists of its tuples.
+        stored: those of a run folder; YAML and JSON have made lists of its tuples.
         current: those asked for now.
 
     Returns:
-        One line for each key that differs: `agent.model.deter: 512 there, 256 here`.
+        Key -> (there, here) for each that differs; "missing" where there is none.
     """
 
-    def shown(config: Mapping[str, Any], key: str) -> Any:
-        value = config.get(key, "missing")
-        return list(value) if isinstance(value, tuple) else value
+    def value(config: Mapping[str, Any], key: str) -> Any:
+        found = config.get(key, "missing")
+        return list(found) if isinstance(found, tuple) else found
 
-    return [
-        f"{key}: {shown(stored, key)} there, {shown(current, key)} here"
-        for key in dict.fromkeys([*current, *stored])
-        if (key in stored) != (key in current) or shown(stored, key) != shown(current, key)
-    ]
+    pairs = {key: (value(stored, key), value(current, key)) for key in dict.fromkeys([*current, *stored])}
+    return {key: (there, here) for key, (there, here) in pairs.items() if there != here}
+
+
+def different_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """The same in words, one line for each key: `agent.model.deter: 512 there, 256 here`."""
+    return [f"{key}: {there} there, {here} here" for key, (there, here) in changed_keys(stored, current).items()]
 
 
 class RunFolder:
@@ -178,6 +181,11 @@ class RunFolder:
     def metrics_path(self) -> Path:
         """The metrics, one JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def alerts_path(self) -> Path:
+        """The alerts, one JSON object a line."""
+        return self.path / "alerts.jsonl"
 
     @property
     def summary_path(self) -> Path:

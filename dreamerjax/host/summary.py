@@ -14,7 +14,7 @@ def final_paragraph(summary: Mapping[str, Any]) -> str:
     Returns:
         One paragraph, a blank line, and indented commands, one a line.
     """
-    sentences = [_outcome(summary), *_time_taken(summary), f"Everything is in {summary['run_dir']}."]
+    sentences = [_outcome(summary), *_time_taken(summary), *_alerts(summary), f"Everything is in {summary['run_dir']}."]
     commands = list(_next_commands(summary))
     pad = max(len(purpose) for purpose, _ in commands)
     return "\n".join([" ".join(sentences), "", *(f"  {purpose:<{pad}}  {what}" for purpose, what in commands)])
@@ -55,6 +55,13 @@ def _time_taken(summary: Mapping[str, Any]) -> Iterator[str]:
     compiling = summary.get("compile_seconds")
     aside = f", {_in_words(compiling)} of them to compile" if compiling else ""
     yield f"The run took {_cost(summary)}{aside}."
+
+
+def _alerts(summary: Mapping[str, Any]) -> Iterator[str]:
+    alerts = summary.get("alerts")
+    if alerts:
+        names = ", ".join(dict.fromkeys(alert["name"] for alert in alerts))
+        yield f"There {'was an alert' if len(alerts) == 1 else f'were {len(alerts)} alerts'}: {names} (alerts.jsonl)."
 
 
 def _cost(spent: Mapping[str, Any]) -> str:

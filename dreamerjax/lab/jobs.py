@@ -42,7 +42,9 @@ class Job(NamedTuple):
         what = {key: value for key, value in flatten(self.config).items() if not key.startswith("log.")}
         seed = what.pop("seed")
         source = str(self.init_from.resolve()) if self.init_from else ""
-        text = json.dumps([what, self.variant, source], sort_keys=True, default=str)
+        # With the file's content: a variant that was edited is another one.
+        code = [self.variant, (ROOT / self.variant.rpartition(":")[0]).read_text()] if self.variant else ""
+        text = json.dumps([what, code, source], sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         name = self.config.env.name.replace(":", "-").replace("/", "-")
         return self.pool / f"{name}-{digest}-seed{seed}"

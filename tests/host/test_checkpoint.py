@@ -182,7 +182,7 @@ def test_one_flipped_bit_in_any_file_is_found(folder: Path) -> None:
         whole = file.read_bytes()
         for position in {0, len(whole) // 2, len(whole) - 1}:
             flip_bit(file, position)
-            step, skipped = checkpoint._newest_good(folder, weights_only=False)[1]
+            step, skipped = checkpoint._newest_good(folder, checkpoint._ALL)[1]
             assert step == 3000, f"{file}, byte {position}"
             name = file.relative_to(path).as_posix()
             assert len(skipped) == 1
@@ -198,7 +198,7 @@ def test_one_flipped_bit_anywhere_in_the_manifest_is_found(folder: Path) -> None
     for position in range(manifest.stat().st_size):
         flip_bit(manifest, position)
         with pytest.raises(CheckpointError, match="damaged"):
-            checkpoint._newest_good(folder, weights_only=False)
+            checkpoint._newest_good(folder, checkpoint._ALL)
         flip_bit(manifest, position)
     assert checkpoint.restore_raw(folder)[1].step == 1
 
@@ -212,7 +212,7 @@ def test_a_truncated_or_missing_file_is_found(folder: Path) -> None:
             file.unlink()
             if content is not None:
                 file.write_bytes(content)
-            skipped = checkpoint._newest_good(folder, weights_only=False)[1].skipped
+            skipped = checkpoint._newest_good(folder, checkpoint._ALL)[1].skipped
             assert len(skipped) == 1
             if name != "MANIFEST.json":
                 size = f"has {len(content or b'')} of {len(whole)} bytes"

@@ -34,7 +34,7 @@ LATE = Progress(
     eval_std=55.1,
     eval_episodes=16,
     solve_return=475.0,
-    train_metrics={
+    metrics={
         "train/reconstruction_loss": 12.345,
         "train/reward_loss": 0.0321,
         "train/cont_loss": 0.0004,
@@ -147,12 +147,12 @@ class TestPanel:
         assert "reconstruction" in picture
 
     def test_extreme_numbers_do_not_break_it(self):
-        metrics = dict.fromkeys(LATE.train_metrics, math.nan) | {
+        shown = dict.fromkeys(LATE.metrics, math.nan) | {
             "train/value_mean": -1.5e9,
             "train/critic_loss": math.inf,
         }
         changes = {"env_steps_budget": 0, "eval_mean": -1234.5, "eval_episodes": 1, "solve_return": None}
-        picture = last_picture([LATE._replace(train_metrics=metrics, **changes)], 60)
+        picture = last_picture([LATE._replace(metrics=shown, **changes)], 60)
         assert "nan" in picture
         assert "inf" in picture
         assert "-1.5e+09" in picture
