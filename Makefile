@@ -83,7 +83,7 @@ lock: | $(python)
 	$(python) -m pip install --disable-pip-version-check --quiet uv==0.13.9
 	@sed -n '/^#/p' constraints.txt > constraints.new
 	$(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-	requirements-dev.txt requirements-cuda.txt requirements-rocm.txt requirements-tpu.txt \
+	requirements-dev.txt requirements-ray.txt requirements-cuda.txt requirements-rocm.txt requirements-tpu.txt \
 	$(families:%=requirements-%.txt) >> constraints.new
 	mv constraints.new constraints.txt
 

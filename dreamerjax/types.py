@@ -183,6 +183,7 @@ class Knobs:
     entropy_scale: Array  # []
     discount: Array  # [] 1 - 1 / discount_horizon
     return_lambda: Array  # []
+    cont_discount: Array  # [] the discount that the continue head has learned: another one where it is frozen
 
 
 @flax.struct.dataclass

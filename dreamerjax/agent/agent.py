@@ -39,13 +39,15 @@ def build_agent(config: AgentConfig, spaces: Spaces) -> Agent:
 
 def init_knobs(config: AgentConfig) -> Knobs:
     """The settings that a population may vary, as arrays []."""
+    discount = 1 - 1 / config.returns.discount_horizon
     return Knobs(
         world_model_learning_rate=jnp.float32(config.world_model.learning_rate),
         actor_learning_rate=jnp.float32(config.actor.learning_rate),
         critic_learning_rate=jnp.float32(config.critic.learning_rate),
         entropy_scale=jnp.float32(config.actor.entropy_scale),
-        discount=jnp.float32(1 - 1 / config.returns.discount_horizon),
+        discount=jnp.float32(discount),
         return_lambda=jnp.float32(config.returns.return_lambda),
+        cont_discount=jnp.float32(discount),  # an array of its own, because the state is donated
     )
 
 

@@ -156,7 +156,7 @@ def _dreams_against_rows(
     compared = {
         "obs_error": jnp.stack(errors).sum(0),
         "reward_error": jnp.abs(dreamed.reward - rest.reward),
-        "cont_error": jnp.abs(dreamed.cont / state.knobs.discount - (1.0 - rest.is_terminal)),
+        "cont_error": jnp.abs(dreamed.cont / state.knobs.cont_discount - (1.0 - rest.is_terminal)),
         "kl": _kl(agent, post_logits[context : context + horizon], prior_logits),
     }
     same_episode = jnp.cumprod(1.0 - rest.is_first, 0)  # [H, B]
@@ -172,7 +172,7 @@ def _dreams_against_rows(
 def _survival(agent: Agent, state: TrainState, states: LatentState, key: PRNGKey) -> Metrics:
     """The probability that a dream under the policy still goes on after so many steps, the discount taken out."""
     dreams = imagine(agent, state.params, state.slow_critic, merge_time(states), key)
-    alive = jnp.cumprod(jnp.minimum(dreams.cont[1:] / state.knobs.discount, 1), 0).mean(-1)
+    alive = jnp.cumprod(jnp.minimum(dreams.cont[1:] / state.knobs.cont_discount, 1), 0).mean(-1)
     return {f"dream_survival_h{h}": alive[h - 1] for h in HORIZONS if h <= len(alive)}
 
 
@@ -180,7 +180,7 @@ def _predictions(agent: Agent, state: TrainState, states: LatentState) -> tuple[
     """Reward and probability to go on (without the discount) in latent states, [...] each."""
     model, params, features = agent.networks.world_model, state.params.world_model, latent_features(states)
     reward = two_hot_mean(apply(model, params, features, method=WorldModel.reward), agent.bins)
-    cont = jax.nn.sigmoid(apply(model, params, features, method=WorldModel.cont)) / state.knobs.discount
+    cont = jax.nn.sigmoid(apply(model, params, features, method=WorldModel.cont)) / state.knobs.cont_discount
     return reward, cont
 
 

@@ -118,6 +118,8 @@ def _gradients(
 
     # Dreams pass no gradient, so they are made outside of every differentiated function.
     dream = imagine(agent, params, state.slow_critic, merge_time(latents), dream_key)
+    if mode == "actor_critic":  # the frozen continue head still has the discount that it was trained with
+        dream = dataclasses.replace(dream, cont=dream.cont * (knobs.discount / knobs.cont_discount))
     targets, scale = dream_targets(agent, dream, state.return_scale, return_lambda=knobs.return_lambda)
     entropy_scale = knobs.entropy_scale * _entropy_shape(agent, state)
     (actor_grad, critic_grad), dream_metrics = actor_critic_grad(

@@ -14,9 +14,9 @@ from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.run_folder import RunFolderError
 from dreamerjax.host.settings import combine, read_env
 from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
+from dreamerjax.lab.bench_sweep import sweep, sweep_points
 from dreamerjax.lab.bench_table import compare, comparison_table, read_result, result_table, sweep_table
 from dreamerjax.lab.env_speed import env_table, measure_env
-from dreamerjax.lab.sweep import sweep, sweep_points
 
 EXPERIMENT_HELP = """\
 Tests a hypothesis: makes the runs of its baseline and of its change, and says what they show.

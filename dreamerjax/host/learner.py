@@ -121,12 +121,22 @@ class Learner:
         self._state = state
         self._copies.clear()
 
-    def adopt(self, other: TrainState) -> None:
-        """Goes on from what another run learned: its parameters and return scale, with a fresh optimizer and key."""
+    def adopt(self, other: TrainState, *, frozen: bool) -> None:
+        """Goes on from what another run learned: its parameters and return scale, with a fresh optimizer and key.
+
+        Where the world model stays `frozen`, its continue head keeps the discount that it learned.
+        """
         params, slow_critic, return_scale = jax.tree.map(
             jnp.copy, (other.params, other.slow_critic, other.return_scale)
         )
-        self.restore(dataclasses.replace(self.state, params=params, slow_critic=slow_critic, return_scale=return_scale))
+        knobs = self.state.knobs
+        if frozen:
+            knobs = dataclasses.replace(knobs, cont_discount=jnp.copy(other.knobs.cont_discount))
+        self.restore(
+            dataclasses.replace(
+                self.state, params=params, slow_critic=slow_critic, return_scale=return_scale, knobs=knobs
+            )
+        )
 
     def _compile(self, modes: tuple[Mode, ...], shapes: tuple[Any, Any]) -> None:
         start = time.perf_counter()

@@ -143,8 +143,11 @@ class Loop:
         if "surprise" in snapshot.host:
             self._surprise.load(snapshot.host["surprise"])
         self._metrics_bytes = snapshot.host["reporter"]["metrics_bytes"]
-        # The knobs are settings, which may have changed since.
-        self.learner.restore(dataclasses.replace(snapshot.train_state, knobs=init_knobs(config.agent)))
+        # The knobs are settings, which may have changed since; what a frozen head has learned is not.
+        knobs, stored = init_knobs(config.agent), snapshot.train_state
+        if config.train.mode == "actor_critic":
+            knobs = dataclasses.replace(knobs, cont_discount=stored.knobs.cont_discount)
+        self.learner.restore(dataclasses.replace(stored, knobs=knobs))
         self._replay.load(_unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
         exact = self._collector.load(
             _unprefixed(snapshot.arrays, "collector."), snapshot.host["collector"], snapshot.opaque
@@ -160,7 +163,7 @@ class Loop:
 
     def start_from(self, source: LoadedAgent) -> None:
         """Begins with what another run of the same family has learned: a fork."""
-        self.learner.adopt(source.state)
+        self.learner.adopt(source.state, frozen=self._config.train.mode == "actor_critic")
         changed = changes(flatten(source.config), self._config)
         self._lineage = (
             *source.lineage,

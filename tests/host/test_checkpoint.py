@@ -34,7 +34,7 @@ def make_state(seed: int = 0, width: int = 3) -> TrainState:
         slow_critic=weights,
         opt_state=Params(world_model=opt_state, actor=opt_state, critic=opt_state),
         return_scale=ReturnScale(low=jnp.float32(-1.5), high=jnp.float32(2.5)),
-        knobs=Knobs(*(jnp.float32(0.1 * index) for index in range(6))),
+        knobs=Knobs(*(jnp.float32(0.1 * index) for index in range(len(Knobs.__dataclass_fields__)))),
         key=key,
     )
 

@@ -1,0 +1,75 @@
+"""A population of actor-critics that learn in the dreams of one frozen world model, in one compiled program.
+
+All members see the same replayed rows, and start from the same parameters; their knobs differ. What does not depend on
+the member (the world model, and what it makes of the rows) is computed once for all of them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dreamerjax.agent.agent import Agent, init_knobs, init_train_state
+from dreamerjax.agent.train_step import train_steps
+from dreamerjax.config import AgentConfig
+from dreamerjax.types import Batch, Metrics, Params, PRNGKey, TrainState
+
+# Where the members are stacked in front: 0; where all share one: None.
+_TRAINED: Any = {"world_model": None, "actor": 0, "critic": 0}
+_AXES: Any = TrainState(
+    **{"step": None, "params": Params(**_TRAINED), "slow_critic": 0, "opt_state": Params(**_TRAINED)},
+    **{"return_scale": 0, "knobs": 0, "key": None},
+)
+
+
+def init_population(agent: Agent, source: TrainState, members: Sequence[AgentConfig], key: PRNGKey) -> TrainState:
+    """The state of M members before their first update: fresh actors and critics beside the world model of `source`.
+
+    Args:
+        agent: the static parts; `members` may differ from it in what `Knobs` holds, and in nothing else.
+        source: whose world model they dream in.
+        members: the settings of each.
+        key: of the parameters and of all updates; consumed.
+
+    Returns:
+        A train state in which what belongs to a member is stacked, [M, ...].
+    """
+    fresh = init_train_state(agent, key)
+    knobs = [dataclasses.replace(init_knobs(config), cont_discount=source.knobs.cont_discount) for config in members]
+    one = dataclasses.replace(fresh, params=dataclasses.replace(fresh.params, world_model=source.params.world_model))
+    stacked = _stack([dataclasses.replace(one, knobs=each) for each in knobs])
+    return jax.tree.map(jnp.copy, stacked)  # the state is donated, and the source's world model is not ours to give
+
+
+def member_of(state: TrainState, number: int) -> TrainState:
+    """The train state of one member."""
+    return jax.tree.map(
+        lambda axis, part: part if axis is None else jax.tree.map(lambda x: x[number], part),
+        _AXES,
+        state,
+        is_leaf=lambda x: x is None,
+    )
+
+
+def compile_population(agent: Agent) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The compiled U updates of all members on batches [U, T, B, ...]; metrics are means over U, [M] each."""
+    step = functools.partial(train_steps, agent, mode="actor_critic")
+    together = jax.vmap(step, in_axes=(_AXES, None), out_axes=(_AXES, 0, None))
+
+    def update(state: TrainState, batches: Batch) -> tuple[TrainState, Metrics]:
+        state, metrics, _ = together(state, batches)
+        return state, metrics
+
+    return jax.jit(update, donate_argnums=0)
+
+
+def _stack(states: Sequence[TrainState]) -> TrainState:
+    return jax.tree.map(
+        lambda axis, *parts: parts[0] if axis is None else jax.tree.map(lambda *x: jnp.stack(x), *parts),
+        _AXES,
+        *states,
+        is_leaf=lambda x: x is None,
+    )
