@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dreamerjax.cli.common import INTERRUPTED
-from dreamerjax.cli.lab import bench, compare_runs, experiment, lineage
+from dreamerjax.cli.lab import bench, compare_runs, experiment, lineage, sweep
 from dreamerjax.cli.look import evaluate, selfcheck, show
 from dreamerjax.cli.train import train
 from dreamerjax.config import ConfigError
@@ -31,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "bench": bench,
         "compare": compare_runs,
         "experiment": experiment,
+        "sweep": sweep,
         "lineage": lineage,
     }
     name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)

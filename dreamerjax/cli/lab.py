@@ -1,4 +1,4 @@
-"""Commands of the lab: `experiment`, `lineage`, `compare`, `bench`."""
+"""Commands of the lab: `experiment`, `sweep`, `lineage`, `compare`, `bench`."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.run_folder import RunFolderError
 from dreamerjax.host.settings import combine, read_env
 from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
-from dreamerjax.lab.bench_sweep import sweep, sweep_points
+from dreamerjax.lab.bench_sweep import measure_points, sweep_points
 from dreamerjax.lab.bench_table import compare, comparison_table, read_result, result_table, sweep_table
 from dreamerjax.lab.env_speed import env_table, measure_env
 
@@ -23,6 +23,13 @@ Tests a hypothesis: makes the runs of its baseline and of its change, and says w
 
 Runs that have ended are not made again, and a baseline that several hypotheses share is made once. Ctrl-C saves every
 run; the same command goes on. The report is in runs/experiments/NAME, and one entry is added to experiments/LOG.md.
+"""
+
+SWEEP_HELP = """\
+Varies settings: a grid, a search by Optuna, or a population of actor-critics in the dreams of one world model.
+
+Runs that have ended are not made again. Ctrl-C saves every run; the same command goes on. The report is in
+runs/sweeps/NAME. docs/research.md shows what a file of a sweep holds.
 """
 
 BENCH_HELP = """\
@@ -61,6 +68,50 @@ def experiment(arguments: list[str]) -> int:
             report = write_report(result, given.out / hypothesis.name)
             append_log(result, given.log)
             display.note(f"{in_words(result)}\n{report}")
+    return 0
+
+
+def sweep(arguments: list[str]) -> int:
+    """`python run.py sweep experiments/sweeps/NAME.yaml [--jobs 2] [--executor ray]`."""
+    parser = command_parser("sweep", SWEEP_HELP)
+    parser.add_argument("sweep", type=Path, help="the file of a sweep")
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side on this machine (default: 1)")
+    parser.add_argument("--executor", default="local", help="local, or ray (default: local)")
+    parser.add_argument("--address", help="of a Ray cluster (default: one that is started on this machine)")
+    parser.add_argument("--out", type=Path, default=Path("runs/sweeps"), help="(default: runs/sweeps)")
+    given = parser.parse(arguments)
+    if given.jobs < 1:
+        raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
+    if given.executor not in ("local", "ray"):
+        raise ConfigError(f"--executor is {given.executor!r}, expected local or ray.")
+    from dreamerjax.lab.ray_runner import start_ray, stop_ray
+    from dreamerjax.lab.sweep import run_sweep
+    from dreamerjax.lab.sweep_plan import read_sweep
+    from dreamerjax.lab.sweep_report import write_sweep_report
+
+    plan, folder = read_sweep(given.sweep), given.out / given.sweep.stem
+    if plan.kind == "population":
+        start_backend("auto")  # it runs in this process
+    if given.executor == "ray":
+        start_ray(given.address)
+    try:
+        with Display("sweep") as display, Interrupt(before_exit=display.close) as interrupt:
+            display.note(f"{plan.name}: {plan.sentence}")
+            result = run_sweep(
+                plan,
+                folder,
+                executor=given.executor,
+                at_once=given.jobs,
+                say=display.note,
+                interrupted=lambda: interrupt.requested is not None,
+            )
+            if result is None:
+                display.note("Stopped; what was done is saved, and the same command goes on.")
+                return INTERRUPTED
+            display.note(str(write_sweep_report(result, folder)))
+    finally:
+        if given.executor == "ray":
+            stop_ray()
     return 0
 
 
@@ -130,7 +181,9 @@ def bench(arguments: list[str]) -> int:
         for line in lines.values():
             read_bench_settings(parser.parse(line))  # a mistake in the last point is told before the first is measured
         with Console(stderr=True).status(f"{key}: measuring") as status:
-            points = list(sweep(lines, rounds=settings.rounds, say=lambda text: status.update(f"{key} {text}")))
+            points = list(
+                measure_points(lines, rounds=settings.rounds, say=lambda text: status.update(f"{key} {text}"))
+            )
         print_result([result for _, result in points], sweep_table(key, points), as_json=given.json)
         return int(any("error" in result for _, result in points))
     backend = start_backend(given.backend)

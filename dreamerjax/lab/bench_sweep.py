@@ -55,7 +55,7 @@ def measure_apart(arguments: Sequence[str], *, rounds: int) -> dict[str, Any]:
     return {"error": f"exit code {done.returncode}: {last_words}"}
 
 
-def sweep(
+def measure_points(
     points: dict[str, list[str]],
     *,
     rounds: int,

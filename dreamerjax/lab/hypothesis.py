@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-import yaml
-
-from dreamerjax.config import Config, ConfigError, family_key, flatten
+from dreamerjax.config import Config, ConfigError, family_key
 from dreamerjax.host.run_folder import different_keys
-from dreamerjax.host.settings import Layer, combine, did_you_mean, read_env, typed_layer
+from dreamerjax.host.settings import Layer
 from dreamerjax.lab.child import load_variant
 from dreamerjax.lab.jobs import POOL, Job
 from dreamerjax.lab.outcomes import check_metric
+from dreamerjax.lab.plan_file import read_config_of, read_layer, read_plan_file, read_seeds
 from dreamerjax.lab.statistics import Direction
 
 CODE = "code"  # in the place of a setting's key: a variant of the program, `FILE.py:NAME`
@@ -80,6 +79,8 @@ KEYS = {
     "note": "what a reader should know",
 }
 
+REQUIRED = ("hypothesis", "environment", "change", "metric", "expect")
+
 
 def read_hypothesis(file: Path, *, allow_many_changes: bool = False) -> Hypothesis:
     """Reads and checks a hypothesis.
@@ -88,7 +89,7 @@ def read_hypothesis(file: Path, *, allow_many_changes: bool = False) -> Hypothes
         ConfigError: something is missing, unknown or out of range; more than one change or metric; or a change of
             architecture or environment that does not say so.
     """
-    content = _content(file)
+    content = read_plan_file(file, KEYS, REQUIRED, what="hypothesis")
     where = str(file)
     metric = content["metric"]
     if not isinstance(metric, str):
@@ -136,50 +137,22 @@ def read_hypothesis(file: Path, *, allow_many_changes: bool = False) -> Hypothes
         changed=changed,
         metric=metric,
         expect=_expectation(content["expect"], where),
-        seeds=_seeds(content.get("seeds", 3), where),
+        seeds=read_seeds(content.get("seeds", 3), where, least=2),
         start=None if start == "scratch" else Path(start),
         shown=tuple(content.get("shown", ())),
         note=" ".join(str(content.get("note", "")).split()),
     )
 
 
-def _content(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}. Give the file of a hypothesis.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{file} is not YAML: {str(error).splitlines()[0]}.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds no hypothesis, expected lines such as `hypothesis: ...`.")
-    for key in content:
-        if key not in KEYS:
-            raise ConfigError(f"{file}: unknown key `{key}`.{did_you_mean(str(key), list(KEYS))}")
-    for key in ("hypothesis", "environment", "change", "metric", "expect"):
-        if key not in content:
-            raise ConfigError(f"{file}: `{key}` is missing: {KEYS[key]}.")
-    return content
-
-
 def _flat(content: Mapping[str, Any], room: str, where: str) -> dict[str, Any]:
-    """The settings under a key, flat, in the types of the settings; and `code`."""
+    """The settings under a key, and `code`."""
+    layer = read_layer(content, room, where, but=[CODE])
     given = content.get(room) or {}
-    if not isinstance(given, dict):
-        raise ConfigError(f"{where}: {room} is {given!r}, expected settings as lines of `key: value`.")
-    code = {CODE: given[CODE]} if CODE in given else {}
-    layer = flatten({key: value for key, value in given.items() if key != CODE})
-    return {**typed_layer(layer, source=f"{where}: {room}"), **code}
+    return {**layer, CODE: given[CODE]} if CODE in given else layer
 
 
 def _config(env: str, layers: Sequence[Layer], where: str) -> Config:
-    """Complete settings of an arm; a hypothesis has a fixed budget, so its runs do not stop when they are solved."""
-    given = [{key: value for key, value in layer.items() if key != CODE} for layer in layers]
-    obs = next((layer["env.obs"] for layer in reversed(given) if "env.obs" in layer), None)
-    quiet: Layer = {"train.stop_when_solved": False, "log.video_every": 0, "log.tensorboard": False}
-    try:
-        return combine([*read_env(env, obs), quiet, *given])
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
+    return read_config_of(env, [{key: x for key, x in layer.items() if key != CODE} for layer in layers], where)
 
 
 def _expectation(given: Any, where: str) -> Expectation:
@@ -191,10 +164,3 @@ def _expectation(given: Any, where: str) -> Expectation:
     if number is None or (direction == "same" and float(number[1]) == 0):
         raise ConfigError(f"{where}: expect.by is {by}, expected a size such as 20% or 50; `same` needs one above 0.")
     return Expectation(direction, float(number[1]) / (100 if number[2] else 1), bool(number[2]))
-
-
-def _seeds(given: Any, where: str) -> tuple[int, ...]:
-    seeds = list(range(given)) if type(given) is int else given if isinstance(given, list) else []
-    if not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < 2:
-        raise ConfigError(f"{where}: seeds is {given!r}, expected two or more, better three: 3, or [0, 1, 2].")
-    return tuple(seeds)

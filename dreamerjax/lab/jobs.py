@@ -5,6 +5,7 @@ on where the first was stopped, and nothing that has ended is done again.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import subprocess
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
 import yaml
 
 from dreamerjax.config import Config, flatten
@@ -80,6 +82,10 @@ def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, 
         return summary
     folder = job.folder
     folder.mkdir(parents=True, exist_ok=True)
+    if not _wait_until_free(folder, stop):
+        return None
+    if (summary := summary_of(job)) is not None:  # somebody else has just made it
+        return summary
     settings = folder / "settings.yaml"
     settings.write_text(yaml.safe_dump(nested(job.config), sort_keys=False), encoding="utf-8")
     command = [sys.executable, "-m", "dreamerjax.lab.child"]
@@ -104,7 +110,12 @@ def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, 
 
 
 def run_jobs(
-    jobs: Sequence[Job], *, at_once: int, say: Callable[[str], None], interrupted: Callable[[], bool] = lambda: False
+    jobs: Sequence[Job],
+    *,
+    at_once: int,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool] = lambda: False,
+    enough: Callable[[Job], bool] = lambda job: False,
 ) -> bool:
     """Runs jobs on this machine, the unfinished ones alone.
 
@@ -113,6 +124,7 @@ def run_jobs(
         at_once: how many run side by side.
         say: told a line when one ends.
         interrupted: asked now and then; True saves and stops all of them.
+        enough: asked of each now and then, in its own thread; True saves and stops it, and it counts as ended.
 
     Returns:
         Whether all have ended: False if they were interrupted.
@@ -120,25 +132,44 @@ def run_jobs(
     Raises:
         Failed: one ended with an error; the others were stopped and saved.
     """
-    stop = threading.Event()
+    stop, stopped_early = threading.Event(), set[Job]()
+
+    def until(job: Job) -> bool:
+        if stop.is_set() or interrupted():
+            return True
+        if enough(job):
+            stopped_early.add(job)
+            return True
+        return False
+
     waiting = [job for job in dict.fromkeys(jobs) if summary_of(job) is None]
     with ThreadPoolExecutor(at_once) as pool:
-        futures = {pool.submit(_run_unless, job, lambda: stop.is_set() or interrupted()): job for job in waiting}
+        futures = {pool.submit(_run_unless, job, functools.partial(until, job)): job for job in waiting}
         try:
             for number, future in enumerate(as_completed(futures), 1):
                 summary = future.result()
                 if summary is not None:
-                    say(f"{number} of {len(waiting)}: {_in_words(summary)} ({futures[future].folder.name})")
+                    say(f"{number} of {len(waiting)}: {in_words(summary)} ({futures[future].folder.name})")
         except BaseException:
             stop.set()
             for future in futures:
                 future.cancel()
             raise
-    return all(summary_of(job) is not None for job in jobs)
+    return all(job in stopped_early or summary_of(job) is not None for job in jobs)
 
 
 def _run_unless(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
     return None if stop() else run_job(job, stop=stop)
+
+
+def _wait_until_free(folder: Path, stop: Callable[[], bool]) -> bool:
+    """Waits while another process trains there: one whose parent was killed saves first. False if it was stopped."""
+    while not stop():
+        with contextlib.suppress(filelock.Timeout):
+            filelock.FileLock(folder / ".lock").acquire(blocking=False).lock.release()
+            return True
+        time.sleep(POLL_SECONDS)
+    return False
 
 
 def _end(child: subprocess.Popen) -> None:
@@ -153,6 +184,7 @@ def _end(child: subprocess.Popen) -> None:
         child.wait()
 
 
-def _in_words(summary: dict[str, Any]) -> str:
+def in_words(summary: dict[str, Any]) -> str:
+    """What a job came to, half a sentence."""
     last = summary["eval"]["return_mean"] if summary["eval"] else float("nan")
     return f"return {last:.1f} after {summary['env_steps']:,} steps, {summary['wall_seconds']:.0f} s"

@@ -20,7 +20,7 @@ from dreamerjax.agent.train_step import train_step
 from dreamerjax.cli.common import command_parser, print_result
 from dreamerjax.config import Config, ReplayConfig, flatten, resolve
 from dreamerjax.host.settings import combine
-from dreamerjax.lab import bench, bench_table, parts, sweep
+from dreamerjax.lab import bench, bench_table, parts
 from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
 from dreamerjax.lab.synthetic import filled_replay
 from dreamerjax.lab.work import matmul_flop
@@ -265,12 +265,12 @@ def test_each_point_is_measured_with_its_value(
     def run(command: list[str], **options: Any) -> Any:
         asked.append(command)
         if "--batch-size=3" in command:
-            return sweep.subprocess.CompletedProcess(command, -9, "", "Compiling.\nKilled")
+            return bench_sweep.subprocess.CompletedProcess(command, -9, "", "Compiling.\nKilled")
         point = copy.deepcopy(result)
         point["settings"]["batch_size"] = int(command[-3].partition("=")[2])
-        return sweep.subprocess.CompletedProcess(command, 0, json.dumps(point), "")
+        return bench_sweep.subprocess.CompletedProcess(command, 0, json.dumps(point), "")
 
-    monkeypatch.setattr(sweep.subprocess, "run", run)
+    monkeypatch.setattr(bench_sweep.subprocess, "run", run)
     flags = ["bench", "--horizon=3", "--sweep", "batch-size=2,3, 5", "--rounds", "2"]
     capsys.readouterr()
     assert cli.main([*flags, "--json"]) == 1, "a point failed"
@@ -295,6 +295,6 @@ def test_each_point_is_measured_with_its_value(
 
 def test_a_point_that_cannot_be_measured_says_why():
     """A real child process."""
-    point = sweep.measure_apart(["--size=1m", "--backend=nonsense"], rounds=1)
+    point = bench_sweep.measure_apart(["--size=1m", "--backend=nonsense"], rounds=1)
     assert list(point) == ["error"]
     assert point["error"].startswith("exit code 2: error: Back-end 'nonsense' was asked for.")

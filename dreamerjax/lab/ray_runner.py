@@ -1,0 +1,83 @@
+"""Jobs on a Ray cluster, which shares a disk: for sweeps that want more than one machine."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from dreamerjax.config import ConfigError
+from dreamerjax.lab.jobs import Job, in_words, run_job, summary_of
+
+RETRIES = 5  # of a job whose worker is lost; it goes on from its newest checkpoint
+POLL_SECONDS = 0.5
+
+
+def run_jobs_on_ray(
+    jobs: Sequence[Job],
+    *,
+    say: Callable[[str], None],
+    interrupted: Callable[[], bool] = lambda: False,
+    enough: Callable[[Job], bool] = lambda job: False,
+) -> bool:
+    """Runs jobs on the cluster that `start_ray` has joined, one on each CPU; as `run_jobs` otherwise.
+
+    A job whose worker is killed is given to another one, and goes on.
+
+    Raises:
+        Failed: a job ended with an error.
+    """
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray.exceptions import RayTaskError, TaskCancelledError  # pyright: ignore[reportMissingImports]
+
+    # Other machines have other working folders.
+    waiting = [job._replace(pool=job.pool.resolve()) for job in dict.fromkeys(jobs) if summary_of(job) is None]
+    task: Any = ray.remote(num_cpus=1, max_retries=RETRIES)(run_job)
+    under_way = {task.remote(job): job for job in waiting}
+    stopped_early, ended = set[Job](), 0
+    while under_way:
+        done, _ = ray.wait(list(under_way), timeout=POLL_SECONDS)
+        for ref in done:
+            job = under_way.pop(ref)
+            try:
+                summary = ray.get(ref)
+            except TaskCancelledError:
+                continue
+            except RayTaskError as error:
+                for other in under_way:
+                    ray.cancel(other)
+                raise error.as_instanceof_cause() from error
+            ended += 1
+            say(f"{ended} of {len(waiting)}: {in_words(summary)} ({job.folder.name})")
+        if interrupted():
+            for ref in under_way:
+                ray.cancel(ref)
+            ray.wait(list(under_way), num_returns=len(under_way))
+            return False
+        for ref, job in under_way.items():
+            if job not in stopped_early and enough(job):
+                stopped_early.add(job)
+                ray.cancel(ref)  # an interrupt, upon which it saves
+    return True
+
+
+def start_ray(address: str | None) -> None:
+    """Joins a cluster, or starts one on this machine.
+
+    Raises:
+        ConfigError: Ray is not installed, or there is no cluster at the address.
+    """
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ConfigError(
+            "Ray is not installed, and --executor ray was asked for.\npip install -r requirements-ray.txt"
+        ) from error
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    except ConnectionError as error:
+        raise ConfigError(f"No Ray cluster answers at {address}: {error}") from error
+
+
+def stop_ray() -> None:
+    """Leaves the cluster; one that `start_ray` started ends, with every process of it."""
+    import ray  # pyright: ignore[reportMissingImports]
+
+    ray.shutdown()
