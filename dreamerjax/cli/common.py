@@ -12,6 +12,7 @@ from dreamerjax.config import Config, ConfigError
 from dreamerjax.host.backend import Backend, enable_compilation_cache, select_backend
 from dreamerjax.host.settings import did_you_mean
 
+PIPE_WIDTH = 160
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 
@@ -58,6 +59,14 @@ def for_platform(config: Config, backend: Backend) -> Config:
     if train.collection == "auto":
         train = dataclasses.replace(train, collection="overlapped" if accelerator else "interleaved")
     return dataclasses.replace(config, agent=agent, train=train)
+
+
+def make_console() -> Console:
+    """A console for tables: as wide as the terminal, and wide in a pipe, where nothing must be cut off."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
 
 
 def print_result(content: Any, table: Table, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dreamerjax.cli.common import INTERRUPTED, command_parser, for_platform, print_result, start_backend
+from dreamerjax.cli.common import INTERRUPTED, command_parser, for_platform, make_console, print_result, start_backend
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BACKENDS
 from dreamerjax.host.display import Display
@@ -30,6 +30,12 @@ Varies settings: a grid, a search by Optuna, or a population of actor-critics in
 
 Runs that have ended are not made again. Ctrl-C saves every run; the same command goes on. The report is in
 runs/sweeps/NAME. docs/research.md shows what a file of a sweep holds.
+"""
+
+COMPARE_HELP = """\
+Puts runs side by side: return by environment steps, time to solve, the settings and commits in which they differ.
+
+With --published, draws runs over the published learning curve of their task instead, and says where they end.
 """
 
 BENCH_HELP = """\
@@ -127,28 +133,56 @@ def lineage(arguments: list[str]) -> int:
     members = find_members(folder)
     if not members:
         raise RunFolderError(f"{folder} holds no run with a checkpoint, expected the folder of a run or of several.")
-    console = Console()
-    console.width = max(console.width, 100)  # of a pipe, too: paths are long
-    console.print(family_tree(members, str(folder)))
+    make_console().print(family_tree(members, str(folder)))
     return 0
 
 
 def compare_runs(arguments: list[str]) -> int:
-    """`python run.py compare --published runs/a runs/b`."""
-    parser = command_parser(
-        "compare", "Draws runs over the published learning curve of their task, and says where they end."
+    """`python run.py compare runs/a runs/b`, `compare --published runs/a runs/b`."""
+    parser = command_parser("compare", COMPARE_HELP)
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folders of runs, two or more")
+    parser.add_argument(
+        "--published", type=Path, nargs="+", metavar="RUN", help="runs of one task, against the authors'"
     )
-    parser.add_argument("--published", type=Path, nargs="+", required=True, metavar="RUN", help="runs of one task")
-    parser.add_argument("--out", type=Path, default=Path("published.png"), help="the picture (default: published.png)")
-    parser.add_argument("--json", action="store_true", help="print one JSON array and nothing else")
+    parser.add_argument(
+        "--across-families", action="store_true", help="compare other environments and architectures, too"
+    )
+    parser.add_argument("--out", type=Path, help="the picture (default: comparison.png, published.png)")
+    parser.add_argument("--json", action="store_true", help="print one JSON value and nothing else")
     given = parser.parse(arguments)
-    from dreamerjax.lab.published import compare_published
-
+    if bool(given.runs) == bool(given.published):
+        raise ConfigError("Give the folders of two or more runs, or --published and those of runs of one task.")
     try:
-        verdicts = compare_published(given.published, given.out)
+        if given.published:
+            return _compare_published(given.published, given.out or Path("published.png"), as_json=given.json)
+        return _compare(given.runs, given.out or Path("comparison.png"), given.across_families, as_json=given.json)
     except OSError as error:
         raise RunFolderError(f"{error.filename or given.out}: {error.strerror or error}.") from error
-    if given.json:
+
+
+def _compare(run_dirs: list[Path], picture: Path, across_families: bool, *, as_json: bool) -> int:
+    from dreamerjax.lab import comparison
+    from dreamerjax.show.curves import learning_curve
+
+    if len(run_dirs) < 2:
+        raise ConfigError("One run cannot be compared, expected two or more. `show` draws one.")
+    runs = comparison.read_runs(run_dirs, across_families=across_families)
+    learning_curve(run_dirs, picture, solve_return=runs[0].config.env.solve_return)
+    if as_json:
+        print(json.dumps(comparison.as_json(runs)))
+        return 0
+    console = make_console()
+    settings = comparison.settings_table(runs) or "The settings are all the same, but for the seed."
+    for part in (comparison.return_table(runs), comparison.outcome_table(runs), settings, str(picture)):
+        console.print(part)
+    return 0
+
+
+def _compare_published(run_dirs: list[Path], picture: Path, *, as_json: bool) -> int:
+    from dreamerjax.lab.published import compare_published
+
+    verdicts = compare_published(run_dirs, picture)
+    if as_json:
         print(json.dumps([{**verdict._asdict(), "verdict": verdict.word} for verdict in verdicts]))
         return 0
     for v in verdicts:
@@ -156,7 +190,7 @@ def compare_runs(arguments: list[str]) -> int:
             f"{v.name}: return {v.ours:.1f} at {v.frames:,} frames, {v.word} the published {v.lowest:.1f} to "
             f"{v.highest:.1f} (mean {v.mean:.1f})."
         )
-    print(given.out)
+    print(picture)
     return 0
 
 

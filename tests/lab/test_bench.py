@@ -20,7 +20,7 @@ from dreamerjax.agent.train_step import train_step
 from dreamerjax.cli.common import command_parser, print_result
 from dreamerjax.config import Config, ReplayConfig, flatten, resolve
 from dreamerjax.host.settings import combine
-from dreamerjax.lab import bench, bench_table, parts
+from dreamerjax.lab import bench, bench_sweep, bench_table, parts
 from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
 from dreamerjax.lab.synthetic import filled_replay
 from dreamerjax.lab.work import matmul_flop
