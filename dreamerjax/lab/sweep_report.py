@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dreamerjax.host.reporter import git_commit
 from dreamerjax.lab.outcomes import shown, what_it_is
 from dreamerjax.lab.sweep_plan import Point, SweepPlan, shown_value
 
@@ -87,6 +88,7 @@ def _lines(result: SweepResult, pictures: Sequence[str]) -> Iterator[str]:
     yield f"\nEnvironment `{plan.config.env.name}`, {plan.kind} of {len(result.points)} points, {_budget(result)}.\n"
     yield from (f"![{name}]({name})" for name in pictures)
     keys = list(plan.over)
+    yield f"\nCommit {git_commit() or 'unknown'}."
     yield "\n| " + " | ".join([*(f"`{key}`" for key in keys), "peak", "final", "pattern", *_more_heads(plan)]) + " |"
     yield "|" + "---|" * (len(keys) + 3 + len(_more_heads(plan)))
     for each in _ordered(result):
