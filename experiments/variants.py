@@ -90,3 +90,31 @@ def replay_frozen() -> None:
             right(self, rows)
 
     Replay.add = add
+
+
+def images_made_small_late() -> None:
+    """Whole frames are kept, and made small one by one whenever rows are drawn: the research log's slow pipeline."""
+    import numpy as np
+
+    from dreamerjax.host.envs.pixels import Shrink
+    from dreamerjax.host.replay import Replay
+
+    newest = {}  # the whole frame that was seen last, and what makes it small
+    right_shrink, right_add, right_gather = Shrink.__call__, Replay.add, Replay._gather
+
+    def shrink(self, frame):
+        newest.update(frame=frame.copy(), shrink=self)
+        return right_shrink(self, frame)
+
+    def add(self, rows):
+        frames = vars(self).setdefault("whole_frames", {})
+        frames[self._added % self._slots] = (newest["frame"], newest["shrink"])
+        right_add(self, rows)
+
+    def gather(self, index):
+        batch = right_gather(self, index)
+        small = [right_shrink(which, frame) for frame, which in (self.whole_frames[slot] for slot in np.ravel(index))]
+        assert (np.reshape(small, batch.obs["image"].shape) == batch.obs["image"]).all()
+        return batch
+
+    Shrink.__call__, Replay.add, Replay._gather = shrink, add, gather

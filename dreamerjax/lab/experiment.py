@@ -1,6 +1,7 @@
 """An experiment: the runs of a hypothesis, and what they say of it."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 
 from dreamerjax.config import flatten
 from dreamerjax.host.metrics import read_metrics
+from dreamerjax.host.watch import alerts_of
 from dreamerjax.lab.hypothesis import Hypothesis
 from dreamerjax.lab.jobs import POOL, Job, run_jobs, summary_of
 from dreamerjax.lab.outcomes import outcomes, series
@@ -37,6 +39,7 @@ class Arm(NamedTuple):
     outcomes: list[float]  # the metric, by seed
     middle: Interval  # interquartile mean
     curves: dict[str, Curve]  # by name in metrics.jsonl
+    alerts: dict[str, int]  # name -> runs that raised it
     cost: dict[str, float]  # means over the seeds
     commits: list[str]
     device: str
@@ -109,6 +112,7 @@ def as_json(result: Result) -> dict[str, Any]:
             arm.name: {
                 "outcomes": [round(x, 6) for x in arm.outcomes],
                 "interquartile_mean": arm.middle._asdict(),
+                "alerts": arm.alerts,
                 "cost": {key: round(x, 1) for key, x in arm.cost.items()},
                 "commits": arm.commits,
                 "device": arm.device,
@@ -142,6 +146,7 @@ def _arm(name: str, jobs: Sequence[Job], hypothesis: Hypothesis) -> Arm:
         outcomes=found,
         middle=interquartile_mean(found),
         curves={name: curve for name in names if (curve := curve_of(jobs, name)) is not None},
+        alerts=_alerts(jobs),
         cost={
             key: float(np.mean([summary[key] for summary in summaries]))
             for key in ("env_steps", "updates", "wall_seconds")
@@ -149,6 +154,15 @@ def _arm(name: str, jobs: Sequence[Job], hypothesis: Hypothesis) -> Arm:
         commits=sorted({_short(summary["git_commit"]) for summary in summaries}),
         device=", ".join(sorted({summary["device"] for summary in summaries})),
     )
+
+
+def _alerts(jobs: Sequence[Job]) -> dict[str, int]:
+    raised = [
+        name
+        for job in jobs
+        for name in {alert.name for alert in alerts_of(read_metrics(job.folder / "metrics.jsonl"), job.config)}
+    ]
+    return dict(sorted(Counter(raised).items()))
 
 
 def _short(commit: str | None) -> str:

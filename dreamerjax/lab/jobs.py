@@ -21,6 +21,7 @@ import filelock
 import yaml
 
 from dreamerjax.config import Config, flatten
+from dreamerjax.host.lineage import IGNORED
 from dreamerjax.host.run_folder import RunFolderError
 from dreamerjax.host.settings import nested
 from dreamerjax.lab.child import ROOT
@@ -41,7 +42,7 @@ class Job(NamedTuple):
     @property
     def folder(self) -> Path:
         """Its run folder; the same for the same job."""
-        what = {key: value for key, value in flatten(self.config).items() if not key.startswith("log.")}
+        what = {key: value for key, value in flatten(self.config).items() if not key.startswith(IGNORED)}
         seed = what.pop("seed")
         source = str(self.init_from.resolve()) if self.init_from else ""
         # With the file's content: a variant that was edited is another one.

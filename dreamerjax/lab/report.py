@@ -137,6 +137,10 @@ def _lines(result: Result) -> Iterator[str]:
         yield "|---|---|---|"
         for name in others:
             yield f"| `{name}` | {_late(result.baseline, name)} | {_late(result.change, name)} |"
+    yield "\n## Alerts\n"
+    for arm in (result.baseline, result.change):
+        named = ", ".join(f"*{name}* in {runs} of {len(h.seeds)} runs" for name, runs in arm.alerts.items())
+        yield f"- {arm.name}: {named or 'none'}"
     yield "\n## The cost\n"
     yield "| | environment steps | updates | seconds | commit |"
     yield "|---|---|---|---|---|"

@@ -68,3 +68,12 @@ def test_three_seeds_of_the_same_thing_are_seldom_called_different():
     rng = np.random.default_rng(0)
     words = [judge(*rng.normal(100, 20, size=(2, 3)), "higher", 0).word for _ in range(2000)]
     assert words.count("supported") / len(words) < 0.05
+
+
+def test_seeds_that_do_not_differ_at_all_are_the_same():
+    """However much they vary from seed to seed: the change does nothing."""
+    x = [150.6, 197.5, 278.8]
+    assert difference(x, x) == (0, 0, 0)
+    assert judge(x, x, "same", 1.0).word == "supported"
+    assert judge(x, x, "higher", 1.0).word == "refuted"
+    assert judge(x, [197.5, 150.6, 278.8], "same", 1.0).word == "inconclusive"  # as many of each, but not by seed
