@@ -3,10 +3,12 @@
 import argparse
 import dataclasses
 import json
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, NoReturn, Self
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dreamerjax.config import Config, ConfigError
 from dreamerjax.host.backend import Backend, enable_compilation_cache, select_backend
@@ -31,6 +33,36 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Argparse's own mistakes."""
         raise ConfigError(f"{message}.\n`{self.prog} --help` shows what there is.")
+
+
+class Status:
+    """Lines that stay, and below them one that changes, for commands that wait for other processes."""
+
+    def __init__(self, title: str) -> None:
+        """Shows nothing yet; where there is no terminal, it never shows the changing line."""
+        self._console = Console()
+        self._status = self._console.status(Text(title))
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def show(self, text: str) -> None:
+        """Changes the line below."""
+        self._status.update(Text(text))
+
+    def close(self) -> None:
+        """Gives the terminal back."""
+        self._status.stop()
 
 
 def command_parser(command: str, description: str, **options: Any) -> Parser:

@@ -6,10 +6,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dreamerjax.cli.common import INTERRUPTED, command_parser, for_platform, make_console, print_result, start_backend
+from dreamerjax.cli.common import (
+    INTERRUPTED,
+    Status,
+    command_parser,
+    for_platform,
+    make_console,
+    print_result,
+    start_backend,
+)
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BACKENDS
-from dreamerjax.host.display import Display
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.run_folder import RunFolderError
 from dreamerjax.host.settings import combine, read_env
@@ -62,18 +69,22 @@ def experiment(arguments: list[str]) -> int:
     from dreamerjax.lab.report import append_log, in_words, write_report
 
     hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
-    with Display("experiment") as display, Interrupt(before_exit=display.close) as interrupt:
+    with Status("experiment") as status, Interrupt(before_exit=status.close) as interrupt:
         for hypothesis in hypotheses:
-            display.note(f"{hypothesis.name}: {hypothesis.sentence}")
+            status.note(f"{hypothesis.name}: {hypothesis.sentence}")
             result = run_experiment(
-                hypothesis, at_once=given.jobs, say=display.note, interrupted=lambda: interrupt.requested is not None
+                hypothesis,
+                at_once=given.jobs,
+                say=status.note,
+                show=status.show,
+                interrupted=lambda: interrupt.requested is not None,
             )
             if result is None:
-                display.note("Stopped; the runs are saved, and the same command goes on.")
+                status.note("Stopped; the runs are saved, and the same command goes on.")
                 return INTERRUPTED
             report = write_report(result, given.out / hypothesis.name)
             append_log(result, given.log)
-            display.note(f"{in_words(result)}\n{report}")
+            status.note(f"{in_words(result)}\n{report}")
     return 0
 
 
@@ -101,20 +112,21 @@ def sweep(arguments: list[str]) -> int:
     if given.executor == "ray":
         start_ray(given.address)
     try:
-        with Display("sweep") as display, Interrupt(before_exit=display.close) as interrupt:
-            display.note(f"{plan.name}: {plan.sentence}")
+        with Status("sweep") as status, Interrupt(before_exit=status.close) as interrupt:
+            status.note(f"{plan.name}: {plan.sentence}")
             result = run_sweep(
                 plan,
                 folder,
                 executor=given.executor,
                 at_once=given.jobs,
-                say=display.note,
+                say=status.note,
+                show=status.show,
                 interrupted=lambda: interrupt.requested is not None,
             )
             if result is None:
-                display.note("Stopped; what was done is saved, and the same command goes on.")
+                status.note("Stopped; what was done is saved, and the same command goes on.")
                 return INTERRUPTED
-            display.note(str(write_sweep_report(result, folder)))
+            status.note(str(write_sweep_report(result, folder)))
     finally:
         if given.executor == "ray":
             stop_ray()

@@ -61,6 +61,7 @@ def run_experiment(
     *,
     at_once: int,
     say: Callable[[str], None],
+    show: Callable[[str], None] = lambda text: None,
     interrupted: Callable[[], bool] = lambda: False,
     pool: Path = POOL,
 ) -> Result | None:
@@ -75,7 +76,7 @@ def run_experiment(
     baseline, change = hypothesis.jobs(pool)
     # Seed by seed, so that an early look compares like with like.
     jobs = [job for pair in zip(baseline, change, strict=True) for job in pair]
-    if not run_jobs(jobs, at_once=at_once, say=say, interrupted=interrupted):
+    if not run_jobs(jobs, at_once=at_once, say=say, show=show, interrupted=interrupted):
         return None
     arms = [_arm(name, jobs, hypothesis) for name, jobs in (("baseline", baseline), ("change", change))]
     return Result(

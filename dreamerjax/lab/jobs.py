@@ -8,12 +8,13 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from dreamerjax.lab.child import ROOT
 
 POOL = Path("runs") / "pool"
 POLL_SECONDS = 0.2
+SHOW_SECONDS = 2.0
 STOP_SECONDS = 60.0  # for a run to save and stop
 
 
@@ -115,6 +117,7 @@ def run_jobs(
     *,
     at_once: int,
     say: Callable[[str], None],
+    show: Callable[[str], None] = lambda text: None,
     interrupted: Callable[[], bool] = lambda: False,
     enough: Callable[[Job], bool] = lambda job: False,
 ) -> bool:
@@ -124,6 +127,7 @@ def run_jobs(
         jobs: in the order of their start.
         at_once: how many run side by side.
         say: told a line when one ends.
+        show: told what is under way, every few seconds.
         interrupted: asked now and then; True saves and stops all of them.
         enough: asked of each now and then, in its own thread; True saves and stops it, and it counts as ended.
 
@@ -147,10 +151,15 @@ def run_jobs(
     with ThreadPoolExecutor(at_once) as pool:
         futures = {pool.submit(_run_unless, job, functools.partial(until, job)): job for job in waiting}
         try:
-            for number, future in enumerate(as_completed(futures), 1):
-                summary = future.result()
-                if summary is not None:
-                    say(f"{number} of {len(waiting)}: {in_words(summary)} ({futures[future].folder.name})")
+            ended, pending = 0, set(futures)
+            while pending:
+                done, pending = wait(pending, SHOW_SECONDS, FIRST_COMPLETED)
+                ended += len(done)
+                show(under_way([futures[future] for future in pending if future.running()], ended, len(waiting)))
+                for future in done:
+                    summary = future.result()
+                    if summary is not None:
+                        say(f"{ended} of {len(waiting)}: {in_words(summary)} ({futures[future].folder.name})")
         except BaseException:
             stop.set()
             for future in futures:
@@ -183,6 +192,21 @@ def _end(child: subprocess.Popen) -> None:
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
+
+
+def under_way(jobs: Sequence[Job], ended: int, total: int) -> str:
+    """How far runs are that have not ended: a line for people."""
+    return f"{ended} of {total} runs have ended; now: {', '.join(map(_progress, jobs)) or 'none'}"
+
+
+def _progress(job: Job) -> str:
+    try:
+        with (job.folder / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            step = json.loads(file.read().splitlines()[-1])["step"]
+    except (OSError, ValueError, IndexError):
+        step = 0
+    return f"{job.folder.name} at {step:,} of {job.config.train.env_steps:,} steps"
 
 
 def in_words(summary: dict[str, Any]) -> str:

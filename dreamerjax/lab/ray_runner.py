@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dreamerjax.config import ConfigError
-from dreamerjax.lab.jobs import Job, in_words, run_job, summary_of
+from dreamerjax.lab.jobs import Job, in_words, run_job, summary_of, under_way
 
 RETRIES = 5  # of a job whose worker is lost; it goes on from its newest checkpoint
 POLL_SECONDS = 0.5
@@ -14,6 +14,7 @@ def run_jobs_on_ray(
     jobs: Sequence[Job],
     *,
     say: Callable[[str], None],
+    show: Callable[[str], None] = lambda text: None,
     interrupted: Callable[[], bool] = lambda: False,
     enough: Callable[[Job], bool] = lambda job: False,
 ) -> bool:
@@ -30,28 +31,29 @@ def run_jobs_on_ray(
     # Other machines have other working folders.
     waiting = [job._replace(pool=job.pool.resolve()) for job in dict.fromkeys(jobs) if summary_of(job) is None]
     task: Any = ray.remote(num_cpus=1, max_retries=RETRIES)(run_job)
-    under_way = {task.remote(job): job for job in waiting}
+    refs = {task.remote(job): job for job in waiting}
     stopped_early, ended = set[Job](), 0
-    while under_way:
-        done, _ = ray.wait(list(under_way), timeout=POLL_SECONDS)
+    while refs:
+        done, _ = ray.wait(list(refs), timeout=POLL_SECONDS)
+        show(under_way(list(refs.values()), ended, len(waiting)))
         for ref in done:
-            job = under_way.pop(ref)
+            job = refs.pop(ref)
             try:
                 summary = ray.get(ref)
             except TaskCancelledError:
                 continue
             except RayTaskError as error:
-                for other in under_way:
+                for other in refs:
                     ray.cancel(other)
                 raise error.as_instanceof_cause() from error
             ended += 1
             say(f"{ended} of {len(waiting)}: {in_words(summary)} ({job.folder.name})")
         if interrupted():
-            for ref in under_way:
+            for ref in refs:
                 ray.cancel(ref)
-            ray.wait(list(under_way), num_returns=len(under_way))
+            ray.wait(list(refs), num_returns=len(refs))
             return False
-        for ref, job in under_way.items():
+        for ref, job in refs.items():
             if job not in stopped_early and enough(job):
                 stopped_early.add(job)
                 ray.cancel(ref)  # an interrupt, upon which it saves

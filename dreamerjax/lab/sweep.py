@@ -26,6 +26,7 @@ def run_sweep(
     executor: Executor,
     at_once: int,
     say: Callable[[str], None],
+    show: Callable[[str], None] = lambda text: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> SweepResult | None:
     """Runs what is missing of a sweep.
@@ -36,6 +37,7 @@ def run_sweep(
         executor: "ray" needs `start_ray` first.
         at_once: runs side by side on this machine; trials in a batch of a search.
         say: told what happens, a line each time.
+        show: told what is under way, every few seconds.
         interrupted: asked now and then.
 
     Returns:
@@ -45,9 +47,9 @@ def run_sweep(
         ConfigError, CheckpointError, Failed: see `run_study` and `run_population`.
     """
     runner: Runner = (
-        functools.partial(run_jobs_on_ray, say=say, interrupted=interrupted)
+        functools.partial(run_jobs_on_ray, say=say, show=show, interrupted=interrupted)
         if executor == "ray"
-        else functools.partial(run_jobs, at_once=at_once, say=say, interrupted=interrupted)
+        else functools.partial(run_jobs, at_once=at_once, say=say, show=show, interrupted=interrupted)
     )
     if plan.kind == "population":
         return _population(plan, folder, runner, say, interrupted)
