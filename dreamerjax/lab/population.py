@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from dreamerjax.agent.agent import Agent, init_knobs, init_train_state
+from dreamerjax.agent.policy import Policy, initial_policy_state, policy_step
 from dreamerjax.agent.train_step import train_steps
 from dreamerjax.config import AgentConfig
-from dreamerjax.types import Batch, Metrics, Params, PRNGKey, TrainState
+from dreamerjax.types import Array, Batch, Metrics, Params, PolicyState, PRNGKey, TrainState
 
 # Where the members are stacked in front: 0; where all share one: None.
 _TRAINED: Any = {"world_model": None, "actor": 0, "critic": 0}
@@ -64,6 +65,33 @@ def compile_population(agent: Agent) -> Callable[[TrainState, Batch], tuple[Trai
         return state, metrics
 
     return jax.jit(update, donate_argnums=0)
+
+
+def initial_population_policy(agent: Agent, members: int, copies: int) -> PolicyState:
+    """What the policies of M members remember before their first step in C environments each, [M, ...]."""
+    one = initial_policy_state(agent, copies)
+    return jax.tree.map(lambda x: jnp.stack([x] * members), one)
+
+
+def population_policy(agent: Agent, members: int) -> Policy:
+    """The greedy policies of all members as one, for M x C environments; the members come one after the other.
+
+    (params of the population, policy state [M, ...], obs [M * C, ...], is_first [M * C], key) -> (policy state,
+    action [M * C, A], next key)
+    """
+    step = functools.partial(policy_step, agent, greedy=True)
+    together = jax.vmap(step, in_axes=(_AXES.params, 0, 0, 0, None))
+
+    @jax.jit
+    def policy(
+        params: Params, state: PolicyState, obs: dict[str, Array], is_first: Array, key: PRNGKey
+    ) -> tuple[PolicyState, Array, PRNGKey]:
+        step_key, next_key = jax.random.split(key)
+        obs, is_first = jax.tree.map(lambda x: x.reshape(members, -1, *x.shape[1:]), (obs, is_first))
+        state, action = together(params, state, obs, is_first, step_key)
+        return state, action.reshape(-1, action.shape[-1]), next_key
+
+    return policy
 
 
 def _stack(states: Sequence[TrainState]) -> TrainState:

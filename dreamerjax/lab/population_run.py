@@ -4,6 +4,7 @@ runs/sweeps/NAME/seed0/checkpoints/      the whole population, at every evaluati
 """
 
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,13 +19,18 @@ from dreamerjax.config import Config, ConfigError, family_key, family_name
 from dreamerjax.host import checkpoint
 from dreamerjax.host.checkpoint import Snapshot
 from dreamerjax.host.device_replay import make_replay
-from dreamerjax.host.envs import spaces_of
-from dreamerjax.host.evaluate import Evaluator
+from dreamerjax.host.envs import make_env, spaces_of
+from dreamerjax.host.evaluate import play_episodes, summarise
 from dreamerjax.host.load import LoadedAgent, load_run
 from dreamerjax.host.replay import Replay
 from dreamerjax.host.run_folder import RunFolder, different_keys
 from dreamerjax.lab.jobs import Job
-from dreamerjax.lab.population import compile_population, init_population, member_of
+from dreamerjax.lab.population import (
+    compile_population,
+    init_population,
+    initial_population_policy,
+    population_policy,
+)
 from dreamerjax.lab.sweep_plan import SweepPlan
 from dreamerjax.types import Batch, TrainState
 
@@ -103,8 +109,10 @@ class _Population:
     ) -> None:
         self._plan, self._members, self._replay, self._update = plan, members, replay, update
         self._checkpoints, self._seed, self._say = checkpoints, seed, say
-        copies = min(plan.config.eval.copies, plan.config.eval.episodes)
-        self._evaluator = Evaluator(agent, plan.config.env, copies=copies)
+        self._copies = min(plan.config.eval.copies, plan.config.eval.episodes)  # of each member
+        self._env = make_env(plan.config.env, copies=len(members) * self._copies, seed=seed)
+        self._policy = population_policy(agent, len(members))
+        self._policy_state = initial_population_policy(agent, len(members), self._copies)
         key, self._rows_seed, self._eval_seed = (int(x) for x in np.random.SeedSequence(seed).generate_state(3))
         configs = [member.agent for member in members]
         self._init = jax.jit(
@@ -131,7 +139,7 @@ class _Population:
         done, begun, before = int(state.step), time.perf_counter(), curves.seconds
         for batches in self._batches(done):
             if interrupted():
-                self._evaluator.close()
+                self._env.close()
                 return None
             state, metrics = self._update(state, batches)
             jax.block_until_ready(metrics)
@@ -146,7 +154,7 @@ class _Population:
                     f"seed {self._seed}: {done:,} of {plan.updates:,} updates of {len(returns)} members, "
                     f"returns {min(returns):.0f} to {max(returns):.0f}, {curves.seconds:.0f} s"
                 )
-        self._evaluator.close()
+        self._env.close()
         return curves
 
     def _batches(self, done: int) -> Iterator[Batch]:
@@ -160,14 +168,15 @@ class _Population:
             yield jax.tree.map(lambda *rows: np.stack(rows), *batches)
 
     def _evaluate(self, state: TrainState, done: int) -> list[float]:
-        returns = []
-        for number in range(len(self._members)):
-            seed = int(np.random.SeedSequence((self._eval_seed, done)).generate_state(1)[0])
-            params = member_of(state, number).params
-            evaluation = self._evaluator.run(params, episodes=self._plan.config.eval.episodes, seed=seed)
-            assert evaluation is not None, "nobody interrupts it"
-            returns.append(evaluation.return_mean)
-        return returns
+        """Mean greedy return of each member; all play at the same time."""
+        seed = int(np.random.SeedSequence((self._eval_seed, done)).generate_state(1)[0])
+        each = [len(share) for share in np.array_split(np.arange(self._plan.config.eval.episodes), self._copies)]
+        policy = functools.partial(self._policy, state.params)
+        quota = np.array(each * len(self._members))
+        finished = play_episodes(self._env, policy, self._policy_state, jax.random.PRNGKey(seed), quota, seed=seed)
+        assert finished is not None, "nobody interrupts it"
+        by_member = np.array_split(np.arange(len(finished)), len(self._members))
+        return [summarise([x for copy in copies for x in finished[copy]]).return_mean for copies in by_member]
 
     def _save(self, state: TrainState, done: int, curves: Curves) -> None:
         config = self._plan.config

@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from dreamerjax import cli
+from dreamerjax.host.checkpoint import read_host
+from dreamerjax.host.lineage import lineage_of
 from dreamerjax.host.metrics import read_metrics
 from dreamerjax.host.settings import combine, read_env
 from dreamerjax.lab.child import ROOT
@@ -145,3 +147,42 @@ def _wait(condition) -> None:
     while not condition():
         assert time.monotonic() < end, "waited for two minutes"
         time.sleep(0.1)
+
+
+def test_an_experiment_may_start_from_a_run(tmp_path, file):
+    """Both arms are forks of it; another architecture is refused before anything runs."""
+    start = job(tmp_path / "start")
+    run_job(start)
+    content = yaml.safe_load(file.read_text()) | {"starts_from": str(start.folder), "seeds": [0, 1]}
+    file.write_text(yaml.safe_dump(content))
+    baseline, change = read_hypothesis(file).jobs(tmp_path / "pool")
+    assert baseline[0].folder != change[0].folder
+    run_job(change[1])
+    lineage = lineage_of(read_host(change[1].folder / "checkpoints")[0])
+    assert [event.what for event in lineage] == ["begun", "forked"]
+    assert lineage[1].parent == str(start.folder.resolve())
+    assert lineage[1].changed["agent.actor.entropy_scale"] == [0.003, 0.1]
+    content["settings"]["agent.model.hidden"] = 16
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(Failed, match=r"agent\.model\.hidden: 8 there, 16 here"):
+        run_job(read_hypothesis(file).jobs(tmp_path / "pool")[0][0])
+
+
+def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(file, tmp_path):
+    long = yaml.safe_load(file.read_text())
+    long["settings"]["train.env_steps"] = 600
+    file.write_text(yaml.safe_dump(long))
+    command = [sys.executable, str(ROOT / "run.py"), "experiment", str(file), "--log", str(tmp_path / "LOG.md")]
+    first = read_hypothesis(file).jobs(tmp_path / "runs" / "pool")[0][0].folder
+    before = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    _wait(lambda: (first / "metrics.jsonl").exists() and (first / "metrics.jsonl").stat().st_size > 0)
+    before.send_signal(signal.SIGINT)
+    output, _ = before.communicate(timeout=120)
+    assert before.returncode == 130
+    assert "the same command goes on" in output
+    assert json.loads((first / "summary.json").read_text())["stopped"] == "interrupted"
+    assert not (first / ".pid").exists()
+    after = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert after.returncode == 0, after.stderr
+    assert "Resumed at" in (first / "output.txt").read_text()
+    assert (tmp_path / "runs" / "experiments" / "entropy" / "REPORT.md").exists()

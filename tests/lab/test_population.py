@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from dreamerjax.agent.agent import build_agent, init_knobs, init_train_state
+from dreamerjax.agent.policy import initial_policy_state, jit_policy
 from dreamerjax.agent.train_step import train_steps
-from dreamerjax.lab.population import compile_population, init_population, member_of
+from dreamerjax.lab.population import (
+    compile_population,
+    init_population,
+    initial_population_policy,
+    member_of,
+    population_policy,
+)
 from tests.agent.test_train_step import make_agent, random_batch
 from tests.tiny import random_like
 
@@ -98,3 +105,30 @@ def test_a_frozen_continue_head_keeps_its_discount(agent, source) -> None:
     trained = agent.config.returns.discount_horizon
     ratio = (1 - 1 / 5) / (1 - 1 / trained)
     assert dreamed(5.0) == pytest.approx(ratio * dreamed(trained), rel=1e-3)
+
+
+def test_the_policies_of_all_members_are_each_ones_own(agent, members, source) -> None:
+    copies, count = 3, len(members)
+    state = init_population(agent, source, members, jax.random.PRNGKey(0))
+    # Actors that differ: fresh ones start alike.
+    actor = random_like(state.params.actor, scale=0.5, seed=3)
+    params = dataclasses.replace(state.params, actor=actor)
+    state = dataclasses.replace(state, params=params)
+    rows = random_batch("discrete", 6)
+    obs = {name: jnp.concatenate([x[0]] * copies * count)[: copies * count] for name, x in rows.obs.items()}
+    is_first, key = jnp.arange(copies * count) % 2 == 0, jax.random.PRNGKey(8)
+    before = initial_population_policy(agent, count, copies)
+    _, action, next_key = population_policy(agent, count)(params, before, obs, is_first, key)
+    assert action.shape == (copies * count, agent.spaces.action_size)
+    for number in range(count):
+        own = slice(number * copies, (number + 1) * copies)
+        _, expected, expected_key = jit_policy(agent, greedy=True)(
+            member_of(state, number).params,
+            initial_policy_state(agent, copies),
+            {name: x[own] for name, x in obs.items()},
+            is_first[own],
+            key,
+        )
+        np.testing.assert_array_equal(action[own], expected)
+        np.testing.assert_array_equal(next_key, expected_key)
+    assert len({action[n * copies].argmax().item() for n in range(count)}) > 1
