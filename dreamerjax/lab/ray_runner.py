@@ -1,9 +1,11 @@
-"""Jobs on a Ray cluster, which shares a disk: for sweeps that want more than one machine."""
+"""Jobs on a Ray cluster: for sweeps that want more than one machine. All of them see the same folders and this code."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from dreamerjax.config import ConfigError
+from dreamerjax.lab.child import ROOT
 from dreamerjax.lab.jobs import Job, in_words, run_job, summary_of, under_way
 
 RETRIES = 5  # of a job whose worker is lost; it goes on from its newest checkpoint
@@ -72,8 +74,11 @@ def start_ray(address: str | None) -> None:
         raise ConfigError(
             "Ray is not installed, and --executor ray was asked for.\npip install -r requirements-ray.txt"
         ) from error
+    # Workers import this package from where it is here.
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {"env_vars": {"PYTHONPATH": path}}
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+        ray.init(address=address, runtime_env=environment, include_dashboard=False, log_to_driver=False)
     except ConnectionError as error:
         raise ConfigError(f"No Ray cluster answers at {address}: {error}") from error
 
