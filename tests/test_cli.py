@@ -85,7 +85,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         configs.append(config)
         return {"stopped": "budget"}
 
-    monkeypatch.setattr("dreamerjax.cli.train._train_in", train)
+    monkeypatch.setattr("dreamerjax.cli.training._train_in", train)
     return configs
 
 
@@ -483,7 +483,7 @@ def test_ctrl_c_before_anything_has_begun(here: Path, monkeypatch: pytest.Monkey
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dreamerjax.cli.train.spaces_of", interrupted)
+    monkeypatch.setattr("dreamerjax.cli.training.spaces_of", interrupted)
     assert cli.main(["--env", "cartpole"]) == 130
     assert contents(here) == {}
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dreamerjax.cli.common import INTERRUPTED
 from dreamerjax.cli.lab import bench, compare_runs, experiment, lineage, sweep
 from dreamerjax.cli.look import evaluate, selfcheck, show
-from dreamerjax.cli.train import train
+from dreamerjax.cli.training import train
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BackendError
 from dreamerjax.host.checkpoint import CheckpointError
