@@ -146,6 +146,18 @@ class TestPanel:
         assert progress.phase[:8] in picture
         assert "reconstruction" in picture
 
+    def test_alerts_are_named_once(self):
+        picture = last_picture([LATE._replace(alerts=["replay frozen", "replay frozen"])], 80)
+        (line,) = [line for line in picture.splitlines() if "replay frozen" in line]
+        assert line.count("replay frozen") == 1
+        assert "alerts" in line
+        assert "alerts" not in last_picture([LATE], 80)
+
+    def test_the_newest_diagnosis_is_among_the_metrics(self):
+        picture = last_picture([LATE._replace(metrics=LATE.metrics | {"diagnosis/value_bias": -12.5})], 80)
+        assert "value bias" in picture
+        assert "-12.5" in picture
+
     def test_extreme_numbers_do_not_break_it(self):
         shown = dict.fromkeys(LATE.metrics, math.nan) | {
             "train/value_mean": -1.5e9,

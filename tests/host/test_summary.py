@@ -40,6 +40,13 @@ class TestFinalParagraph:
             "  see the curves  tensorboard --logdir runs/a    (once: pip install tensorboard)"
         )
 
+    def test_alerts_are_named_once_each(self):
+        alerts = [{"name": "replay frozen"}, {"name": "entropy collapsed"}, {"name": "replay frozen"}]
+        text = final_paragraph(SUMMARY | {"alerts": alerts})
+        assert "There were 3 alerts: replay frozen, entropy collapsed (alerts.jsonl)." in text
+        assert "There was an alert: replay frozen" in final_paragraph(SUMMARY | {"alerts": alerts[:1]})
+        assert "alert" not in final_paragraph(SUMMARY | {"alerts": []})
+
     def test_a_run_that_went_on_says_when_it_was_solved(self):
         text = final_paragraph(SUMMARY | {"env_steps": 40_000, "wall_seconds": 7_270.0, "stopped": "budget"})
         assert "It was solved after 14,400 environment steps, 1,800 updates and 1 min 58 s." in text
