@@ -262,17 +262,13 @@ class AlertConfig:
     diagnoses: PositiveInt = 2  # the same of diagnoses, which are further apart
     prior_gradient: NonNegative = 0.01  # least gradient norm of the prior, as a share of the encoder's (0.1)
     latent_nats: NonNegative = 1.0  # least KL of posterior and prior (1.1), where also
-    latent_entropy_share: Fraction = (
-        0.84  # the posterior's entropy is above this share of what it can have (0.85, early)
-    )
+    latent_entropy_share: Fraction = 0.84  # the posterior's entropy, as a share of what it can have, is above this
     entropy_share: Fraction = 0.08  # least entropy of a policy that has not reached its goal, as a share (0.11)
     data_wait_share: Fraction = 0.3  # most of the time that updates may wait for data (0.01)
     stored_share: Fraction = 0.5  # least of the collected rows that must reach the replay (1.0)
     cont_error: Fraction = 0.1  # between predicted and real probability to go on (0.03)
     survival_loss: Fraction = 0.3  # of dreams against episodes, after 3 steps (0.10)
-    reward_misfit: Fraction = (
-        0.7  # least misfit (1 - correlation) of predicted rewards with a neighbour's, by their own
-    )
+    reward_misfit: Fraction = 0.7  # least 1 - correlation of predicted rewards with a neighbour's, by that of their own
     newest_loss: AboveOne = 4.0  # times that the world model's loss on the newest rows may exceed that on all
     window_steps: PositiveInt = 2000  # environment steps over which value and return are compared
     value_rise: NonNegative = 0.5  # of the value in the window, as a share

@@ -28,12 +28,16 @@ Lineage = tuple[Event, ...]
 
 def as_host(config: Config, lineage: Lineage) -> dict[str, Any]:
     """What a checkpoint keeps, JSON-able."""
-    keys = family_key(config)
     return {
-        "family": {"fingerprint": family_name(config), "keys": keys},
+        "family": family_as_host(config),
         "settings": flatten(config),
         "lineage": [event._asdict() for event in lineage],
     }
+
+
+def family_as_host(config: Config) -> dict[str, Any]:
+    """The family in a checkpoint, JSON-able: `checkpoint.restore` compares its keys."""
+    return {"fingerprint": family_name(config), "keys": family_key(config)}
 
 
 def lineage_of(host: Mapping[str, Any]) -> Lineage:

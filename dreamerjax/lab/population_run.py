@@ -15,12 +15,13 @@ import jax
 import numpy as np
 
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
-from dreamerjax.config import Config, ConfigError, family_key, family_name
+from dreamerjax.config import Config, ConfigError, family_key
 from dreamerjax.host import checkpoint
 from dreamerjax.host.checkpoint import Snapshot
 from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.envs import make_env, spaces_of
 from dreamerjax.host.evaluate import play_episodes, summarise
+from dreamerjax.host.lineage import family_as_host
 from dreamerjax.host.load import LoadedAgent, load_run
 from dreamerjax.host.replay import Replay
 from dreamerjax.host.run_folder import RunFolder, different_keys
@@ -179,12 +180,7 @@ class _Population:
         return [summarise([x for copy in copies for x in finished[copy]]).return_mean for copies in by_member]
 
     def _save(self, state: TrainState, done: int, curves: Curves) -> None:
-        config = self._plan.config
-        host = {
-            "family": {"fingerprint": family_name(config), "keys": family_key(config)},
-            "curves": curves._asdict(),
-            "what": self._what,
-        }
+        host = {"family": family_as_host(self._plan.config), "curves": curves._asdict(), "what": self._what}
         checkpoint.save(self._checkpoints, done, Snapshot(state, {}, host), keep=KEPT)
 
 

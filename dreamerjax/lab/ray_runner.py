@@ -50,7 +50,7 @@ def run_jobs_on_ray(
                 raise error.as_instanceof_cause() from error
             ended += 1
             say(f"{ended} of {len(waiting)}: {in_words(summary)} ({job.folder.name})")
-        if interrupted():
+        if refs and interrupted():
             for ref in refs:
                 ray.cancel(ref)
             ray.wait(list(refs), num_returns=len(refs))

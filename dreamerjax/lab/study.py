@@ -95,8 +95,7 @@ def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:
 
 def _next_batch(plan: SweepPlan, study: optuna.Study, total: int, batch: int) -> list[optuna.trial.FrozenTrial]:
     """The trials of the first batch that has unfinished ones; asked for, if they were not yet."""
-    running = [trial for trial in study.trials if trial.state == TrialState.RUNNING]
-    first = running[0].number if running else len(study.trials)
+    first = next((trial.number for trial in study.trials if not trial.state.is_finished()), len(study.trials))
     if first >= total:
         return []
     end = min((first // batch + 1) * batch, total)

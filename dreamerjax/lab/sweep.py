@@ -57,7 +57,7 @@ def run_sweep(
     if trials is None:
         return None
     curves = [_curves(plan.jobs(trial.point)) if trial.values else None for trial in trials]
-    positions = next((list(map(int, steps)) for found in curves if found for steps in [found[0]]), [])
+    positions = next((found[0].tolist() for found in curves if found is not None), [])
     points = [
         PointResult(trial.point, trial.values, None if found is None else found[1], trial.pruned_at)
         for trial, found in zip(trials, curves, strict=True)
