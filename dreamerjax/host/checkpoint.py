@@ -190,6 +190,16 @@ def has_checkpoint(folder: Path) -> bool:
     return bool(_steps(folder))
 
 
+def prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """The arrays of one part of a run, named so that those of others do not clash."""
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def unprefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """What `prefixed` had named, out of all arrays of a checkpoint."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def _steps(folder: Path) -> list[tuple[int, Path]]:
     """Every checkpoint's step and folder, newest first."""
     if not folder.is_dir():

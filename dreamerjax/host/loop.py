@@ -148,9 +148,9 @@ class Loop:
         if config.train.mode == "actor_critic":
             knobs = dataclasses.replace(knobs, cont_discount=stored.knobs.cont_discount)
         self.learner.restore(dataclasses.replace(stored, knobs=knobs))
-        self._replay.load(_unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
+        self._replay.load(checkpoint.unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
         exact = self._collector.load(
-            _unprefixed(snapshot.arrays, "collector."), snapshot.host["collector"], snapshot.opaque
+            checkpoint.unprefixed(snapshot.arrays, "collector."), snapshot.host["collector"], snapshot.opaque
         )
         self._reporter.load(snapshot.host["reporter"])
         self._tell_reporter()
@@ -411,7 +411,7 @@ class Loop:
         collector_arrays, collector_meta, env_state = self._collector.state()
         snapshot = Snapshot(
             train_state=self.learner.state,
-            arrays=_prefixed(replay_arrays, "replay.") | _prefixed(collector_arrays, "collector."),
+            arrays=checkpoint.prefixed(replay_arrays, "replay.") | checkpoint.prefixed(collector_arrays, "collector."),
             host={
                 **as_host(self._config, self._lineage),
                 "counters": counters,
@@ -426,11 +426,3 @@ class Loop:
         checkpoint.save(self._folder.checkpoints, self._collector.env_steps, snapshot, keep=log.checkpoints_kept)
         self._saved_at = time.perf_counter()
         self._save_seconds = self._saved_at - begun
-
-
-def _prefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {prefix + name: array for name, array in arrays.items()}
-
-
-def _unprefixed(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -200,8 +200,5 @@ def _load_replay(source: LoadedAgent) -> Replay:
     )
     like = jax.eval_shape(lambda key: init_train_state(source.agent, key), jax.random.PRNGKey(0))
     snapshot, _ = checkpoint.restore(source.run_dir / "checkpoints", like)
-    arrays = {
-        name.removeprefix("replay."): array for name, array in snapshot.arrays.items() if name.startswith("replay.")
-    }
-    replay.load(arrays, snapshot.host["replay"])
+    replay.load(checkpoint.unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
     return replay
