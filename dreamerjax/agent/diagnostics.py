@@ -12,8 +12,7 @@ import optax
 from dreamerjax.agent.actor_critic import critic_value, imagine, replay_returns
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.dream import dream
-from dreamerjax.agent.world_model import observation_loss, world_model_loss
-from dreamerjax.math.distributions import categorical_kl, unimix
+from dreamerjax.agent.world_model import observation_loss, posterior_kl, world_model_loss
 from dreamerjax.math.transforms import two_hot_mean
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import latent_features, merge_time
@@ -142,10 +141,9 @@ def _dreams_against_rows(
     horizon = min(max(HORIZONS), length - context)
     start = jax.tree.map(lambda x: x[context - 1], states)
     rest = jax.tree.map(lambda x: x[context : context + horizon], rows)
-    dreamed = dream(agent, state.params, start, key, horizon=horizon, actions=rest.prev_action)
-    prior_logits = apply(
-        agent.networks.world_model, state.params.world_model, dreamed.states.deter, method=WorldModel.prior
-    )
+    discount = state.knobs.cont_discount
+    actions = rest.prev_action
+    dreamed = dream(agent, state.params, start, key, horizon=horizon, actions=actions, cont_discount=discount)
     decoded = apply(
         agent.networks.world_model,
         state.params.world_model,
@@ -156,8 +154,8 @@ def _dreams_against_rows(
     compared = {
         "obs_error": jnp.stack(errors).sum(0),
         "reward_error": jnp.abs(dreamed.reward - rest.reward),
-        "cont_error": jnp.abs(dreamed.cont / state.knobs.cont_discount - (1.0 - rest.is_terminal)),
-        "kl": _kl(agent, post_logits[context : context + horizon], prior_logits),
+        "cont_error": jnp.abs(dreamed.cont - (1.0 - rest.is_terminal)),
+        "kl": posterior_kl(agent, post_logits[context : context + horizon], dreamed.prior_logits),
     }
     same_episode = jnp.cumprod(1.0 - rest.is_first, 0)  # [H, B]
     count = jnp.maximum(same_episode.sum(-1), 1)
@@ -182,12 +180,6 @@ def _predictions(agent: Agent, state: TrainState, states: LatentState) -> tuple[
     reward = two_hot_mean(apply(model, params, features, method=WorldModel.reward), agent.bins)
     cont = jax.nn.sigmoid(apply(model, params, features, method=WorldModel.cont)) / state.knobs.cont_discount
     return reward, cont
-
-
-def _kl(agent: Agent, post_logits: Array, prior_logits: Array) -> Array:
-    """KL(posterior || prior) [...] in nats of logits [..., S, K]."""
-    share = agent.config.model.unimix
-    return categorical_kl(unimix(post_logits, share), unimix(prior_logits, share)).sum(-1)
 
 
 def _cut(rows: Batch, length: int) -> Batch:

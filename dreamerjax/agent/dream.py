@@ -1,5 +1,7 @@
 """Dreams to look at: imagined steps with everything that the model predicts along the way."""
 
+from collections.abc import Callable
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -7,26 +9,77 @@ import jax.numpy as jnp
 from dreamerjax.agent.actor_critic import critic_value
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import action_distribution
-from dreamerjax.agent.world_model import observe
+from dreamerjax.agent.world_model import observe, posterior_kl
+from dreamerjax.math.distributions import categorical_entropy, unimix
 from dreamerjax.math.transforms import symexp, two_hot_mean
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import latent_features, latent_noise
 from dreamerjax.types import Array, Batch, LatentState, ObsSpec, Params, PRNGKey
 
+# (latent states of N dreams, key) -> actions [N, A]
+DreamPolicy = Callable[[LatentState, PRNGKey], Array]
+
 
 @flax.struct.dataclass
-class Dream:
+class Reading:
+    """What an agent sees, expects and intends in latent states [..., N], time in front where there is any."""
+
+    states: LatentState  # [...] of N states
+    obs: dict[str, Array]  # name -> [..., N, ...] decoded, as the environment would give them
+    reward: Array  # [..., N] of arriving here
+    cont: Array  # [..., N] probability that the episode goes on from here
+    value: Array  # [..., N] discounted return that the critic expects from here
+    policy_entropy: Array  # [..., N] of the next action, nats
+    prior_logits: Array  # [..., N, S, K] of the latent groups, before anything was seen
+    prior_entropy: Array  # [..., N] nats
+
+
+@flax.struct.dataclass
+class Dream(Reading):
     """Dreams to look at: index h is the state after h + 1 imagined steps, beside the action that led there.
 
     (`Trajectory`, to learn from, begins with the start itself, beside the action that is taken there.)
     """
 
-    states: LatentState  # [H, ...] of N dreams
     action: Array  # [H, N, A] that led to the state
-    obs: dict[str, Array]  # name -> [H, N, ...] decoded, as the environment would give them
-    reward: Array  # [H, N]
-    cont: Array  # [H, N] probability that the episode goes on, times the discount
-    value: Array  # [H, N]
+
+
+@flax.struct.dataclass
+class Encoding(Reading):
+    """What an agent made of rows that really happened: index t is its state after it saw row t."""
+
+    post_logits: Array  # [T, N, S, K] of the latent groups, after the observation was seen
+    post_entropy: Array  # [T, N] nats
+    kl: Array  # [T, N] surprise: KL(posterior || prior), nats
+
+
+def read(agent: Agent, params: Params, states: LatentState, *, cont_discount: Array | float) -> Reading:
+    """Reads off latent states what the model and the policy make of them.
+
+    Args:
+        agent: the static parts.
+        params: all trained parameters.
+        states: of N states, with or without time in front.
+        cont_discount: the discount that the continue head has learned, `Knobs.cont_discount`; it is taken out.
+    """
+    model, features = agent.networks.world_model, latent_features(states)
+    prior_logits = apply(model, params.world_model, states.deter, method=WorldModel.prior)
+    cont = jax.nn.sigmoid(apply(model, params.world_model, features, method=WorldModel.cont))
+    return Reading(
+        states=states,
+        obs=decode(agent, params, states),
+        reward=two_hot_mean(apply(model, params.world_model, features, method=WorldModel.reward), agent.bins),
+        cont=jnp.minimum(cont / cont_discount, 1.0),
+        value=critic_value(agent, params.critic, features),
+        policy_entropy=action_distribution(agent, apply(agent.networks.actor, params.actor, features)).entropy(),
+        prior_logits=prior_logits,
+        prior_entropy=_entropy(agent, prior_logits),
+    )
+
+
+def _entropy(agent: Agent, logits: Array) -> Array:
+    """Entropy [...] in nats of all latent groups [..., S, K]."""
+    return categorical_entropy(unimix(logits, agent.config.model.unimix)).sum(-1)
 
 
 def decode(agent: Agent, params: Params, state: LatentState) -> dict[str, Array]:
@@ -45,8 +98,50 @@ def _as_observed(spec: ObsSpec, x: Array) -> Array:
     return jnp.round(255 * x).astype(jnp.uint8) if spec.is_image else symexp(x)
 
 
+def encode(agent: Agent, params: Params, batch: Batch, key: PRNGKey, *, cont_discount: Array | float) -> Encoding:
+    """Filters rows [T, N, ...] into latent states and reads these; the key is consumed, the rest is as in `read`."""
+    posterior = observe(agent, params.world_model, batch, key)
+    reading = read(agent, params, posterior.states, cont_discount=cont_discount)
+    return Encoding(
+        **vars(reading),
+        post_logits=posterior.post_logits,
+        post_entropy=_entropy(agent, posterior.post_logits),
+        kl=posterior_kl(agent, posterior.post_logits, posterior.prior_logits),
+    )
+
+
+def look(
+    agent: Agent, params: Params, state: LatentState, obs: dict[str, Array], key: PRNGKey
+) -> tuple[LatentState, Array]:
+    """Opens the eyes in a dream: what its states become when these observations are seen there.
+
+    Args:
+        agent: the static parts.
+        params: all trained parameters.
+        state: of N dreams.
+        obs: name -> [N, ...] what is really there.
+        key: consumed.
+
+    Returns:
+        The states after the look, and the surprise KL(posterior || prior) [N] in nats.
+    """
+    model = agent.networks.world_model
+    embed = apply(model, params.world_model, obs, method=WorldModel.encode)
+    noise = latent_noise(key, state.stoch.shape[0], config=agent.config.model)
+    seen, post_logits = apply(model, params.world_model, state, embed, noise, method=WorldModel.look)
+    prior_logits = apply(model, params.world_model, state.deter, method=WorldModel.prior)
+    return seen, posterior_kl(agent, post_logits, prior_logits)
+
+
 def dream(
-    agent: Agent, params: Params, start: LatentState, key: PRNGKey, *, horizon: int, actions: Array | None = None
+    agent: Agent,
+    params: Params,
+    start: LatentState,
+    key: PRNGKey,
+    *,
+    horizon: int,
+    cont_discount: Array | float,
+    actions: Array | DreamPolicy | None = None,
 ) -> Dream:
     """Dreams on from N latent states, under given actions or under the policy.
 
@@ -56,34 +151,32 @@ def dream(
         start: N states.
         key: consumed.
         horizon: H, steps.
-        actions: [H, N, A]; None lets the policy act.
+        cont_discount: see `read`.
+        actions: [H, N, A], or a function that chooses them; None lets the policy act.
 
     Returns:
         The dream and what the model predicts along it.
     """
     model = agent.networks.world_model
 
+    def choose(state: LatentState, key: PRNGKey) -> Array:
+        outputs = apply(agent.networks.actor, params.actor, latent_features(state))
+        return action_distribution(agent, outputs).sample(key)
+
+    given = None if callable(actions) else actions
+    policy = actions if callable(actions) else choose
+
     def step(state: LatentState, row: tuple[PRNGKey, Array | None]) -> tuple[LatentState, tuple[LatentState, Array]]:
         key, action = row
         action_key, latent_key = jax.random.split(key)
         noise = latent_noise(latent_key, state.stoch.shape[0], config=agent.config.model)
         if action is None:
-            outputs = apply(agent.networks.actor, params.actor, latent_features(state))
-            action = action_distribution(agent, outputs).sample(action_key)
+            action = policy(state, action_key)
         state = apply(model, params.world_model, state, action, noise, method=WorldModel.imagine_step)
         return state, (state, action)
 
-    states, taken = jax.lax.scan(step, start, (jax.random.split(key, horizon), actions))[1]
-    features = latent_features(states)
-    reward_logits = apply(model, params.world_model, features, method=WorldModel.reward)
-    return Dream(
-        states=states,
-        action=taken,
-        obs=decode(agent, params, states),
-        reward=two_hot_mean(reward_logits, agent.bins),
-        cont=jax.nn.sigmoid(apply(model, params.world_model, features, method=WorldModel.cont)),
-        value=critic_value(agent, params.critic, features),
-    )
+    states, taken = jax.lax.scan(step, start, (jax.random.split(key, horizon), given))[1]
+    return Dream(**vars(read(agent, params, states, cont_discount=cont_discount)), action=taken)
 
 
 def open_loop(agent: Agent, params: Params, batch: Batch, key: PRNGKey, *, context: int) -> dict[str, Array]:
@@ -104,6 +197,6 @@ def open_loop(agent: Agent, params: Params, batch: Batch, key: PRNGKey, *, conte
     states = observe(agent, params.world_model, seen, observe_key).states
     last = jax.tree.map(lambda x: x[-1], states)
     rest = batch.prev_action[context:]
-    dreamed = dream(agent, params, last, dream_key, horizon=rest.shape[0], actions=rest)
+    dreamed = dream(agent, params, last, dream_key, horizon=rest.shape[0], actions=rest, cont_discount=1.0)
     reconstructed = decode(agent, params, states)
     return {name: jnp.concatenate([reconstructed[name], dreamed.obs[name]]) for name in reconstructed}

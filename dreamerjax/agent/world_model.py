@@ -90,6 +90,12 @@ def observation_loss(spec: ObsSpec, prediction: Array, target: Array) -> Array:
     return (image_loss if spec.is_image else vector_loss)(prediction, target)
 
 
+def posterior_kl(agent: Agent, post_logits: Array, prior_logits: Array) -> Array:
+    """Surprise: KL(posterior || prior) [...] in nats, of logits [..., S, K] of all latent groups."""
+    share = agent.config.model.unimix
+    return categorical_kl(unimix(post_logits, share), unimix(prior_logits, share)).sum(-1)
+
+
 def world_model_loss(
     agent: Agent, params: Variables, batch: Batch, key: PRNGKey, *, discount: Array
 ) -> tuple[Array, tuple[Posterior, Metrics]]:
@@ -136,7 +142,7 @@ def world_model_loss(
     post, prior = (
         unimix(logits, agent.config.model.unimix) for logits in (posterior.post_logits, posterior.prior_logits)
     )
-    kl = categorical_kl(post, prior).sum(-1)
+    kl = posterior_kl(agent, posterior.post_logits, posterior.prior_logits)
     metrics |= {
         "kl": kl.mean(),
         "free_nats_share": (kl < config.free_nats).mean(),

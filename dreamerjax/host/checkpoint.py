@@ -132,7 +132,8 @@ def restore(
         folder: the run's `checkpoints` folder; nothing in it is changed.
         like: the expected train state, as arrays or as `jax.ShapeDtypeStruct`s.
         family: the expected keys of the model family (`config.family_key`); None: any.
-        weights_only: read (and check) the train state and the counters alone; `arrays` and `opaque` stay empty.
+        weights_only: read (and check) the train state and the counters alone; `arrays` and `opaque` stay empty, and
+            `like` need not ask for all that is stored.
 
     Returns:
         The snapshot, its train state as arrays on the default device with the dtypes of `like`, `arrays` as files that
@@ -150,7 +151,7 @@ def restore(
             f"Checkpoint {restored.step} is of another environment or architecture: {'; '.join(different)}.\n"
             "Use the settings that it was trained with, or another run folder."
         )
-    train_state = _fit(_read_train_state(path), like, step=restored.step)
+    train_state = _fit(_read_train_state(path), like, step=restored.step, partly=weights_only)
     if weights_only:
         return Snapshot(train_state, {}, host), restored
     arrays = _map_arrays(path / _ARRAYS)
@@ -378,12 +379,12 @@ def _read_train_state(path: Path) -> Any:
         return checkpointer.restore((path / _TRAIN_STATE).absolute())
 
 
-def _fit(stored: Any, like: Any, *, step: int) -> Any:
-    """Puts the stored arrays into the tree of `like`; both name each leaf by the same path."""
+def _fit(stored: Any, like: Any, *, step: int, partly: bool) -> Any:
+    """Puts the stored arrays, or `partly` those that are asked for, into the tree of `like`, by their paths."""
     found = {_names(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(stored)}
     expected, structure = jax.tree_util.tree_flatten_with_path(like)
     wanted = {_names(path): leaf for path, leaf in expected}
-    for names in dict.fromkeys([*wanted, *found]):
+    for names in wanted if partly else dict.fromkeys([*wanted, *found]):
         there, here = found.get(names), wanted.get(names)
         if there is None or here is None or not _compatible(there, here):
             raise CheckpointError(

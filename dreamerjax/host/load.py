@@ -1,7 +1,8 @@
 """From a run folder to an agent that can act and dream."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -12,11 +13,11 @@ from dreamerjax.host.envs import spaces_of
 from dreamerjax.host.lineage import Lineage, lineage_of
 from dreamerjax.host.run_folder import RunFolderError, read_config
 from dreamerjax.host.settings import combine, read_yaml
-from dreamerjax.types import TrainState
+from dreamerjax.types import ActionSpec, ObsSpec, Spaces, TrainState
 
 
 class LoadedAgent(NamedTuple):
-    """What a run has learned so far."""
+    """What a run has learned so far; without the optimizer's state, which only resuming needs."""
 
     run_dir: Path
     config: Config
@@ -39,19 +40,34 @@ def read_settings(run_dir: Path) -> Config | None:
     return combine([read_yaml(run_dir / "config.yaml")])
 
 
+def spaces_as_host(spaces: Spaces) -> dict[str, Any]:
+    """What a checkpoint keeps of the agent's spaces, JSON-able."""
+    return {key: [spec._asdict() for spec in specs] for key, specs in spaces._asdict().items()}
+
+
+def spaces_from_host(kept: Mapping[str, Any]) -> Spaces:
+    """What `spaces_as_host` had kept."""
+    obs = (ObsSpec(spec["name"], tuple(spec["shape"]), spec["classes"]) for spec in kept["obs"])
+    return Spaces(tuple(obs), tuple(ActionSpec(**spec) for spec in kept["actions"]))
+
+
 def load_run(run_dir: Path) -> LoadedAgent:
     """Loads the newest good checkpoint of a run; replay and environments stay where they are.
+
+    The environment need not be installed.
 
     Raises:
         RunFolderError: it is no run folder.
         CheckpointError: it has no good checkpoint, or one of another family than its settings.
-        EnvError: its environment is not installed.
     """
     config = read_settings(run_dir)
     if config is None:
         raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
-    agent = build_agent(config.agent, spaces_of(config.env))
-    like = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0))
+    host, _ = checkpoint.read_host(run_dir / "checkpoints")
+    # An older checkpoint does not tell its spaces: the environment does, if it is installed.
+    spaces = spaces_from_host(host["spaces"]) if "spaces" in host else spaces_of(config.env)
+    agent = build_agent(config.agent, spaces)
+    like = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0)).replace(opt_state=None)
     snapshot, restored = checkpoint.restore(run_dir / "checkpoints", like, family=family_key(config), weights_only=True)
     lineage = lineage_of(snapshot.host)
     return LoadedAgent(run_dir, config, agent, snapshot.train_state, restored.step, restored.skipped, lineage)

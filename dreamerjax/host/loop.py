@@ -34,7 +34,7 @@ from dreamerjax.host.evaluate import Evaluation, Evaluator
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
 from dreamerjax.host.lineage import Event, Lineage, as_host, changes, lineage_of
-from dreamerjax.host.load import LoadedAgent
+from dreamerjax.host.load import LoadedAgent, spaces_as_host
 from dreamerjax.host.pacing import Surprise, next_modes
 from dreamerjax.host.profiler import Profiler
 from dreamerjax.host.reporter import Film, Reporter, git_commit, memory_sentence
@@ -414,6 +414,7 @@ class Loop:
             arrays=checkpoint.prefixed(replay_arrays, "replay.") | checkpoint.prefixed(collector_arrays, "collector."),
             host={
                 **as_host(self._config, self._lineage),
+                "spaces": spaces_as_host(self._agent.spaces),
                 "counters": counters,
                 "surprise": self._surprise.state(),
                 "replay": replay_meta,

@@ -46,6 +46,10 @@ class WorldModel(nn.Module):
         """See `RSSM.imagine_step`."""
         return self.rssm.imagine_step(state, action, noise)
 
+    def look(self, state: LatentState, embed: Array, noise: Array) -> tuple[LatentState, Array]:
+        """See `RSSM.look`."""
+        return self.rssm.look(state, embed, noise)
+
     def prior(self, deter: Array) -> Array:
         """See `RSSM.prior`."""
         return self.rssm.prior(deter)

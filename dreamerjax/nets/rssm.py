@@ -27,6 +27,11 @@ def merge_time(states: LatentState) -> LatentState:
     )
 
 
+def repeat_latent(states: LatentState, times: int) -> LatentState:
+    """Each of B sequences so many times in a row, with or without time in front."""
+    return LatentState(deter=jnp.repeat(states.deter, times, -2), stoch=jnp.repeat(states.stoch, times, -3))
+
+
 def initial_latent(batch: int, config: ModelConfig, dtype: Dtype) -> LatentState:
     """The state of B sequences before their first step: zeros."""
     return LatentState(
@@ -134,8 +139,12 @@ class RSSM(nn.Module):
             stoch=jnp.where(keep[:, None, None], state.stoch, 0),
         )
         deter = self.gru(state, jnp.where(keep[:, None], prev_action, 0))
-        logits = self.posterior(deter, embed)
-        return LatentState(deter=deter, stoch=self._sample(logits, noise)), logits
+        return self.look(LatentState(deter=deter, stoch=state.stoch), embed, noise)
+
+    def look(self, state: LatentState, embed: Array, noise: Array) -> tuple[LatentState, Array]:
+        """Samples stoch anew, in the light of the embedding [B, E]: the posterior state and its logits [B, S, K]."""
+        logits = self.posterior(state.deter, embed)
+        return LatentState(deter=state.deter, stoch=self._sample(logits, noise)), logits
 
     def imagine_step(self, state: LatentState, action: Array, noise: Array) -> LatentState:
         """One step without an observation, from B states under the actions [B, A] taken there; `noise` is [B, S]."""

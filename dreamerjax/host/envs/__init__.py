@@ -107,6 +107,14 @@ class VectorEnv(ABC):
         """A picture of the first copy, [height, width, 3] uint8; None if the environment draws none."""
         return None
 
+    def place(self, seen: np.ndarray) -> bool:
+        """Puts the first copy in the middle of an episode, where its observation is `seen` [size].
+
+        Returns:
+            False, and nothing is changed, if the environment cannot be put anywhere.
+        """
+        return False
+
     def take_events(self) -> list[Event]:
         """What happened in the last step, beside its rows; asked again, nothing."""
         return []

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.host.envs import EnvError, EnvFailureError, Event, VectorEnv, copy_seeds, make_single
+from dreamerjax.host.envs import EnvError, EnvFailureError, Event, VectorEnv, copy_seeds, make_single, placing
 from dreamerjax.host.envs.spaces import LARGEST, BadValueError, action_of, flat_values, observation_leaves
 from dreamerjax.types import Rows, Spaces
 
@@ -24,7 +24,15 @@ RESETS = 10  # in a row that may give a bad first observation before it is an er
 class SerialVectorEnv(VectorEnv):
     """Makes the rows of `dreamerjax/types.py` from `gymnasium.Env`s, and checks everything on the way."""
 
-    def __init__(self, config: EnvConfig, *, copies: int, seed: int, first_copy: int = 0) -> None:
+    def __init__(
+        self,
+        config: EnvConfig,
+        *,
+        copies: int,
+        seed: int,
+        first_copy: int = 0,
+        envs: Sequence[gymnasium.Env] | None = None,
+    ) -> None:
         """Makes the copies; see `make_env`.
 
         Args:
@@ -32,10 +40,11 @@ class SerialVectorEnv(VectorEnv):
             copies: how many.
             seed: of all copies of the run.
             first_copy: number of the first one here, where others of the run are elsewhere.
+            envs: the copies, where they are made already.
         """
         self.copies = copies
         self._config, self._seed, self._first_copy = config, seed, first_copy
-        self._envs = [make_single(config) for _ in range(copies)]
+        self._envs = list(envs) if envs is not None else [make_single(config) for _ in range(copies)]
         self._space = self._envs[0].observation_space
         self._leaves = observation_leaves(self._space, config.image, label=config.id)
         self._action = action_of(self._envs[0].action_space, label=config.id)
@@ -85,6 +94,14 @@ class SerialVectorEnv(VectorEnv):
         if self._envs[0].render_mode != "rgb_array":
             return None
         return np.asarray(self._envs[0].render(), np.uint8)
+
+    def place(self, seen: np.ndarray) -> bool:
+        """See `VectorEnv.place`."""
+        if not placing.can_place(self._envs[0]):
+            return False
+        placing.place(self._envs[0], seen)
+        self._ended[0] = False
+        return True
 
     def take_events(self) -> list[Event]:
         """See `VectorEnv.take_events`."""
