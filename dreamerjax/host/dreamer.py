@@ -217,7 +217,7 @@ class Dreamer:
         return jax.device_get(_jit_read(self.loaded.agent)(self._params, states, self._cont_discount))
 
     def look(self, state: LatentState, obs: dict[str, np.ndarray], *, seed: int = 0) -> tuple[LatentState, np.ndarray]:
-        """Opens the agent's eyes in N dreams: their states after they see `obs` [N, ...], and the surprise [N], nats."""
+        """Opens the eyes in N dreams: the states after the agent sees `obs` [N, ...], and its surprise [N] in nats."""
         return jax.device_get(_jit_look(self.loaded.agent)(self._params, state, obs, jax.random.PRNGKey(seed)))
 
     @property

@@ -82,7 +82,7 @@ def compare(
     env.close()
     lasted = ~np.any([row.is_last for row in rows[:context]], axis=0)
     stacked: Rows = jax.tree.map(lambda *xs: np.stack(xs)[:, lasted], *rows)
-    seen, followed = (jax.tree.map(lambda x: x[part], stacked) for part in (slice(context), slice(context, None)))
+    seen, followed = jax.tree.map(lambda x: x[:context], stacked), jax.tree.map(lambda x: x[context:], stacked)
     start = dreamer.encode(seen, seed=seed).states[context - 1]
     dream = dreamer.dream(start, actions=followed.prev_action, copies=copies, seed=seed)
     return Compared(followed, dream, np.cumprod(~followed.is_first, axis=0).astype(bool), copies)
