@@ -4,13 +4,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dreamerjax.host.dreamer import checkpoint_steps as checkpoint_steps
     from dreamerjax.host.dreamer import load as load
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "checkpoint_steps", "load"]
 
 # Found when they are first used: a program chooses its back-end before anything touches JAX.
-_PUBLIC = {"load": "dreamerjax.host.dreamer"}
+_PUBLIC = dict.fromkeys(["load", "checkpoint_steps"], "dreamerjax.host.dreamer")
 
 
 def __getattr__(name: str) -> Any:

@@ -124,7 +124,12 @@ def save(folder: Path, step: int, snapshot: Snapshot, *, keep: int) -> Path:
 
 
 def restore(
-    folder: Path, like: Any, *, family: Mapping[str, Any] | None = None, weights_only: bool = False
+    folder: Path,
+    like: Any,
+    *,
+    family: Mapping[str, Any] | None = None,
+    weights_only: bool = False,
+    step: int | None = None,
 ) -> tuple[Snapshot, Restored]:
     """Reads the newest checkpoint that is whole.
 
@@ -134,6 +139,7 @@ def restore(
         family: the expected keys of the model family (`config.family_key`); None: any.
         weights_only: read (and check) the train state and the counters alone; `arrays` and `opaque` stay empty, and
             `like` need not ask for all that is stored.
+        step: the checkpoint of this environment step instead of the newest.
 
     Returns:
         The snapshot, its train state as arrays on the default device with the dtypes of `like`, `arrays` as files that
@@ -143,7 +149,7 @@ def restore(
         CheckpointError: there is no checkpoint, all are damaged, it is of another family, or the train state differs
             from `like`.
     """
-    path, restored = _newest_good(folder, _WEIGHTS if weights_only else _ALL)
+    path, restored = _newest_good(folder, _WEIGHTS if weights_only else _ALL, step)
     host = _read_host(path)
     stored = host.get("family", {}).get("keys")
     if family is not None and stored is not None and (different := different_keys(stored, family)):
@@ -172,14 +178,29 @@ def restore_raw(folder: Path) -> tuple[dict[str, Any], Restored]:
     return _read_train_state(path), restored
 
 
-def read_host(folder: Path) -> tuple[dict[str, Any], Restored]:
-    """Reads the host.json of the newest checkpoint in which it is whole; nothing else is looked at.
+def read_host(folder: Path, *, step: int | None = None) -> tuple[dict[str, Any], Restored]:
+    """Reads the host.json of the newest checkpoint in which it is whole, or of one step; nothing else is looked at.
 
     Raises:
         CheckpointError: there is no checkpoint, or all are damaged.
     """
-    path, restored = _newest_good(folder, (_HOST,))
+    path, restored = _newest_good(folder, (_HOST,), step)
     return _read_host(path), restored
+
+
+def read_arrays(folder: Path, *, step: int | None = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads the arrays and the host.json of the newest checkpoint in which they are whole, or of one step.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or all are damaged.
+    """
+    path, _ = _newest_good(folder, (_HOST, _ARRAYS), step)
+    return _map_arrays(path / _ARRAYS), _read_host(path)
+
+
+def steps(folder: Path) -> list[int]:
+    """The environment steps of all checkpoints, whole or not, in the order of time."""
+    return sorted({step for step, _ in _steps(folder)})
 
 
 def has_checkpoint(folder: Path) -> bool:
@@ -282,10 +303,15 @@ def _flush(path: Path) -> None:
 # Reading
 
 
-def _newest_good(folder: Path, needed: tuple[str, ...]) -> tuple[Path, Restored]:
-    """The newest checkpoint whose files match their checksums."""
+def _newest_good(folder: Path, needed: tuple[str, ...], only: int | None = None) -> tuple[Path, Restored]:
+    """The newest checkpoint whose files match their checksums, or the `only` one that will do."""
     damaged: list[tuple[int, str]] = []
+    if only is not None and only not in steps(folder):
+        there = ", ".join(map(str, steps(folder))) or "none"
+        raise CheckpointError(f"There is no checkpoint {only} in {folder}, expected one of: {there}.")
     for step, path in _steps(folder):
+        if only not in (None, step):
+            continue
         try:
             _verify(path, needed)
         except _DamagedError as error:

@@ -27,6 +27,7 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.dream import Dream, Encoding, Reading
 from dreamerjax.agent.policy import initial_policy_state, jit_policy
 from dreamerjax.config import Config
+from dreamerjax.host import checkpoint
 from dreamerjax.host.envs import EnvError, VectorEnv, make_env
 from dreamerjax.host.envs.serial import SerialVectorEnv
 from dreamerjax.host.load import LoadedAgent, load_run
@@ -241,17 +242,23 @@ class Dreamer:
         return env
 
 
-def load(run: str | Path) -> Dreamer:
+def load(run: str | Path, *, step: int | None = None) -> Dreamer:
     """Loads what a run has learned, from its newest good checkpoint.
 
     Args:
         run: a run folder, or a folder of `examples/`.
+        step: the checkpoint of so many environment steps instead; `checkpoint_steps` tells which there are.
 
     Raises:
         RunFolderError: it is no run folder.
         CheckpointError: it has no good checkpoint, or one of another version or family.
     """
-    return Dreamer(load_run(Path(run)))
+    return Dreamer(load_run(Path(run), step=step))
+
+
+def checkpoint_steps(run: str | Path) -> list[int]:
+    """The environment steps at which a run kept what it had learned, in the order of time."""
+    return checkpoint.steps(Path(run) / "checkpoints")
 
 
 def _cut(reading: Any, length: int) -> Any:

@@ -51,8 +51,8 @@ def spaces_from_host(kept: Mapping[str, Any]) -> Spaces:
     return Spaces(tuple(obs), tuple(ActionSpec(**spec) for spec in kept["actions"]))
 
 
-def load_run(run_dir: Path) -> LoadedAgent:
-    """Loads the newest good checkpoint of a run; replay and environments stay where they are.
+def load_run(run_dir: Path, *, step: int | None = None) -> LoadedAgent:
+    """Loads the newest good checkpoint of a run, or the one of `step`; replay and environments stay where they are.
 
     The environment need not be installed.
 
@@ -63,11 +63,12 @@ def load_run(run_dir: Path) -> LoadedAgent:
     config = read_settings(run_dir)
     if config is None:
         raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
-    host, _ = checkpoint.read_host(run_dir / "checkpoints")
+    folder = run_dir / "checkpoints"
+    host, _ = checkpoint.read_host(folder, step=step)
     # An older checkpoint does not tell its spaces: the environment does, if it is installed.
     spaces = spaces_from_host(host["spaces"]) if "spaces" in host else spaces_of(config.env)
     agent = build_agent(config.agent, spaces)
     like = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0)).replace(opt_state=None)
-    snapshot, restored = checkpoint.restore(run_dir / "checkpoints", like, family=family_key(config), weights_only=True)
+    snapshot, restored = checkpoint.restore(folder, like, family=family_key(config), weights_only=True, step=step)
     lineage = lineage_of(snapshot.host)
     return LoadedAgent(run_dir, config, agent, snapshot.train_state, restored.step, restored.skipped, lineage)

@@ -46,6 +46,26 @@ def _as_stored(deter: Any, stoch: Any) -> StoredLatent:
     return StoredLatent(deter=deter.view(ml_dtypes.bfloat16), stoch=stoch)
 
 
+def saved_rows(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], steps: int) -> Rows | None:
+    """The newest rows of a saved replay, without a `Replay` to load it.
+
+    Args:
+        arrays: as `Replay.state` returned them.
+        meta: the dictionary beside them.
+        steps: of each copy, at most.
+
+    Returns:
+        Rows [steps, copies, ...] in the order of time; None if there are none, or not all of them: images may be in
+        files of their own.
+    """
+    if "reward" not in arrays or "slots" in meta:
+        return None
+    length = len(arrays["reward"])
+    order = (meta["head"] + np.arange(max(0, length - steps), length)) % max(length, 1)
+    obs = {name.removeprefix("obs."): array[order] for name, array in arrays.items() if name.startswith("obs.")}
+    return Rows(obs=obs, **{name: arrays[name][order] for name in Rows._fields if name != "obs"})
+
+
 class _Latents(NamedTuple):
     """One latent state for each row, [slots, copies, ...]."""
 

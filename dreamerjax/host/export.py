@@ -1,0 +1,56 @@
+"""A trained agent to give away: the weights of a run's checkpoints, and what tells how they were made."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dreamerjax.host import checkpoint
+from dreamerjax.host.checkpoint import Snapshot
+from dreamerjax.host.lineage import as_host
+from dreamerjax.host.load import load_run, spaces_as_host
+from dreamerjax.host.run_folder import RunFolderError
+from dreamerjax.types import TrainState
+
+COPIED = ("config.yaml", "metrics.jsonl", "alerts.jsonl", "summary.json")  # those that there are
+
+
+def export(run_dir: Path, out: Path, *, steps: Sequence[int | None] = (None,)) -> list[Path]:
+    """Writes a run folder that can be loaded, forked and looked at, but not resumed: no optimizer state and no replay.
+
+    Args:
+        run_dir: the run.
+        out: the folder to make.
+        steps: environment steps of the checkpoints to take; None: the newest good one.
+
+    Returns:
+        The folders of the checkpoints that were written.
+
+    Raises:
+        RunFolderError: `run_dir` is no run folder, or `out` exists.
+        CheckpointError: there is no such checkpoint, or it cannot be read or written.
+    """
+    if out.exists():
+        raise RunFolderError(f"{out} exists, expected a folder that does not.\nChoose another one, or remove it.")
+    agents = [load_run(run_dir, step=step) for step in steps]
+    written = []
+    for loaded in sorted(agents, key=lambda loaded: loaded.env_steps):
+        host = as_host(loaded.config, loaded.lineage) | {"spaces": spaces_as_host(loaded.agent.spaces)}
+        snapshot = Snapshot(_stored(loaded.state), arrays={}, host=host)
+        written.append(checkpoint.save(out / "checkpoints", loaded.env_steps, snapshot, keep=len(agents)))
+    for name in COPIED:
+        if (run_dir / name).exists():
+            shutil.copyfile(run_dir / name, out / name)
+    summary = out / "summary.json"
+    if summary.exists():  # where it lay is nobody's business
+        content = json.loads(summary.read_text(encoding="utf-8")) | {"run_dir": str(out)}
+        summary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return written
+
+
+def _stored(state: TrainState) -> TrainState:
+    """The state as it is stored; keys of random numbers and counters stay as they are."""
+    return jax.tree.map(np.asarray, jax.device_get(state))
