@@ -128,6 +128,12 @@ class LatentState:
     deter: Array  # [G, B, D/G] recurrent part, in the blocks of the GRU; `latent_features` has it flat
     stoch: Array  # [B, S, K] one-hot samples
 
+    def __getitem__(self, t: Any) -> "LatentState":
+        """The states at step t, of states with time in front."""
+        return jax.tree.map(lambda x: x[t], self)
+
+    __iter__ = None  # a slip: steps are counted, `range(len(...))`
+
 
 @flax.struct.dataclass
 class Posterior:

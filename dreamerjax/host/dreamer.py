@@ -13,7 +13,7 @@ pure functions.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -59,23 +59,6 @@ class Played(NamedTuple):
     def ret(self) -> float:
         """The return: its rewards, added up."""
         return float(self.rows.reward.sum())
-
-
-class Moments:
-    """Latent states of several steps; `moments[t]` is that of step t, to dream on from."""
-
-    def __init__(self, states: LatentState) -> None:
-        """Of states with time in front."""
-        self.all = states
-
-    def __len__(self) -> int:
-        return len(self.all.stoch)
-
-    def __getitem__(self, t: int) -> LatentState:
-        return jax.tree.map(lambda x: x[t], self.all)
-
-    def __iter__(self) -> Iterator[LatentState]:
-        return (self[t] for t in range(len(self)))
 
 
 class Dreamer:
@@ -160,7 +143,7 @@ class Dreamer:
         """Lets the agent see rows [T, N, ...], and reads off what it makes of each.
 
         Returns:
-            Arrays [T, N, ...]; `states` are `Moments`, to dream on from.
+            Arrays [T, N, ...]; `states[t]` is where to dream on from.
         """
         rows = episode.rows if isinstance(episode, Played) else episode
         length = len(rows.reward)
@@ -262,9 +245,8 @@ def checkpoint_steps(run: str | Path) -> list[int]:
 
 
 def _cut(reading: Any, length: int) -> Any:
-    """The first steps of a reading, as numpy arrays; its states as `Moments`."""
-    cut = jax.tree.map(lambda x: x[:length], jax.device_get(reading))
-    return cut.replace(states=Moments(cut.states))
+    """The first steps of a reading, as numpy arrays."""
+    return jax.tree.map(lambda x: x[:length], jax.device_get(reading))
 
 
 # Programs are compiled once for each agent (and length), whoever asks.

@@ -1,6 +1,8 @@
 """Pictures of what was only dreamed: an image as it was decoded, a state as the environment would draw it."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +35,7 @@ class Scene:
         """Whether there is anything to see."""
         return self._image is not None or self._env is not None
 
-    def draw(self, obs: dict[str, np.ndarray]) -> np.ndarray | None:
+    def draw(self, obs: Mapping[str, Any]) -> np.ndarray | None:
         """A picture of one observation (name -> [...], no batch), [height, width, channels] uint8; None: no picture."""
         if self._image is not None:
             return np.asarray(obs[self._image])

@@ -1,5 +1,7 @@
 """One step of one dream, with all that the page shows of it, as a single compiled program."""
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import flax.struct
@@ -49,8 +51,7 @@ class Brain:
         loaded = dreamer.loaded
         self._dreamer, self._agent, self._params = dreamer, loaded.agent, loaded.state.params
         self._discount = loaded.state.knobs.cont_discount
-        self._think = jax.jit(lambda *inputs: _think(self._agent, *inputs))
-        self._step = jax.jit(lambda *inputs: _step(self._agent, *inputs))
+        self._think, self._step = _jit(self._agent)
         # What is "seen" where there is no real environment: nothing of it is used.
         self._blank = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in dreamer.spaces.obs}
 
@@ -74,6 +75,12 @@ class Brain:
         """Dreams one step on under an action [1, A]; with its eyes open, the agent sees the real environment there."""
         obs, opened = (sight.obs, sight.opened) if sight else (self._blank, False)
         return jax.device_get(self._step(self._params, state, action, obs, np.bool_(opened), key, self._discount))
+
+
+@functools.lru_cache(maxsize=4)
+def _jit(agent: Agent) -> tuple[Callable[..., Thought], Callable[..., Thought]]:
+    """`_think` and `_step`, compiled once for each agent, whoever asks."""
+    return jax.jit(functools.partial(_think, agent)), jax.jit(functools.partial(_step, agent))
 
 
 def _step(

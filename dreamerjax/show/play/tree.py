@@ -109,13 +109,13 @@ class Tree:
             EnvError: the environment misbehaves.
         """
         here = self._now
-        action = here.thought.action if action is None else action
+        action = np.asarray(here.thought.action) if action is None else action
         real = self._real_step(here, action)
         sees = real is not None and not real.over
         sight = Sight(real.rows.obs, self.opened) if real is not None and sees else None
         thought = self._brain.step(here.thought.state, action, sight, self._key())
         if not sees:
-            thought = thought.replace(surprise=np.float32(np.nan))
+            thought = dataclasses.replace(thought, surprise=np.float32(np.nan))
         self._now = self._add(here.number, here.step + 1, action, thought, real, opened=sees and self.opened)
         if real is not None and not real.over:
             self._at = self._now

@@ -1,0 +1,93 @@
+"""`python run.py play`: into the dream, in a browser."""
+
+import asyncio
+import signal
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+from dreamerjax.cli.common import command_parser, start_backend
+from dreamerjax.config import ConfigError
+from dreamerjax.host.backend import BACKENDS
+from dreamerjax.host.load import load_run
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def play(arguments: list[str]) -> int:
+    """`python run.py play --example cartpole`."""
+    parser = command_parser(
+        "play", "Opens a page in the browser on which you play inside an agent's dream, beside the real environment."
+    )
+    parser.add_argument("--run-dir", type=Path, help="the run whose dream it is")
+    parser.add_argument("--example", help=f"or one of the agents that come along: {', '.join(_examples())}")
+    parser.add_argument("--step", type=int, help="the checkpoint of so many environment steps (default: the newest)")
+    parser.add_argument("--port", type=int, default=8123, help="the first port to try (default: 8123)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="who may connect: 0.0.0.0 for every machine (default: this machine only)"
+    )
+    parser.add_argument("--most", type=int, default=24, help="browsers at the same time, at most (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, help="of starts and dreams (default: 0)")
+    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
+    given = parser.parse(arguments)
+    run_dir = _run_dir(given.run_dir, given.example)
+    if not 0 <= given.port < 65536 or given.most < 1 or given.seed < 0:
+        raise ConfigError(
+            f"--port is {given.port}, --most is {given.most} and --seed is {given.seed}, "
+            "expected a port from 0 to 65535, at least 1 and at least 0."
+        )
+    start_backend(given.backend)
+    # Only after the back-end is chosen may anything touch JAX.
+    from dreamerjax.host.dreamer import Dreamer
+    from dreamerjax.show.play.server import PortError, Server, Settings
+
+    loaded = load_run(run_dir, step=given.step)
+    print(f"{loaded.config.env.name} after {loaded.env_steps:,} environment steps. Compiling …", flush=True)
+    server = Server(
+        Dreamer(loaded),
+        Settings(
+            host=given.host,
+            port=given.port,
+            most=given.most,
+            seed=given.seed,
+            recordings=Path("runs/recordings"),
+        ),
+    )
+    try:
+        asyncio.run(_serve(server, given.port, browser=not given.no_browser))
+    except PortError as error:
+        raise ConfigError(str(error)) from error
+    print("The dream is over.")
+    return 0
+
+
+def _examples() -> list[str]:
+    return sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir()) if EXAMPLES.is_dir() else []
+
+
+def _run_dir(run_dir: Path | None, example: str | None) -> Path:
+    if (run_dir is None) == (example is None):
+        raise ConfigError("Give either --run-dir RUN or --example NAME, such as --example cartpole.")
+    if run_dir is not None:
+        return run_dir
+    if example not in _examples():
+        raise ConfigError(f"There is no example `{example}`, expected one of: {', '.join(_examples()) or 'none here'}.")
+    return EXAMPLES / str(example)
+
+
+async def _serve(server: Any, port: int, *, browser: bool) -> None:
+    """Until Ctrl-C."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await server.start()
+    try:
+        if port not in (0, server.port):
+            print(f"Port {port} is in use: this is {server.port}.")
+        print(f"Open {server.url}    (Ctrl-C ends it)", flush=True)
+        if browser:
+            await asyncio.get_running_loop().run_in_executor(None, webbrowser.open, server.url)
+        await stop.wait()
+    finally:
+        await server.stop()

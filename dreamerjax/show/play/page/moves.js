@@ -1,0 +1,59 @@
+// What one can do in an environment: moves with a name and keys, and the action that the held ones make together.
+
+const NAMES = {
+  "gym:CartPole-v1": ["push left", "push right"],
+  "gym:MountainCar-v0": ["push left", "coast", "push right"],
+  "gym:Acrobot-v1": ["torque −", "no torque", "torque +"],
+};
+// What the numbers of an observation are.
+export const NUMBERS = {
+  "gym:CartPole-v1": ["cart, m", "cart's speed, m/s", "pole's angle, rad", "pole's speed, rad/s"],
+  "gym:Pendulum-v1": ["cos of the angle", "sin of the angle", "speed, rad/s"],
+  "gym:MountainCar-v0": ["position", "speed"],
+};
+const ARROWS = { 2: ["ArrowLeft", "ArrowRight"], 3: ["ArrowLeft", "ArrowDown", "ArrowRight"], 4: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"] };
+const LETTERS = { ArrowLeft: "a", ArrowRight: "d", ArrowUp: "w", ArrowDown: "s" };
+const SHOWN = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
+const MOST = 12;
+
+export function movesOf(id, specs) {
+  const moves = [];
+  let offset = 0, arrows = 0;
+  for (const spec of specs) {
+    if (spec.kind === "discrete") {
+      for (let i = 0; i < spec.size; i++) {
+        const arrow = moves.length === i ? (ARROWS[spec.size] ?? [])[i] : undefined;
+        moves.push({ at: offset + i, value: 1, part: offset, arrow, name: (NAMES[id] ?? [])[i] ?? `action ${moves.length + 1}` });
+      }
+    } else {
+      for (let i = 0; i < spec.size; i++) {
+        const pair = [["ArrowLeft", "ArrowRight"], ["ArrowDown", "ArrowUp"]][arrows++] ?? [];
+        moves.push({ at: offset + i, value: -1, arrow: pair[0], name: `axis ${offset + i + 1} −` });
+        moves.push({ at: offset + i, value: 1, arrow: pair[1], name: `axis ${offset + i + 1} +` });
+      }
+    }
+    offset += spec.size;
+  }
+  return moves.slice(0, MOST).map((move, i) => ({
+    ...move,
+    keys: [move.arrow, LETTERS[move.arrow], i < 9 ? String(i + 1) : undefined].filter(Boolean),
+    label: `${SHOWN[move.arrow] ? SHOWN[move.arrow] + " " : ""}${move.name}`,
+  }));
+}
+
+// The action [A] of the moves that are held, as the agent has it; null: none is held.
+export function actionOf(specs, held) {
+  if (!held.length) return null;
+  const action = [];
+  for (const spec of specs) {
+    const own = new Array(spec.size).fill(0), start = action.length;
+    for (const move of held) {
+      if (move.at < start || move.at >= start + spec.size) continue;
+      if (spec.kind === "discrete") own.fill(0);
+      own[move.at - start] = move.value;
+    }
+    if (spec.kind === "discrete" && !own.includes(1)) own[0] = 1;
+    action.push(...own);
+  }
+  return action;
+}

@@ -1,0 +1,91 @@
+"""A recording of what was played: a film of dream and reality side by side, and the trajectory as arrays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dreamerjax.show.play.tree import Moment
+from dreamerjax.show.video import write_mp4
+
+LONGEST = 1500  # moments
+SIDE = 300  # pixels: pictures are brought to this height
+
+
+def save(
+    folder: Path,
+    name: str,
+    moments: Sequence[Moment],
+    films: Sequence[tuple[np.ndarray | None, np.ndarray | None]],
+    *,
+    speed: float,
+) -> list[Path]:
+    """Writes `name`.mp4 (where there is anything to see) and `name`.npz.
+
+    Args:
+        folder: made if it is missing.
+        name: of the files.
+        moments: T moments, in the order in which they were shown.
+        films: of each, the pictures of the dream and of what was real.
+        speed: frames a second.
+
+    Returns:
+        The files.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{name}.npz"]
+    np.savez_compressed(files[0], allow_pickle=False, **trajectory(moments))
+    frames = [frame for dream, real in films if (frame := _side_by_side(dream, real)) is not None]
+    if frames:
+        files.insert(0, folder / f"{name}.mp4")
+        write_mp4(
+            np.stack([frame for frame in frames if frame.shape == frames[0].shape]), files[0], frames_per_second=speed
+        )
+    return files
+
+
+def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
+    """Arrays [T, ...] by name: `action` (NaN where the dream began), `reward`, `dream.NAME`, `real.NAME`, ..."""
+    first = moments[0].thought
+    nothing = np.full(first.action.shape[1:], np.nan, np.float32)
+    arrays = {
+        "step": np.array([moment.step for moment in moments]),
+        "number": np.array([moment.number for moment in moments]),
+        "parent": np.array([-1 if moment.parent is None else moment.parent for moment in moments]),
+        "action": np.stack([nothing if moment.action is None else moment.action[0] for moment in moments]),
+        **{
+            name: np.array([getattr(moment.thought, name) for moment in moments])
+            for name in ("reward", "cont", "value", "surprise", "policy_entropy")
+        },
+        **{
+            f"dream.{name}": np.stack([np.asarray(moment.thought.obs[name]) for moment in moments])
+            for name in first.obs
+        },
+    }
+    if all(moment.real is not None for moment in moments):
+        real = [moment.real.rows for moment in moments if moment.real is not None]
+        arrays |= {f"real.{name}": np.stack([rows.obs[name][0] for rows in real]) for name in first.obs}
+        arrays |= {"real_reward": np.array([rows.reward[0] for rows in real])}
+        arrays |= {"real_ended": np.array([rows.is_last[0] for rows in real])}
+    return arrays
+
+
+def _side_by_side(dream: np.ndarray | None, real: np.ndarray | None) -> np.ndarray | None:
+    shown = [_sized(picture) for picture in (dream, real) if picture is not None]
+    if not shown:
+        return None
+    gap = np.full((SIDE, 8, 3), 128, np.uint8)
+    return np.concatenate([shown[0], gap, shown[1]], axis=1) if len(shown) == 2 else shown[0]
+
+
+def _sized(picture: np.ndarray) -> np.ndarray:
+    """A picture in three channels, `SIDE` pixels high."""
+    picture = picture[..., :1].repeat(3, -1) if picture.shape[-1] < 3 else picture[..., :3]
+    height, width = picture.shape[:2]
+    how = Image.Resampling.NEAREST if height < SIDE else Image.Resampling.BOX
+    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize((round(width * SIDE / height), SIDE), how))

@@ -1,0 +1,265 @@
+"""One browser's dream: who is at the wheel, how fast time goes, what is recorded."""
+
+import asyncio
+import datetime
+import itertools
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dreamerjax.host.dreamer import Dreamer
+from dreamerjax.host.envs import EnvError
+from dreamerjax.show.play import messages, recording
+from dreamerjax.show.play.brain import Brain
+from dreamerjax.show.play.messages import BadMessageError, Message
+from dreamerjax.show.play.pictures import described, encoded, pack
+from dreamerjax.show.play.starts import Episode
+from dreamerjax.show.play.tree import Moment, Tree
+from dreamerjax.show.scene import Scene
+
+OVER = 0.5  # a dream ends where its probability to go on falls below this
+USUAL_SPEED = 20.0  # steps a second
+
+Send = Callable[[dict[str, Any] | bytes], Awaitable[None]]
+_numbers = itertools.count(1)
+
+
+class Session:
+    """Lives on the event loop; what takes time (dreaming, drawing, writing) happens in the executor."""
+
+    def __init__(
+        self,
+        dreamer: Dreamer,
+        brain: Brain,
+        episodes: Sequence[Episode],
+        executor: Executor,
+        *,
+        seed: int,
+        recordings: Path,
+    ) -> None:
+        """Begins a dream, which stands still before `connect`. To be made in the executor: it takes a moment."""
+        self._dreamer, self._episodes, self._executor, self._recordings = dreamer, episodes, executor, recordings
+        self._tree = Tree(dreamer, brain, seed=seed)
+        self._scene = Scene(dreamer.config.env, dreamer.spaces)
+        self._tree.begin()
+        self._busy = threading.Lock()  # one step at a time, whoever asks
+        self._discrete = all(spec.kind == "discrete" for spec in dreamer.spaces.actions)
+        self._wheel, self._running, self._speed = "agent", True, USUAL_SPEED
+        self._held: np.ndarray | None = None
+        self._recorded: list[Moment] | None = None
+        self._pictures: list[tuple[np.ndarray | None, np.ndarray | None]] = []
+        self._send: Send | None = None
+        self._clock: asyncio.Task | None = None
+        self._changed = asyncio.Event()
+
+    async def connect(self, send: Send) -> None:
+        """A browser is there (again): shows it everything, and lets time go on."""
+        await self.disconnect()
+        self._send = send
+        await send(self._hello())
+        await self._show()
+        self._clock = asyncio.create_task(self._tick())
+
+    async def disconnect(self) -> None:
+        """The browser has gone: time stops, and everything stays."""
+        self._send = None
+        if self._clock is not None:
+            self._clock.cancel()
+            await asyncio.gather(self._clock, return_exceptions=True)
+            self._clock = None
+
+    async def close(self) -> None:
+        """Frees everything."""
+        await self.disconnect()
+        await self._do(self._free)
+
+    async def handle(self, text: str) -> None:
+        """Does what a browser asks for.
+
+        Raises:
+            BadMessageError: it cannot be done.
+        """
+        message = messages.parse(text)
+        try:
+            await self._obey(message)
+        except EnvError as error:
+            await self._tell(note=str(error))
+        self._changed.set()
+
+    async def _obey(self, message: Message) -> None:
+        match message:
+            case messages.Begin():
+                await self._begin(message)
+            case messages.Wheel():
+                self._wheel = message.who
+                await self._show()
+            case messages.Hold():
+                self._held = None if message.action is None else self._as_action(message.action)
+                if self._held is not None:
+                    self._wheel, self._running = "you", True
+            case messages.Run():
+                self._running = message.on
+                await self._show()
+            case messages.Speed():
+                self._speed = message.steps
+                await self._show()
+            case messages.Step():
+                self._running = False
+                given = None if message.action is None else self._as_action(message.action)
+                await self._advance(given if given is not None else self._chosen(waits=False))
+            case messages.Go():
+                self._running = False
+                if self._tree.go(message.to) is None:
+                    await self._tell(note="That moment is forgotten: only the last few thousand are remembered.")
+                await self._show()
+            case messages.Eyes():
+                self._tree.opened = message.opened
+                await self._show()
+            case messages.Record():
+                await self._record(on=message.on)
+
+    # Time
+
+    async def _tick(self) -> None:
+        """Lets time go on, while it runs and somebody acts."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            self._changed.clear()
+            action = self._chosen(waits=True)
+            if not self._running or (self._wheel == "you" and action is None):
+                await self._changed.wait()
+                due = loop.time()
+                continue
+            await asyncio.sleep(due - loop.time())
+            # A machine that is too slow does not try to catch up.
+            due = max(due + 1 / self._speed, loop.time() - 1 / self._speed)
+            try:
+                await self._advance(action)
+            except EnvError as error:
+                self._running = False
+                await self._tell(note=str(error))
+
+    def _chosen(self, *, waits: bool) -> np.ndarray | None:
+        """The action of whoever is at the wheel; None: the agent's, or, where time `waits` for a key, none yet."""
+        if self._wheel == "agent":
+            return None
+        if self._held is None and not self._discrete:
+            return np.zeros((1, self._dreamer.spaces.action_size), np.float32)
+        return self._held
+
+    async def _advance(self, action: np.ndarray | None) -> None:
+        before = self._tree.now
+        await self._do(lambda: self._tree.step(action))
+        ends = self._tree.now.thought.cont < OVER
+        # Who dreams on beyond the end may do so; but it is shown first.
+        if ends and not before.thought.cont < OVER:
+            self._running, self._held = False, None
+        await self._show(new=True)
+
+    async def _begin(self, message: messages.Begin) -> None:
+        episode = None
+        if message.episode is not None:
+            if message.episode >= len(self._episodes):
+                raise BadMessageError(f"episode: {message.episode} is not one of {len(self._episodes)}")
+            episode = self._episodes[message.episode]
+        self._running = self._wheel == "agent"
+        await self._do(lambda: self._tree.begin(episode, message.step))
+        await self._show(new=True)
+
+    # What the browser sees
+
+    async def _show(self, *, new: bool = False) -> None:
+        """Sends the moment in which we are, with its pictures."""
+        send = self._send
+        if send is None:
+            return
+        await send(await self._do(lambda: self._packed(new=new)))
+
+    def _packed(self, *, new: bool) -> bytes:
+        moment = self._tree.now
+        pictures = self._scene.draw(moment.thought.obs), self._tree.picture(moment)
+        if new and self._recorded is not None and len(self._recorded) < recording.LONGEST:
+            self._recorded.append(moment)
+            self._pictures.append(pictures)
+        header = {
+            **described(moment),
+            "root": self._tree.root.number,
+            "wheel": self._wheel,
+            "running": self._running,
+            "speed": self._speed,
+            "eyes": self._tree.opened,
+            "recording": self._recorded is not None,
+        }
+        return pack(header, *map(encoded, pictures))
+
+    def _hello(self) -> dict[str, Any]:
+        """What a page must know before it shows anything."""
+        spaces, config = self._dreamer.spaces, self._dreamer.config
+        return {
+            "hello": config.env.name,
+            "id": config.env.id,
+            "steps_learned": self._dreamer.loaded.env_steps,
+            "actions": [spec._asdict() for spec in spaces.actions],
+            "vectors": {spec.name: spec.shape[0] for spec in spaces.obs if spec.is_vector},
+            "latent": [config.agent.model.groups, config.agent.model.classes],
+            "draws": self._scene.draws,
+            "trouble": self._tree.trouble,
+            "episodes": [{"title": one.title, "steps": len(one.rows.reward)} for one in self._episodes],
+            "tree": [[moment.number, moment.parent, moment.step, *_strip(moment)] for moment in self._tree],
+        }
+
+    async def _tell(self, **content: Any) -> None:
+        if self._send is not None:
+            await self._send(content)
+
+    # Recording
+
+    async def _record(self, *, on: bool) -> None:
+        if on:
+            self._recorded, self._pictures = [], []
+            await self._show(new=True)
+            return
+        recorded, pictures, self._recorded, self._pictures = self._recorded, self._pictures, None, []
+        await self._show()
+        if not recorded:
+            return
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = f"{self._dreamer.config.env.name.replace(':', '-').replace('/', '-')}-{stamp}-{next(_numbers)}"
+        try:
+            files = await self._do(
+                lambda: recording.save(self._recordings, name, recorded, pictures, speed=self._speed)
+            )
+        except OSError as error:
+            await self._tell(note=f"The recording could not be saved: {error}")
+            return
+        await self._tell(saved=[file.name for file in files], folder=str(self._recordings))
+
+    # In the executor
+
+    async def _do(self, work: Callable[[], Any]) -> Any:
+        def alone() -> Any:
+            with self._busy:
+                return work()
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, alone)
+
+    def _free(self) -> None:
+        self._tree.close()
+        self._scene.close()
+
+    def _as_action(self, numbers: Sequence[float]) -> np.ndarray:
+        size = self._dreamer.spaces.action_size
+        if len(numbers) != size:
+            raise BadMessageError(f"action: {len(numbers)} numbers, expected {size}")
+        return np.array([numbers], np.float32)
+
+
+def _strip(moment: Moment) -> list[float | None]:
+    """What the strips below the pictures show of a moment."""
+    numbers = described(moment)
+    return [numbers[key] for key in ("reward", "cont", "value", "surprise")]
