@@ -1,4 +1,4 @@
-"""`python run.py play`: into the dream, in a browser."""
+"""Commands for agents that have learned something: `play`, into the dream; `export`, to give one away."""
 
 import asyncio
 import signal
@@ -59,6 +59,27 @@ def play(arguments: list[str]) -> int:
     except PortError as error:
         raise ConfigError(str(error)) from error
     print("The dream is over.")
+    return 0
+
+
+def export(arguments: list[str]) -> int:
+    """`python run.py export --run-dir runs/a --out examples/a`."""
+    parser = command_parser(
+        "export",
+        "Writes an agent to give away: a small run folder that can be loaded, played and forked, but not resumed.\n"
+        "It holds the weights in half precision, the settings and the metrics; no optimizer state and no replay.",
+    )
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to make")
+    parser.add_argument(
+        "--step", type=int, nargs="+", help="checkpoints to take, in environment steps (default: the newest)"
+    )
+    given = parser.parse(arguments)
+    start_backend("cpu")
+    from dreamerjax.host.export import export
+
+    for folder in export(given.run_dir, given.out, steps=given.step or [None]):
+        print(folder)
     return 0
 
 

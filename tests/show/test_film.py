@@ -16,8 +16,9 @@ from dreamerjax.config import Config, EnvConfig, ImageConfig
 from dreamerjax.host.envs import make_env
 from dreamerjax.host.load import LoadedAgent
 from dreamerjax.host.metrics import MetricsWriter
-from dreamerjax.show.dreams import DreamBesideTruth, dream_frames
+from dreamerjax.show.dreams import DreamBesideTruth, dream_frames, scene_frames
 from dreamerjax.show.film import film_run
+from dreamerjax.show.scene import Scene
 from dreamerjax.show.video import as_gif, enlarged, write_mp4
 from tests.tiny import MODEL
 
@@ -48,7 +49,7 @@ def untrained(run_dir: Path, env: EnvConfig) -> LoadedAgent:
 @pytest.mark.parametrize(
     ("obs", "names", "size"),
     [
-        ("state", ["episode", "dream"], (600, 400)),
+        ("state", ["episode", "dream_scene", "dream"], (600, 400)),
         ("pixels", ["episode", "dream_image"], (600, 400)),
         ("both", ["episode", "dream_image", "dream"], (600, 400)),
     ],
@@ -68,6 +69,11 @@ def test_what_there_is_to_see_is_filmed(tmp_path, obs, names, size):
         width, height, frames = size_and_frames(by_name["dream_image"].file)
         assert (width, height) == (8 * (3 * 48 + 2), 8 * (32 + 2))
         assert gif_size_and_frames(by_name["dream_image"].gif)[2] == frames
+    if "dream_scene" in by_name:
+        # Two pictures of 600 x 400, a gap and a bar; half as large as a GIF.
+        width, height, frames = size_and_frames(by_name["dream_scene"].file)
+        assert (width, height) == (2 * 600 + 18, 400 + 16)
+        assert gif_size_and_frames(by_name["dream_scene"].gif) == (width // 2, height // 2, frames)
     assert (by_name.get("dream") is None) == (obs == "pixels")
 
 
@@ -90,6 +96,28 @@ def test_a_dream_beside_the_truth_and_the_error_with_a_bar_that_tells_when_it_dr
     assert (bar[:3] == bar[0, 0, 0]).all()
     assert (bar[3, :, 33:65] > bar[0, 0, 0]).all()
     assert (bar[3, :, :33] == bar[0, 0, 0]).all()
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0"])
+def test_a_dreamed_state_is_drawn_by_the_environment_beside_the_truth(env_id):
+    config = EnvConfig(id=f"gym:{env_id}")
+    env = make_env(config, copies=1, seed=0)
+    first = env.reset().obs["state"][0]
+    second = env.step(env.random_action(np.random.default_rng(0))).obs["state"][0]
+    scene = Scene(config, env.spaces)
+    true, dreamed = np.stack([first, first]), np.stack([first, second + 0.3])[:, None]
+    frames = scene_frames(DreamBesideTruth({"state": true}, {"state": dreamed}, context=1), scene)
+    pictures = [scene.draw({"state": state}) for state in (first, second + 0.3)]
+    scene.close()
+    env.close()
+    height, width, _ = pictures[0].shape
+    gap, bar = width // 32, height // 24
+    assert frames.shape == (2, bar + height, 2 * width + gap, 3)
+    np.testing.assert_array_equal(frames[1, bar:, :width], pictures[0])
+    np.testing.assert_array_equal(frames[0, bar:, width + gap :], pictures[0])
+    np.testing.assert_array_equal(frames[1, bar:, width + gap :], pictures[1])
+    assert (frames[1, :bar, width + gap :] > frames[0, :bar, width + gap :]).all()
+    assert (frames[1, :bar, :width] == frames[0, :bar, :width]).all()
 
 
 @pytest.mark.parametrize("shape", [(5, 16, 16, 1), (5, 33, 47, 3), (3, 400, 600, 3), (2, 64, 64, 4)], ids=str)

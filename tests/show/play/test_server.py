@@ -16,7 +16,7 @@ import dreamerjax
 from dreamerjax.host.dreamer import Dreamer
 from dreamerjax.show.play import server as server_module
 from dreamerjax.show.play.server import FULL, PortError, Server, Settings
-from tests.show.play.tiny_run import make_run
+from tests.tiny_run import make_run
 
 
 @pytest.fixture(scope="module")

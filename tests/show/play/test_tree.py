@@ -12,7 +12,7 @@ from dreamerjax.show.play import tree as tree_module
 from dreamerjax.show.play.brain import Brain
 from dreamerjax.show.play.starts import Episode, episodes_of
 from dreamerjax.show.play.tree import Tree
-from tests.show.play.tiny_run import make_run
+from tests.tiny_run import make_run
 
 LEFT, RIGHT = np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 1.0]], np.float32)
 
