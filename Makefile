@@ -2,6 +2,7 @@
 # make test     set everything up, lint, check the types, run the tests
 # make learn    train CartPole and fail unless it ends solved (what CI runs after the tests)
 # make test-envs    the tests of every family of environments, each with its package, and a short training
+# make notebooks    run the notebooks from top to bottom and keep their pictures; then: .venv/bin/jupyter lab notebooks
 # make lint     ruff and pyright alone          make format   let ruff tidy the code
 # make setup    only the environment            make clean    remove it, and every cache
 # make lock     write constraints.txt anew after a change of requirements*.txt
@@ -22,7 +23,7 @@ dev     := $(VENV)/.installed-dev
 
 families := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
 
-.PHONY: train test test-envs learn lint format setup lock clean
+.PHONY: train test test-envs learn notebooks lint format setup lock clean
 .DEFAULT_GOAL := train
 
 train: $(runtime)
@@ -50,6 +51,9 @@ test-env-%: .venv-envs/%/.installed
 	$(python) -m venv --clear .venv-envs/$*
 	.venv-envs/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< pytest hypothesis
 	@touch $@
+
+notebooks: $(VENV)/.installed-notebooks
+	$(python) notebooks/execute.py $(ARGS)
 
 lint: $(dev)
 	$(python) -m ruff check .
@@ -83,7 +87,7 @@ lock: | $(python)
 	$(python) -m pip install --disable-pip-version-check --quiet uv==0.13.9
 	@sed -n '/^#/p' constraints.txt > constraints.new
 	$(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-	requirements-dev.txt requirements-ray.txt requirements-cuda.txt requirements-rocm.txt requirements-tpu.txt \
+	requirements-dev.txt requirements-ray.txt requirements-notebooks.txt requirements-cuda.txt requirements-rocm.txt requirements-tpu.txt \
 	$(families:%=requirements-%.txt) >> constraints.new
 	mv constraints.new constraints.txt
 

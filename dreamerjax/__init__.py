@@ -1,14 +1,10 @@
 """dreamerjax: DreamerV3, the world-model agent, as pure functions in JAX and Flax."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from dreamerjax.host.dreamer import checkpoint_steps as checkpoint_steps
-    from dreamerjax.host.dreamer import load as load
+from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "checkpoint_steps", "load"]
+__all__ = ["__version__", "checkpoint_steps", "load"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 # Found when they are first used: a program chooses its back-end before anything touches JAX.
 _PUBLIC = dict.fromkeys(["load", "checkpoint_steps"], "dreamerjax.host.dreamer")

@@ -252,6 +252,7 @@ class LogConfig:
     checkpoints_kept: AtLeastTwo = 3
     video_every: NonNegativeInt = 20_000  # environment steps between films; one more is made at the end; 0: none
     tensorboard: bool = True
+    report: bool = True  # a page with everything that there is to see is written at the end: report.html
 
 
 @dataclass(frozen=True)

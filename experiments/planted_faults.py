@@ -28,6 +28,7 @@ BUDGET: Layer = {
     "eval.final_episodes": 20,
     "log.video_every": 0,
     "log.tensorboard": False,
+    "log.report": False,
 }
 # fault -> environment, settings, variant of the code, the alert that names it
 FAULTS: dict[str, tuple[str, Layer, str, str]] = {

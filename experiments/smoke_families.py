@@ -33,7 +33,7 @@ FLAGS = """
     --agent.model.depth=2 --agent.model.bins=31 --agent.returns.imagination-horizon=3 --agent.precision=float32
     --env.copies=2 --train.prefill=200 --train-ratio=4 --train.batch-size=2 --train.sequence-length=8
     --replay.capacity=3000 --eval.every=1000 --eval.episodes=1 --eval.final-episodes=2 --eval.copies=2
-    --log.video-every=0 --no-log.tensorboard --backend=cpu
+    --log.video-every=0 --no-log.tensorboard --no-log.report --backend=cpu
 """
 
 

@@ -38,7 +38,7 @@ agent:
 train: {env_steps: 40, prefill: 16, ratio: 8, batch_size: 2, sequence_length: 4, updates_per_dispatch: 2}
 replay: {capacity: 1000}
 eval: {every: 20, episodes: 2, final_episodes: 3, copies: 2}
-log: {every: 10, checkpoint_seconds: 1000, video_every: 0}
+log: {every: 10, checkpoint_seconds: 1000, video_every: 0, report: false}
 alerts: {data_wait_share: 1}
 """
 EVALUATION = {"episodes", "return_mean", "return_std", "return_min", "return_max", "length_mean"}

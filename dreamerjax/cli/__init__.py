@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from dreamerjax.cli.common import INTERRUPTED
 from dreamerjax.cli.lab import bench, compare_runs, experiment, lineage, sweep
-from dreamerjax.cli.look import evaluate, selfcheck, show
+from dreamerjax.cli.look import evaluate, report, selfcheck, show
+from dreamerjax.cli.play import export, play
 from dreamerjax.cli.training import train
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BackendError
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "eval": evaluate,
         "show": show,
+        "report": report,
+        "play": play,
+        "export": export,
         "selfcheck": selfcheck,
         "bench": bench,
         "compare": compare_runs,

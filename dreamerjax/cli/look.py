@@ -1,4 +1,4 @@
-"""Commands that look at what was learned, or at the machine: `eval`, `show`, `selfcheck`."""
+"""Commands that look at what was learned, or at the machine: `eval`, `show`, `report`, `selfcheck`."""
 
 import json
 import sys
@@ -58,19 +58,33 @@ def show(arguments: list[str]) -> int:
     given = parser.parse(arguments)
     start_backend(given.backend)
     from dreamerjax.show.curves import learning_curve
-    from dreamerjax.show.dreams import animate_cartpole, dream_beside_truth
-    from dreamerjax.show.film import film_run
+    from dreamerjax.show.film import SCENE, film_run
     from dreamerjax.show.health import draw_health
 
     loaded = load_run(given.run_dir)
     files = [given.run_dir / "learning_curve.png", given.run_dir / "health.png"]
     learning_curve([given.run_dir], files[0], solve_return=loaded.config.env.solve_return)
     draw_health(given.run_dir, loaded.config, files[1])
-    files += [film.file for film in film_run(loaded, seed=given.seed)]
-    if loaded.config.env.id == "gym:CartPole-v1" and loaded.config.env.obs in ("auto", "state"):
-        files.append(given.run_dir / "dream.gif")
-        animate_cartpole(dream_beside_truth(loaded, seed=given.seed), files[-1])
+    films = film_run(loaded, seed=given.seed)
+    files += [film.file for film in films]
+    for film in films:
+        if film.name == SCENE:
+            files.append(given.run_dir / "dream.gif")
+            files[-1].write_bytes(film.gif)
     print("\n".join(map(str, files)))
+    return 0
+
+
+def report(arguments: list[str]) -> int:
+    """`python run.py report --run-dir runs/a`."""
+    parser = command_parser("report", "Writes everything that there is to see of a run into one page, report.html.")
+    parser.add_argument("--run-dir", type=Path, required=True, help="the run; the page goes there")
+    parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
+    given = parser.parse(arguments)
+    start_backend(given.backend)
+    from dreamerjax.show.report import write_report
+
+    print(write_report(given.run_dir))
     return 0
 
 

@@ -122,7 +122,8 @@ def _train_in(
             display.note(f"Starts from {source.run_dir} at {source.env_steps:,} environment steps.")
         folder.write_config(nested(config))
         summary = loop.run()
-        display.finish(final_paragraph(summary))
+        report = _report(folder.path, display) if config.log.report and summary["stopped"] != "interrupted" else None
+        display.finish(final_paragraph(summary, report=report))
     return summary
 
 
@@ -130,6 +131,17 @@ def _film(loaded: LoadedAgent) -> list[Film]:
     from dreamerjax.show.film import film_run  # only now, because it brings what draws, and training starts without
 
     return film_run(loaded)
+
+
+def _report(run_dir: Path, display: Display) -> Path | None:
+    """Writes the page of a run that has ended; one that cannot be made takes nothing from what was learned."""
+    from dreamerjax.show.report import write_report
+
+    try:
+        return write_report(run_dir)
+    except Exception as error:
+        display.note(f"No report: {error}")
+        return None
 
 
 def _all_flags() -> str:

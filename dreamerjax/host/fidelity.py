@@ -1,7 +1,7 @@
 """How far ahead a dream can be trusted: many dreams beside what really happened under the same actions."""
 
 import dataclasses
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -39,7 +39,7 @@ class Compared(NamedTuple):
         """Probability that the dreamed episode still goes on, [H, N]."""
         return self._by_copy(np.cumprod(self.dream.cont, axis=0)).mean(2)
 
-    def _by_copy(self, x: np.ndarray) -> np.ndarray:
+    def _by_copy(self, x: Any) -> np.ndarray:
         return x.reshape(len(x), -1, self.copies, *x.shape[2:])
 
 
@@ -89,7 +89,7 @@ def compare(
 
 
 def trusted_steps(error: np.ndarray, tolerance: float) -> np.ndarray:
-    """For how many steps an error [H, N] stays within a tolerance, [N]; as long as the episode goes on."""
+    """For how many steps an error [H, N] stays within a tolerance, [N]; NaN, after the end of an episode, is within."""
     return np.cumprod(~(error > tolerance), axis=0).sum(0)
 
 

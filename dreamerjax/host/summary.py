@@ -2,20 +2,24 @@
 
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+UNFINISHED = {"interrupted": "Interrupted", "under way": "Under way"}  # why a run stopped -> how its outcome begins
 
-def final_paragraph(summary: Mapping[str, Any]) -> str:
+
+def final_paragraph(summary: Mapping[str, Any], *, report: Path | None = None) -> str:
     """What a run came to, in words, and the commands that one may want next.
 
     Args:
         summary: the content of `summary.json`.
+        report: the page with everything that there is to see, if there is one.
 
     Returns:
         One paragraph, a blank line, and indented commands, one a line.
     """
-    sentences = [_outcome(summary), *_time_taken(summary), *_alerts(summary), f"Everything is in {summary['run_dir']}."]
-    commands = list(_next_commands(summary))
+    sentences = [outcome(summary), *time_taken(summary), *_alerts(summary), f"Everything is in {summary['run_dir']}."]
+    commands = list(_next_commands(summary, report))
     pad = max(len(purpose) for purpose, _ in commands)
     return "\n".join([" ".join(sentences), "", *(f"  {purpose:<{pad}}  {what}" for purpose, what in commands)])
 
@@ -25,20 +29,21 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _outcome(summary: Mapping[str, Any]) -> str:
+def outcome(summary: Mapping[str, Any]) -> str:
+    """Solved or not, and how well: a sentence."""
     env, goal = summary["env"], summary.get("solve_return")
     evaluation = summary.get("eval") or {}
     mean = evaluation.get("return_mean")
     if mean is None:
-        verdict = {"interrupted": "Interrupted", "budget": "The budget is spent"}.get(summary["stopped"], "Finished")
+        verdict = {**UNFINISHED, "budget": "The budget is spent"}.get(summary["stopped"], "Finished")
         return f"{verdict}: {env} has not been evaluated yet."
     score = (
         f"a mean return of {mean:,.1f} ± {evaluation['return_std']:,.1f} over "
         f"{count(evaluation['episodes'], 'greedy episode')} "
         f"(from {evaluation['return_min']:,.1f} to {evaluation['return_max']:,.1f})"
     )
-    if summary["stopped"] == "interrupted":
-        return f"Interrupted: at its last evaluation {env} reached {score}."
+    if summary["stopped"] in UNFINISHED:
+        return f"{UNFINISHED[summary['stopped']]}: at its last evaluation {env} reached {score}."
     if goal is None:
         return f"Finished: {env} reaches {score}."
     if mean >= goal:
@@ -48,12 +53,13 @@ def _outcome(summary: Mapping[str, Any]) -> str:
     return f"Not solved: {env} reaches {score}; {goal:g} would count as solved."
 
 
-def _time_taken(summary: Mapping[str, Any]) -> Iterator[str]:
+def time_taken(summary: Mapping[str, Any]) -> Iterator[str]:
+    """When it was solved, and how long it took: sentences."""
     at = summary.get("solved_at")
     if at is not None and at["env_steps"] < summary["env_steps"]:
         yield f"It was solved after {_cost(at)}."
     compiling = summary.get("compile_seconds")
-    aside = f", {_in_words(compiling)} of them to compile" if compiling else ""
+    aside = f", {in_words(compiling)} of them to compile" if compiling else ""
     yield f"The run took {_cost(summary)}{aside}."
 
 
@@ -66,22 +72,24 @@ def _alerts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _cost(spent: Mapping[str, Any]) -> str:
     steps, updates = count(spent["env_steps"], "environment step"), count(spent["updates"], "update")
-    return f"{steps}, {updates} and {_in_words(spent['wall_seconds'])}"
+    return f"{steps}, {updates} and {in_words(spent['wall_seconds'])}"
 
 
-def _next_commands(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _next_commands(summary: Mapping[str, Any], report: Path | None) -> Iterator[tuple[str, str]]:
     """Purpose and command; the most likely wish comes first."""
     folder = shlex.quote(str(summary["run_dir"]))
     if summary["stopped"] == "interrupted":
         yield "go on", f"the same command with --run-dir {folder}"
     elif not summary["solved"]:
         yield "train on", f"the same command with --run-dir {folder} --env-steps {2 * summary['env_steps']}"
+    if report is not None:
+        yield "see everything", f"{report}    (in a browser; it needs no network)"
     yield "evaluate it", f"python run.py eval --run-dir {folder} --episodes 100"
     yield "see its dreams", f"python run.py show --run-dir {folder}"
     yield "see the curves", f"tensorboard --logdir {folder}    (once: pip install tensorboard)"
 
 
-def _in_words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """58 s, 1 min 58 s, 2 h 1 min."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)

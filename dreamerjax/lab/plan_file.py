@@ -10,7 +10,7 @@ from dreamerjax.config import Config, ConfigError, flatten
 from dreamerjax.host.settings import Layer, combine, did_you_mean, read_env, typed_layer
 
 # Runs of the lab have a fixed budget and draw nothing, unless their file says otherwise.
-QUIET: Layer = {"train.stop_when_solved": False, "log.video_every": 0, "log.tensorboard": False}
+QUIET: Layer = {"train.stop_when_solved": False, "log.video_every": 0, "log.tensorboard": False, "log.report": False}
 
 
 def read_plan_file(file: Path, keys: Mapping[str, str], required: Sequence[str], *, what: str) -> dict[str, Any]:

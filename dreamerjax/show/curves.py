@@ -14,6 +14,7 @@ from dreamerjax.host.metrics import read_metrics
 matplotlib.use("Agg")  # pictures go to files; no window is needed
 
 EPISODES_SMOOTHED = 10
+MINUTE = 60.0  # seconds
 
 
 def learning_curve(run_dirs: Sequence[Path], file: Path, *, solve_return: float | None = None) -> None:
@@ -30,28 +31,55 @@ def learning_curve(run_dirs: Sequence[Path], file: Path, *, solve_return: float 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for index, run_dir in enumerate(run_dirs):
-        _draw_run(axes, read_metrics(run_dir / "metrics.jsonl"), run_dir.name, color=f"C{index}")
-    if solve_return is not None:
-        axes.axhline(solve_return, color="0.4", linestyle="--", linewidth=1, label=f"solved: {solve_return:g}")
-    axes.set(xlabel="environment steps", ylabel="episode return")
-    axes.margins(x=0.01)
+        rows = read_metrics(run_dir / "metrics.jsonl")
+        draw_returns(axes, rows, color=f"C{index}", greedy=f"{run_dir.name}: greedy")
+    finish_returns(axes, solve_return=solve_return)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(file, dpi=120)
 
 
-def _draw_run(axes: Axes, rows: list[dict[str, Any]], name: str, *, color: str) -> None:
-    steps, returns = _series(rows, "episode/return")
+def draw_returns(
+    axes: Axes,
+    rows: list[dict[str, Any]],
+    *,
+    color: str = "C0",
+    greedy: str = "greedy, with its spread",
+    training: str = "",
+    over: str = "step",
+) -> None:
+    """Draws the returns of one run: of training faint and smoothed, of greedy evaluations with their spread.
+
+    Args:
+        axes: where to draw.
+        rows: of `read_metrics`.
+        color: of the run.
+        greedy: the label of its evaluations.
+        training: the label of its training episodes; empty: none.
+        over: "step", or "wall_seconds", which is drawn in minutes.
+    """
+    unit = MINUTE if over == "wall_seconds" else 1.0
+    at, returns = series(rows, "episode/return", over=over)
     if len(returns) >= EPISODES_SMOOTHED:
         kernel = np.ones(EPISODES_SMOOTHED) / EPISODES_SMOOTHED
         smooth = np.convolve(returns, kernel, mode="valid")
-        axes.plot(steps[EPISODES_SMOOTHED - 1 :], smooth, color=color, alpha=0.4, linewidth=1)
-    steps, means = _series(rows, "eval/return_mean")
-    _, stds = _series(rows, "eval/return_std")
-    axes.fill_between(steps, means - stds, means + stds, color=color, alpha=0.12, linewidth=0)
-    axes.plot(steps, means, color=color, marker="o", markersize=2.5, linewidth=1.6, label=f"{name}: greedy")
+        label = training or None
+        axes.plot(at[EPISODES_SMOOTHED - 1 :] / unit, smooth, color=color, alpha=0.4, linewidth=1, label=label)
+    at, means = series(rows, "eval/return_mean", over=over)
+    _, stds = series(rows, "eval/return_std")
+    axes.fill_between(at / unit, means - stds, means + stds, color=color, alpha=0.12, linewidth=0)
+    axes.plot(at / unit, means, color=color, marker="o", markersize=2.5, linewidth=1.6, label=greedy)
 
 
-def _series(rows: list[dict[str, Any]], key: str) -> tuple[np.ndarray, np.ndarray]:
-    points = [(row["step"], row[key]) for row in rows if key in row]
-    return np.array([step for step, _ in points]), np.array([value for _, value in points])
+def finish_returns(axes: Axes, *, solve_return: float | None, over: str = "step") -> None:
+    """Names the axes, and draws what counts as solved as a line."""
+    if solve_return is not None:
+        axes.axhline(solve_return, color="0.4", linestyle="--", linewidth=1, label=f"solved: {solve_return:g}")
+    axes.set(xlabel="environment steps" if over == "step" else "minutes", ylabel="episode return")
+    axes.margins(x=0.01)
+
+
+def series(rows: list[dict[str, Any]], key: str, *, over: str = "step") -> tuple[np.ndarray, np.ndarray]:
+    """A metric over environment steps (or another key that every line has), from the lines that have it: [n], [n]."""
+    points = [(row[over], row[key]) for row in rows if key in row]
+    return np.array([at for at, _ in points]), np.array([value for _, value in points])

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,10 +10,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
-from matplotlib.animation import FuncAnimation, PillowWriter
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.dream import open_loop
@@ -21,6 +18,7 @@ from dreamerjax.agent.policy import initial_policy_state
 from dreamerjax.host.envs import make_env
 from dreamerjax.host.evaluate import greedy_policy
 from dreamerjax.host.load import LoadedAgent
+from dreamerjax.show.scene import Scene
 from dreamerjax.types import Array, Batch
 
 matplotlib.use("Agg")  # pictures go to files; no window is needed
@@ -34,6 +32,9 @@ class DreamBesideTruth(NamedTuple):
     true: dict[str, np.ndarray]  # name -> [T, ...]
     dreamed: dict[str, np.ndarray]  # name -> [T, dreams, ...]; reconstructed in the first `context` rows
     context: int
+
+    def __len__(self) -> int:
+        return len(next(iter(self.true.values())))
 
 
 def dream_beside_truth(
@@ -75,18 +76,44 @@ def _jit_open_loop(agent: Agent, context: int) -> Callable[..., dict[str, Array]
 
 
 def dream_frames(seen: DreamBesideTruth, name: str) -> np.ndarray:
-    """The truth, one dream and the error, side by side: [T, height, width, channels] uint8.
+    """The truth of an image, one dream and the error, side by side: [T, height, width, channels] uint8.
 
     A bar above the dream is dark while the agent sees, and bright when it dreams with its eyes shut.
     """
     true, dreamed = seen.true[name], seen.dreamed[name][:, 0]
     error = np.abs(true.astype(np.int16) - dreamed).astype(np.uint8)
-    count, height, width, channels = true.shape
+    return _side_by_side([true, dreamed, error], seen.context)
+
+
+def scene_frames(seen: DreamBesideTruth, scene: Scene) -> np.ndarray:
+    """The same of a state, both drawn as the environment would, without an error: [T, height, width, channels] uint8.
+
+    Args:
+        seen: what to draw.
+        scene: one that `draws`.
+    """
+    one_dream = {name: values[:, 0] for name, values in seen.dreamed.items()}
+    films = [
+        np.stack([_drawn(scene, {name: values[t] for name, values in obs.items()}) for t in range(len(seen))])
+        for obs in (seen.true, one_dream)
+    ]
+    return _side_by_side(films, seen.context)
+
+
+def _drawn(scene: Scene, obs: dict[str, np.ndarray]) -> np.ndarray:
+    picture = scene.draw(obs)
+    assert picture is not None, "it draws"
+    return picture
+
+
+def _side_by_side(films: Sequence[np.ndarray], context: int) -> np.ndarray:
+    """Films [T, height, width, channels], with a bar that is bright above the second one from row `context` on."""
+    count, height, width, channels = films[0].shape
     gap = np.full((count, height, max(1, width // 32), channels), 128, np.uint8)
-    frames = np.concatenate([true, gap, dreamed, gap, error], axis=2)
+    frames = np.concatenate([part for film in films for part in (gap, film)][1:], axis=2)
     bar = np.full((count, max(2, height // 24), frames.shape[2], channels), 40, np.uint8)
     left = width + gap.shape[2]
-    bar[seen.context :, :, left : left + width] = 230
+    bar[context:, :, left : left + width] = 230
     return np.concatenate([bar, frames], axis=1)
 
 
@@ -110,30 +137,3 @@ def plot_dream(seen: DreamBesideTruth, file: Path) -> None:
         if number == 0:
             axes.legend(frameon=False, fontsize="x-small")
     figure.savefig(file, dpi=120)
-
-
-def animate_cartpole(seen: DreamBesideTruth, file: Path, *, frames_per_second: int = 12) -> None:
-    """Draws CartPole as it really moved beside one dream of it, as a GIF."""
-    true, dreamed = seen.true["state"], seen.dreamed["state"][:, 0]
-    figure = Figure(figsize=(6.4, 2.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-
-    def draw(frame: int) -> list:
-        blind = frame >= seen.context
-        _draw_cartpole(left, true[frame], f"truth, step {frame}", TRUE)
-        _draw_cartpole(right, dreamed[frame], "dream (eyes shut)" if blind else "seen, reconstructed", DREAMED)
-        return []
-
-    FuncAnimation(figure, draw, frames=len(true)).save(file, writer=PillowWriter(fps=frames_per_second), dpi=80)
-
-
-def _draw_cartpole(axes: Axes, state: np.ndarray, title: str, color: str) -> None:
-    """The cart at its position, the pole at its angle (radians, clockwise from upright)."""
-    x, angle, length = float(state[0]), float(state[2]), 1.0
-    axes.clear()
-    axes.axhline(0, color="0.8", linewidth=1)
-    axes.add_patch(Rectangle((x - 0.25, 0), 0.5, 0.25, color=color))
-    axes.plot([x, x + length * np.sin(angle)], [0.25, 0.25 + length * np.cos(angle)], color=color, linewidth=5)
-    axes.set(xlim=(-1.6, 1.6), ylim=(-0.2, 1.5), aspect="equal")
-    axes.set_title(title, fontsize="small")
-    axes.axis("off")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -11,12 +12,32 @@ from dreamerjax.host.envs import make_env
 from dreamerjax.host.evaluate import greedy_policy
 from dreamerjax.host.load import LoadedAgent
 from dreamerjax.host.reporter import Film
-from dreamerjax.show.dreams import dream_beside_truth, dream_frames, plot_dream
+from dreamerjax.show.dreams import DreamBesideTruth, dream_beside_truth, dream_frames, plot_dream, scene_frames
+from dreamerjax.show.scene import Scene
 from dreamerjax.show.video import as_gif, enlarged, write_mp4
 
 LONGEST = 1000  # steps of an episode that are filmed
 EPISODE_SPEED, DREAM_SPEED = 30.0, 10.0  # frames a second
 GIF_FRAMES = 100  # at most; for TensorBoard, which keeps them in memory
+SCENE = "dream_scene"  # the film of a state's dream
+
+
+class Filmed(NamedTuple):
+    """A film or plot that `film_run` made once."""
+
+    env_steps: int  # of the agent that it shows
+    name: str  # such as "episode"
+    file: Path
+
+
+def filmed(run_dir: Path) -> list[Filmed]:
+    """The films and plots of a run, oldest first; none if none were made."""
+    found = []
+    for file in sorted((run_dir / "videos").glob("*_*")):
+        steps, _, name = file.stem.partition("_")
+        if steps.isdigit() and file.suffix in (".mp4", ".png") and file.stat().st_size:
+            found.append(Filmed(int(steps), name, file))
+    return sorted(found, key=lambda one: one.env_steps)
 
 
 def film_run(loaded: LoadedAgent, *, seed: int = 0) -> list[Film]:
@@ -28,7 +49,7 @@ def film_run(loaded: LoadedAgent, *, seed: int = 0) -> list[Film]:
 
     Returns:
         The films: an episode (where the environment draws itself or shows images), and dreams beside the truth, as a
-        film of images and a plot of vectors.
+        film of images, or of a state where the environment can draw one, and as a plot of vectors.
 
     Raises:
         EnvError: the environment misbehaves.
@@ -45,6 +66,9 @@ def film_run(loaded: LoadedAgent, *, seed: int = 0) -> list[Film]:
         if spec.is_image:
             file = folder / f"{loaded.env_steps:010d}_dream_{spec.name}.mp4"
             films.append(_film(file, dream_frames(seen, spec.name), DREAM_SPEED))
+    scene = _film_of_states(loaded, seen)
+    if scene is not None:
+        films.append(_film(folder / f"{loaded.env_steps:010d}_{SCENE}.mp4", scene, DREAM_SPEED))
     if any(spec.is_vector for spec in loaded.agent.spaces.obs):
         file = folder / f"{loaded.env_steps:010d}_dream.png"
         plot_dream(seen, file)
@@ -77,11 +101,29 @@ def film_episode(loaded: LoadedAgent, *, seed: int) -> np.ndarray | None:
         env.close()
 
 
+def _film_of_states(loaded: LoadedAgent, seen: DreamBesideTruth) -> np.ndarray | None:
+    """Frames of truth and dream as the environment draws them; None where it shows images, or cannot draw a state."""
+    if any(spec.is_image for spec in loaded.agent.spaces.obs):
+        return None
+    scene = Scene(loaded.config.env, loaded.agent.spaces)
+    try:
+        return scene_frames(seen, scene) if scene.draws else None
+    finally:
+        scene.close()
+
+
 def _film(file: Path, frames: np.ndarray, frames_per_second: float) -> Film:
     frames = enlarged(frames)
     write_mp4(frames, file, frames_per_second=frames_per_second)
     every = -(-len(frames) // GIF_FRAMES)
-    coarser = max(1, frames.shape[1] // 200)
-    small = frames[::every, ::coarser, ::coarser]
+    small = _coarser(frames[::every], max(1, frames.shape[1] // 200))
     name = file.stem.partition("_")[2]
     return Film(name, file, as_gif(small, frames_per_second=frames_per_second / every))
+
+
+def _coarser(frames: np.ndarray, factor: int) -> np.ndarray:
+    """Frames [T, height, width, 3] with one pixel for each square of `factor`, its mean."""
+    count, height, width, channels = frames.shape
+    height, width = height // factor, width // factor
+    squares = frames[:, : height * factor, : width * factor].reshape(count, height, factor, width, factor, channels)
+    return squares.mean((2, 4)).astype(np.uint8)

@@ -29,6 +29,13 @@ def write_mp4(frames: np.ndarray, file: Path, *, frames_per_second: float) -> No
         raise OSError(f"{file} could not be written: {made.stderr.decode(errors='replace').strip()}")
 
 
+def first_frame(file: Path) -> bytes:
+    """The first picture of a film, as JPEG; nothing if it cannot be read."""
+    jpeg = ["-frames:v", "1", "-q:v", "6", "-f", "image2pipe", "-c:v", "mjpeg", "-"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-i", str(file), *jpeg]
+    return subprocess.run(command, capture_output=True, check=False).stdout
+
+
 def as_gif(frames: np.ndarray, *, frames_per_second: float) -> bytes:
     """Frames [T, height, width, 3] uint8 as an animated GIF."""
     first, *rest = (Image.fromarray(frame) for frame in frames)

@@ -46,7 +46,7 @@ FLAGS = f"""
     --env-steps=60 --train.prefill={PREFILL} --train-ratio=8 --train.batch-size=2 --train.sequence-length=4
     --train.updates-per-dispatch=2 --replay.capacity=1000
     --eval.every=20 --eval.episodes=2 --eval.final-episodes=3 --eval.copies=2
-    --log.every=10 --log.checkpoint-seconds=1000 --no-log.tensorboard --alerts.data-wait-share=1
+    --log.every=10 --log.checkpoint-seconds=1000 --no-log.tensorboard --no-log.report --alerts.data-wait-share=1
 """.split()
 TINY = read_flags(FLAGS)
 

@@ -1,0 +1,219 @@
+"""Everything that there is to see of a run as one page, `report.html`, which needs no other file and no network."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from dreamerjax.config import Config, EnvConfig, flatten, resolve
+from dreamerjax.host.checkpoint import CheckpointError
+from dreamerjax.host.dreamer import Dreamer
+from dreamerjax.host.envs import EnvError
+from dreamerjax.host.load import LoadedAgent, load_run, read_settings
+from dreamerjax.host.metrics import read_metrics
+from dreamerjax.host.run_folder import RunFolderError, changed_keys
+from dreamerjax.host.summary import UNFINISHED, count, in_words, outcome, time_taken
+from dreamerjax.host.watch import alerts_of
+from dreamerjax.show.curves import draw_returns, finish_returns, series
+from dreamerjax.show.exhibits import choose, exhibit
+from dreamerjax.show.film import filmed
+from dreamerjax.show.health import PANELS, REMEDIES, SOUND, draw_panel
+from dreamerjax.show.page import Chart, chart, render
+from dreamerjax.show.trust import trust_in_dreams
+
+TEMPLATE = "report.html.j2"
+
+Lines = list[dict[str, Any]]  # of metrics.jsonl
+
+
+def write_report(run_dir: Path) -> Path:
+    """Writes `report.html` into a run folder, from whatever there is: metrics are enough.
+
+    Args:
+        run_dir: the run; it may still be training.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunFolderError: it is no run folder, it has no metrics, or the page cannot be written.
+        ConfigError: its settings are not of this version.
+    """
+    config = read_settings(run_dir)
+    if config is None:
+        raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
+    lines, notes = _metrics_of(run_dir), dict[str, str]()
+    loaded = _agent_of(run_dir, notes)
+    summary = _summary_of(run_dir, config, lines)
+    shown, left_out = choose(filmed(run_dir))
+    exhibits = [exhibit(one) for one in shown]
+    content = {
+        "run": run_dir.resolve().name,
+        "folder": str(run_dir),
+        "summary": summary,
+        "verdict": _verdict(summary),
+        "sentences": [outcome(summary), *time_taken(summary)],
+        "tiles": list(_tiles(summary)),
+        "lineage": [event for event in loaded.lineage if event.what != "begun"] if loaded else [],
+        "learning": list(_learning(lines, config)),
+        "episodes": [one for one in exhibits if not one.name.startswith("dream")],
+        "dreams": [one for one in exhibits if one.name.startswith("dream") and one.moves],
+        "plots": [one for one in exhibits if one.name.startswith("dream") and not one.moves],
+        "left_out": [one.file.name for one in left_out],
+        "trust": _trust(loaded, notes) if loaded else None,
+        "alerts": [(alert, REMEDIES[alert.name]) for alert in alerts_of(lines, config)],
+        "health": list(_health(lines, config)),
+        "changed": _changed(config),
+        "settings": {key: _plainly(value) for key, value in flatten(config).items()},
+        "costs": list(_costs(lines, summary)),
+        "versions": summary.get("versions", {}),
+        "notes": notes,
+    }
+    file = run_dir / "report.html"
+    try:
+        file.write_text(render(TEMPLATE, content), encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"{file} could not be written: {error.strerror}.") from error
+    return file
+
+
+def _metrics_of(run_dir: Path) -> Lines:
+    try:
+        lines = read_metrics(run_dir / "metrics.jsonl")
+    except OSError as error:
+        raise RunFolderError(f"{run_dir}/metrics.jsonl cannot be read: {error.strerror}.\nTrain first.") from error
+    except ValueError as error:
+        raise RunFolderError(str(error)) from error
+    if not lines:
+        raise RunFolderError(f"{run_dir}/metrics.jsonl is empty: nothing has happened yet.\nTrain first.")
+    return lines
+
+
+def _agent_of(run_dir: Path, notes: dict[str, str]) -> LoadedAgent | None:
+    try:
+        return load_run(run_dir)
+    except (CheckpointError, EnvError) as error:
+        notes["trust"] = f"There is no agent to let dream: {error}"
+        return None
+
+
+def _summary_of(run_dir: Path, config: Config, lines: Lines) -> dict[str, Any]:
+    """The content of summary.json; what the metrics tell, if the run has not ended or has gone on since."""
+    last = lines[-1]
+    try:
+        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        if summary["env_steps"] >= last["step"]:
+            return summary
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    evaluations = [line for line in lines if "eval/return_mean" in line]
+    evaluation = {key.removeprefix("eval/"): value for key, value in evaluations[-1].items()} if evaluations else None
+    if evaluation:
+        evaluation["episodes"] = int(evaluation["episodes"])
+    return {
+        "env": config.env.name,
+        "stopped": "under way",
+        "solved": False,
+        "solve_return": config.env.solve_return,
+        "eval": evaluation,
+        "env_steps": last["step"],
+        "updates": last["update"],
+        "wall_seconds": last["wall_seconds"],
+    }
+
+
+def _verdict(summary: Mapping[str, Any]) -> str:
+    """In a word or three."""
+    if summary["stopped"] in UNFINISHED:
+        return summary["stopped"]
+    mean, goal = (summary.get("eval") or {}).get("return_mean"), summary.get("solve_return")
+    if mean is None or goal is None:
+        return "not evaluated" if mean is None else "finished"
+    return "solved" if mean >= goal else "solved on the way" if summary["solved"] else "not solved"
+
+
+def _tiles(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Value and label of the numbers that come first."""
+    if evaluation := summary.get("eval"):
+        value = f"{evaluation['return_mean']:,.1f} ± {evaluation['return_std']:,.1f}"
+        yield value, f"return of {count(evaluation['episodes'], 'greedy episode')}"
+    yield f"{summary['env_steps']:,}", "environment steps"
+    yield f"{summary['updates']:,}", "updates"
+    yield in_words(summary["wall_seconds"]), "wall time"
+
+
+def _learning(lines: Lines, config: Config) -> Iterator[Chart]:
+    steps, means = series(lines, "eval/return_mean")
+    told = "No evaluation yet."
+    if len(means):
+        told = f"{means[0]:,.1f} after {steps[0]:,} environment steps, {means[-1]:,.1f} after {steps[-1]:,}."
+    for over, words in (("step", "environment steps"), ("wall_seconds", "minutes")):
+
+        def draw(axes: Axes, over: str = over) -> None:
+            draw_returns(axes, lines, training="training", over=over)
+            finish_returns(axes, solve_return=config.env.solve_return, over=over)
+            axes.legend(fontsize="small", loc="best")
+
+        yield Chart(f"Return over {words}", chart(draw, f"Greedy return over {words}: {told}"))
+
+
+def _health(lines: Lines, config: Config) -> Iterator[Chart]:
+    alerts = alerts_of(lines, config)
+    for title, named in PANELS.items():
+        newest = {label: series(lines, metric)[1][-1:] for label, metric in named.items()}
+        if not any(map(len, newest.values())):
+            continue  # nothing was measured: no diagnoses, or no evaluations
+
+        def draw(axes: Axes, title: str = title) -> None:
+            draw_panel(axes, lines, title, alerts)
+            axes.set_xlabel("environment steps")
+
+        told = ", ".join(f"{label} {value[0]:.3g}" for label, value in newest.items() if len(value))
+        yield Chart(title[0].upper() + title[1:], chart(draw, f"{title}, at the end: {told}."), SOUND[title])
+
+
+def _trust(loaded: LoadedAgent, notes: dict[str, str]) -> Any:
+    try:
+        trust = trust_in_dreams(Dreamer(loaded))
+    except EnvError as error:
+        notes["trust"] = f"It takes the environment to compare dreams with: {error}"
+        return None
+    if trust is None:
+        notes["trust"] = "Episodes end too soon to compare dreams with them."
+    return trust
+
+
+def _changed(config: Config) -> dict[str, tuple[str, str]]:
+    """Settings that are not the defaults of this environment and this size: key -> (default, here)."""
+    model = dataclasses.replace(Config().agent.model, size=config.agent.model.size)
+    agent = dataclasses.replace(Config().agent, model=model)
+    env = EnvConfig(name=config.env.name, id=config.env.id)
+    default = flatten(resolve(Config(env=env, agent=agent))) | {"agent.model.size": Config().agent.model.size}
+    changed = changed_keys(default, flatten(config))
+    return {key: (_plainly(before), _plainly(here)) for key, (before, here) in changed.items()}
+
+
+def _costs(lines: Lines, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if device := summary.get("device"):
+        yield "device", f"{device}, {summary['backend']}"
+    compiling = summary.get("compile_seconds")
+    aside = f", {in_words(compiling)} of them to compile" if compiling else ""
+    yield "wall time", in_words(summary["wall_seconds"]) + aside
+    for key, label in (("env_steps", "environment steps a second"), ("updates", "updates a second")):
+        _, speeds = series(lines, f"speed/{key}_per_second")
+        lately = f"; {np.median(speeds):,.1f} while it trained, in the median" if len(speeds) else ""
+        yield label, f"{summary[key] / max(summary['wall_seconds'], 1e-3):,.1f} over all{lately}"
+    _, memory = series(lines, "speed/memory_mb")
+    if len(memory):
+        yield "memory, at most", f"{np.nanmax(memory):,.0f} MB"
+    for key, label in (("git_commit", "git commit"), ("ended", "ended")):
+        if summary.get(key):
+            yield label, str(summary[key])
+
+
+def _plainly(value: Any) -> str:
+    return "none" if value is None else "empty" if value == "" else str(value)

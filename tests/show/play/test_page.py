@@ -1,0 +1,197 @@
+"""The page in a real browser: needs Debian's `chromium` (or Chrome), and is left out where there is none."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("play")
+
+
+@pytest.fixture(scope="module")
+def address(recordings: Path) -> Iterator[str]:
+    command = [sys.executable, str(ROOT / "run.py"), "play", "--example", "cartpole", "--port", "0", "--no-browser"]
+    server = subprocess.Popen(command, cwd=recordings, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    found = next((re.search(r"http://\S+", line) for line in server.stdout if line.startswith("Open")), None)
+    assert found, "the server said no address"
+    yield found[0]
+    server.send_signal(signal.SIGINT)
+    assert server.wait(timeout=30) == 0
+    server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium, address: str) -> Iterator:
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    page.goto(address)
+    page.wait_for_function("() => Number(document.body.dataset.frames) > 3")
+    yield page
+    page.close()
+    assert problems == []
+
+
+def numbers(page, column: int) -> list[float]:
+    """The state in the dream (column 1) or in reality (column 2)."""
+    cells = page.locator(f"#vectors tr td:nth-child({column + 1})").all_inner_texts()
+    return [float(cell) for cell in cells]
+
+
+def still(page) -> None:
+    """A new dream in which nothing moves yet."""
+    if page.locator("#wheel").get_attribute("aria-pressed") == "true":
+        page.keyboard.press("g")
+        page.wait_for_selector("#wheel[aria-pressed=false]")
+    page.keyboard.press("r")
+    page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
+
+
+def wait_for_step(page, step: int) -> None:
+    page.wait_for_function(
+        "step => Number(document.getElementById('moment-shown').textContent.split(' ')[1]) >= step", arg=step
+    )
+
+
+def test_frames_come_by_themselves(page) -> None:
+    first = int(page.evaluate("() => document.body.dataset.frames"))
+    page.wait_for_function("first => Number(document.body.dataset.frames) > first + 20", arg=first)
+    pixels = "document.getElementById(id).getContext('2d').getImageData(0, 0, 300, 200).data"
+    ink = f"id => [...{pixels}].filter(x => x < 60).length"
+    assert page.evaluate(ink, "dream") > 100  # the cart is black
+    assert page.evaluate(ink, "real") > 100
+
+
+@pytest.mark.parametrize(("key", "sign"), [("ArrowLeft", -1), ("ArrowRight", 1)])
+def test_the_cart_moves_in_the_dream_as_it_does_in_reality(page, key: str, sign: int) -> None:
+    still(page)
+    page.keyboard.down(key)
+    wait_for_step(page, 6)
+    page.keyboard.up(key)
+    page.wait_for_timeout(200)
+    dreamed, real = numbers(page, 1), numbers(page, 2)
+    assert sign * dreamed[1] > 0.5  # the cart's speed: one push is 0.2 m/s
+    assert dreamed[1] == pytest.approx(real[1], abs=0.25)
+    assert dreamed[2] == pytest.approx(real[2], abs=0.05)
+
+
+def test_time_stands_still_without_a_key(page) -> None:
+    still(page)
+    page.wait_for_timeout(400)
+    assert page.locator("#moment-shown").inner_text() == "step 0"
+
+
+def test_rewinding_and_branching(page) -> None:
+    still(page)
+    page.keyboard.down("ArrowLeft")
+    wait_for_step(page, 5)
+    page.keyboard.up("ArrowLeft")
+    page.wait_for_timeout(200)
+    end = page.locator("#moment-shown").inner_text()
+    page.keyboard.press("Home")
+    page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
+    start = numbers(page, 2)
+    page.keyboard.press("End")
+    page.wait_for_function("end => document.getElementById('moment-shown').textContent === end", arg=end)
+    page.keyboard.press("Home")
+    page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
+    assert numbers(page, 2) == start
+    page.keyboard.down("ArrowRight")
+    wait_for_step(page, 4)
+    page.keyboard.up("ArrowRight")
+    page.wait_for_timeout(200)
+    assert numbers(page, 1)[1] > 0  # this branch goes the other way
+    page.keyboard.press("[")
+    page.wait_for_function("end => document.getElementById('moment-shown').textContent === end", arg=end)
+    assert numbers(page, 1)[1] < 0
+
+
+def test_the_agent_takes_the_wheel_again(page) -> None:
+    still(page)
+    page.keyboard.press("g")
+    page.wait_for_selector("#wheel[aria-pressed=true]")
+    page.keyboard.press("Space")
+    wait_for_step(page, 10)
+    assert "The agent acts" in page.locator("#status").inner_text()
+
+
+def test_the_eyes_can_be_opened(page) -> None:
+    still(page)
+    page.keyboard.press("e")
+    page.wait_for_selector("#eyes[aria-pressed=true]")
+    page.keyboard.press("g")
+    page.keyboard.press("Space")
+    page.wait_for_function("() => document.getElementById('dream-note').textContent.startsWith('eyes open')")
+    wait_for_step(page, 30)
+    dreamed, real = numbers(page, 1), numbers(page, 2)
+    assert dreamed[2] == pytest.approx(real[2], abs=0.03)
+
+
+def test_a_recording_can_be_fetched(page, recordings: Path) -> None:
+    still(page)
+    page.keyboard.press("v")
+    page.wait_for_selector("#record[aria-pressed=true]")
+    page.keyboard.down("ArrowLeft")
+    wait_for_step(page, 5)
+    page.keyboard.up("ArrowLeft")
+    page.keyboard.press("v")
+    page.wait_for_selector("#saved li")
+    names = page.locator("#saved a").all_inner_texts()
+    assert [Path(name).suffix for name in names] == [".mp4", ".npz"]
+    for name in names:
+        assert (recordings / "runs" / "recordings" / name).stat().st_size > 500
+    with page.expect_download() as download:
+        page.locator("#saved a").first.click()
+    assert download.value.suggested_filename == names[0]
+
+
+def test_a_mouse_or_a_finger_is_enough(page) -> None:
+    still(page)
+    button = page.get_by_role("button", name="push right")
+    button.hover()
+    page.mouse.down()
+    wait_for_step(page, 3)
+    page.mouse.up()
+    page.wait_for_timeout(150)
+    assert numbers(page, 1)[1] > 0.2
+    box = page.locator("#tree").bounding_box()
+    page.mouse.click(box["x"] + 9, box["y"] + 10)
+    page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
+
+
+@pytest.mark.parametrize("width", [1280, 390, 320])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_off(chromium, address: str, width: int, scheme: str) -> None:
+    page = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page.goto(address)
+    page.wait_for_function("() => Number(document.body.dataset.frames) > 3")
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    right = "e => e.getBoundingClientRect().right > innerWidth + 1"
+    all_of = "[...document.querySelectorAll('button, select, input, canvas')]"
+    assert page.evaluate(f"() => {all_of}.filter({right}).map(e => e.id)") == []
+    page.close()
