@@ -68,7 +68,7 @@ export function drawStrips(canvas, moments) {
 }
 
 export const short = (value) =>
-  value === null || value === undefined ? "–" : Math.abs(value) >= 100 ? value.toFixed(0) : Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(2);
+  value === null || value === undefined ? "–" : Math.abs(value) < 0.005 ? "0.00" : Math.abs(value) >= 100 ? value.toFixed(0) : Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(2);
 
 function laneScale(moments, width, height) {
   const all = [...moments.all.values()];
