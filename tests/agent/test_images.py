@@ -110,7 +110,7 @@ def test_dreams_look_like_what_the_environment_gives(seeing):
     assert {x.shape[:2] for x in seen.values()} == {(T, B)}
 
     start = initial_policy_state(agent, B).latent
-    dreamed = jit(lambda start: dream(agent, params, start, KEY, horizon=3))(start, cont_discount=1.0)
+    dreamed = jit(lambda start: dream(agent, params, start, KEY, horizon=3, cont_discount=1.0))(start)
     assert {name: (x.shape, x.dtype) for name, x in dreamed.obs.items()} == {
         name: ((3, B, *shape), dtype) for name, (shape, dtype) in kinds.items()
     }
