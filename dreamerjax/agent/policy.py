@@ -1,5 +1,6 @@
 """Acting: the distribution over actions, and one step of the agent in an environment."""
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -135,8 +136,12 @@ def policy_step(
     return PolicyState(latent=latent, prev_action=action), action
 
 
+@functools.lru_cache(maxsize=8)
 def jit_policy(agent: Agent, *, greedy: bool = False) -> Policy:
-    """The compiled `policy_step`: (params, policy state, obs, is_first, key) -> (policy state, action, next key)."""
+    """The compiled `policy_step`: (params, policy state, obs, is_first, key) -> (policy state, action, next key).
+
+    The same one whenever the same agent asks.
+    """
 
     @jax.jit
     def policy(

@@ -25,7 +25,7 @@ import numpy as np
 from dreamerjax.agent import dream as dreams
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.dream import Dream, Encoding, Reading
-from dreamerjax.agent.policy import initial_policy_state, jit_policy
+from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
 from dreamerjax.config import Config
 from dreamerjax.host import checkpoint
 from dreamerjax.host.envs import EnvError, VectorEnv, make_env
@@ -116,7 +116,7 @@ class Dreamer:
         try:
             state, key = initial_policy_state(self.loaded.agent, 1), jax.random.PRNGKey(seed)
             generator = np.random.default_rng(seed)
-            act = None if callable(policy) or policy == "random" else _jit_policy(self.loaded.agent, policy)
+            act = None if callable(policy) or policy == "random" else _named_policy(self.loaded.agent, policy)
             rows, drawn = [env.reset(seed=seed)], []
             while True:
                 if frames:
@@ -252,8 +252,7 @@ def _cut(reading: Any, length: int) -> Any:
 # Programs are compiled once for each agent (and length), whoever asks.
 
 
-@functools.lru_cache(maxsize=8)
-def _jit_policy(agent: Agent, policy: str) -> Any:
+def _named_policy(agent: Agent, policy: str) -> Policy:
     if policy not in ("greedy", "sample"):
         raise ValueError(f'policy is {policy!r}, expected "greedy", "sample", "random" or a function.')
     return jit_policy(agent, greedy=policy == "greedy")

@@ -17,9 +17,8 @@ from dreamerjax.types import Params, PRNGKey
 MOST_INTERRUPTIONS = 5  # for each episode that is wanted
 
 
-@functools.lru_cache(maxsize=4)
 def greedy_policy(agent: Agent) -> Policy:
-    """The compiled policy that takes the most likely action; the same one whenever the same agent asks."""
+    """The compiled policy that takes the most likely action."""
     return jit_policy(agent, greedy=True)
 
 

@@ -98,8 +98,6 @@ def end_error(compared: Compared) -> np.ndarray:
 
     The dream ends where it is more likely over than not. Only stretches that really end because the task does count.
     """
-    ended = (compared.rows.is_terminal & compared.known).any(0)
-    real = (compared.rows.is_terminal & compared.known).argmax(0)
-    over = compared.survival < 0.5
+    ends, over = compared.rows.is_terminal & compared.known, compared.survival < 0.5
     dreamed = np.where(over.any(0), over.argmax(0), len(over))
-    return (dreamed - real)[ended]
+    return (dreamed - ends.argmax(0))[ends.any(0)]

@@ -17,12 +17,12 @@ from dreamerjax.types import ActionSpec, ObsSpec, Spaces, TrainState
 
 
 class LoadedAgent(NamedTuple):
-    """What a run has learned so far; without the optimizer's state, which only resuming needs."""
+    """What a run has learned so far."""
 
     run_dir: Path
     config: Config
     agent: Agent
-    state: TrainState
+    state: TrainState  # its opt_state, which only resuming needs, is None in one that was loaded
     env_steps: int  # of the checkpoint
     notes: tuple[str, ...]  # newer checkpoints that are damaged, a sentence each
     lineage: Lineage = ()  # up to here

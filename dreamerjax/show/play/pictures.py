@@ -43,10 +43,7 @@ def described(moment: Moment) -> dict[str, Any]:
         "parent": moment.parent,
         "step": moment.step,
         "action": None if moment.action is None else rounded(moment.action[0]),
-        "reward": _number(thought.reward),
-        "cont": _number(thought.cont),
-        "value": _number(thought.value),
-        "surprise": _number(thought.surprise),
+        **strip(moment),
         "entropy": _number(thought.policy_entropy),
         "opened": moment.opened,
         "intends": rounded(thought.action[0]),
@@ -62,6 +59,11 @@ def described(moment: Moment) -> dict[str, Any]:
             "vectors": {name: rounded(x[0]) for name, x in real.rows.obs.items() if x.ndim == 2},
         },
     }
+
+
+def strip(moment: Moment) -> dict[str, float | None]:
+    """What the strips below the pictures show of a moment."""
+    return {name: _number(getattr(moment.thought, name)) for name in ("reward", "cont", "value", "surprise")}
 
 
 def rounded(x: Any) -> list[float]:

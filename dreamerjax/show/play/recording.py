@@ -1,5 +1,6 @@
 """A recording of what was played: a film of dream and reality side by side, and the trajectory as arrays."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dreamerjax.show.play.pictures import SMALL
 from dreamerjax.show.play.tree import Moment
 from dreamerjax.show.video import write_mp4
 
@@ -18,7 +20,7 @@ def save(
     folder: Path,
     name: str,
     moments: Sequence[Moment],
-    films: Sequence[tuple[np.ndarray | None, np.ndarray | None]],
+    pictures: Sequence[tuple[bytes, ...]],
     *,
     speed: float,
 ) -> list[Path]:
@@ -28,7 +30,7 @@ def save(
         folder: made if it is missing.
         name: of the files.
         moments: T moments, in the order in which they were shown.
-        films: of each, the pictures of the dream and of what was real.
+        pictures: of each, those of the dream and of what was real, as files; empty ones are nothing to see.
         speed: frames a second.
 
     Returns:
@@ -40,7 +42,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.npz"]
     np.savez_compressed(files[0], allow_pickle=False, **trajectory(moments))
-    frames = [frame for dream, real in films if (frame := _side_by_side(dream, real)) is not None]
+    frames = [frame for shown in pictures if (frame := _side_by_side(shown)) is not None]
     if frames:
         files.insert(0, folder / f"{name}.mp4")
         write_mp4(
@@ -75,17 +77,16 @@ def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
     return arrays
 
 
-def _side_by_side(dream: np.ndarray | None, real: np.ndarray | None) -> np.ndarray | None:
-    shown = [_sized(picture) for picture in (dream, real) if picture is not None]
+def _side_by_side(pictures: Sequence[bytes]) -> np.ndarray | None:
+    shown = [_sized(picture) for picture in pictures if picture]
     if not shown:
         return None
     gap = np.full((SIDE, 8, 3), 128, np.uint8)
     return np.concatenate([shown[0], gap, shown[1]], axis=1) if len(shown) == 2 else shown[0]
 
 
-def _sized(picture: np.ndarray) -> np.ndarray:
-    """A picture in three channels, `SIDE` pixels high."""
-    picture = picture[..., :1].repeat(3, -1) if picture.shape[-1] < 3 else picture[..., :3]
-    height, width = picture.shape[:2]
-    how = Image.Resampling.NEAREST if height < SIDE else Image.Resampling.BOX
-    return np.asarray(Image.fromarray(np.ascontiguousarray(picture)).resize((round(width * SIDE / height), SIDE), how))
+def _sized(picture: bytes) -> np.ndarray:
+    """A picture in three channels, `SIDE` pixels high; of small ones, each pixel stays a square."""
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
+    how = Image.Resampling.NEAREST if max(image.size) <= SMALL else Image.Resampling.BILINEAR
+    return np.asarray(image.resize((round(image.width * SIDE / image.height), SIDE), how))

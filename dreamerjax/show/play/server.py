@@ -58,7 +58,7 @@ class Place(NamedTuple):
 
 
 class Server:
-    """`async with` is not needed: `start`, then `stop`."""
+    """Serves the page, from `start` to `stop`."""
 
     def __init__(self, dreamer: Dreamer, settings: Settings) -> None:
         """Compiles and plays what the dreams begin from; that takes some seconds."""

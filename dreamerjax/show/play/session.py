@@ -16,7 +16,7 @@ from dreamerjax.host.envs import EnvError
 from dreamerjax.show.play import messages, recording
 from dreamerjax.show.play.brain import Brain
 from dreamerjax.show.play.messages import BadMessageError, Message
-from dreamerjax.show.play.pictures import described, encoded, pack
+from dreamerjax.show.play.pictures import described, encoded, pack, strip
 from dreamerjax.show.play.starts import Episode
 from dreamerjax.show.play.tree import Moment, Tree
 from dreamerjax.show.scene import Scene
@@ -51,7 +51,7 @@ class Session:
         self._wheel, self._running, self._speed = "agent", True, USUAL_SPEED
         self._held: np.ndarray | None = None
         self._recorded: list[Moment] | None = None
-        self._pictures: list[tuple[np.ndarray | None, np.ndarray | None]] = []
+        self._pictures: list[tuple[bytes, ...]] = []  # of each recorded moment, as they were shown
         self._send: Send | None = None
         self._clock: asyncio.Task | None = None
         self._changed = asyncio.Event()
@@ -110,10 +110,11 @@ class Session:
             case messages.Step():
                 self._running = False
                 given = None if message.action is None else self._as_action(message.action)
-                await self._advance(given if given is not None else self._chosen(waits=False))
+                await self._advance(given if given is not None else self._chosen())
             case messages.Go():
                 self._running = False
-                if self._tree.go(message.to) is None:
+                # Not on the event loop: a step that is under way ends first.
+                if await self._do(lambda: self._tree.go(message.to)) is None:
                     await self._tell(note="That moment is forgotten: only the last few thousand are remembered.")
                 await self._show()
             case messages.Eyes():
@@ -130,22 +131,27 @@ class Session:
         due = loop.time()
         while True:
             self._changed.clear()
-            action = self._chosen(waits=True)
-            if not self._running or (self._wheel == "you" and action is None):
+            if not self._moves():
                 await self._changed.wait()
                 due = loop.time()
                 continue
             await asyncio.sleep(due - loop.time())
+            if not self._moves():  # any more
+                continue
             # A machine that is too slow does not try to catch up.
             due = max(due + 1 / self._speed, loop.time() - 1 / self._speed)
             try:
-                await self._advance(action)
+                await self._advance(self._chosen())
             except EnvError as error:
                 self._running = False
                 await self._tell(note=str(error))
 
-    def _chosen(self, *, waits: bool) -> np.ndarray | None:
-        """The action of whoever is at the wheel; None: the agent's, or, where time `waits` for a key, none yet."""
+    def _moves(self) -> bool:
+        """Whether time goes on: it runs, and whoever is at the wheel acts."""
+        return self._running and (self._wheel == "agent" or self._chosen() is not None)
+
+    def _chosen(self) -> np.ndarray | None:
+        """The action of whoever is at the wheel; None: the agent's, or that no key is held."""
         if self._wheel == "agent":
             return None
         if self._held is None and not self._discrete:
@@ -182,7 +188,8 @@ class Session:
 
     def _packed(self, *, new: bool) -> bytes:
         moment = self._tree.now
-        pictures = self._scene.draw(moment.thought.obs), self._tree.picture(moment)
+        drawn = self._scene.draw(moment.thought.obs), self._tree.picture(moment)
+        pictures = tuple(map(encoded, drawn))
         if new and self._recorded is not None and len(self._recorded) < recording.LONGEST:
             self._recorded.append(moment)
             self._pictures.append(pictures)
@@ -195,7 +202,7 @@ class Session:
             "eyes": self._tree.opened,
             "recording": self._recorded is not None,
         }
-        return pack(header, *map(encoded, pictures))
+        return pack(header, *pictures)
 
     def _hello(self) -> dict[str, Any]:
         """What a page must know before it shows anything."""
@@ -210,7 +217,7 @@ class Session:
             "draws": self._scene.draws,
             "trouble": self._tree.trouble,
             "episodes": [{"title": one.title, "steps": len(one.rows.reward)} for one in self._episodes],
-            "tree": [[moment.number, moment.parent, moment.step, *_strip(moment)] for moment in self._tree],
+            "tree": [[one.number, one.parent, one.step, *strip(one).values()] for one in self._tree],
         }
 
     async def _tell(self, **content: Any) -> None:
@@ -257,9 +264,3 @@ class Session:
         if len(numbers) != size:
             raise BadMessageError(f"action: {len(numbers)} numbers, expected {size}")
         return np.array([numbers], np.float32)
-
-
-def _strip(moment: Moment) -> list[float | None]:
-    """What the strips below the pictures show of a moment."""
-    numbers = described(moment)
-    return [numbers[key] for key in ("reward", "cont", "value", "surprise")]
