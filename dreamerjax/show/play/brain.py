@@ -69,12 +69,17 @@ class Brain:
         else:
             seen = self._dreamer.encode(jax.tree.map(lambda x: x[-CONTEXT:], rows), seed=seed)
             state, surprise = seen.states[-1], seen.kl[-1, 0]
-        return jax.device_get(self._think(self._params, state, surprise, self._discount))
+        return _owned(self._think(self._params, state, surprise, self._discount))
 
     def step(self, state: LatentState, action: np.ndarray, sight: Sight | None, key: np.ndarray) -> Thought:
         """Dreams one step on under an action [1, A]; with its eyes open, the agent sees the real environment there."""
         obs, opened = (sight.obs, sight.opened) if sight else (self._blank, False)
-        return jax.device_get(self._step(self._params, state, action, obs, np.bool_(opened), key, self._discount))
+        return _owned(self._step(self._params, state, action, obs, np.bool_(opened), key, self._discount))
+
+
+def _owned(thought: Thought) -> Thought:
+    """A copy in numpy: a view of JAX's buffers keeps what these need beside the numbers, several times their size."""
+    return jax.tree.map(np.array, thought)
 
 
 @functools.lru_cache(maxsize=4)
