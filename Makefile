@@ -1,4 +1,5 @@
 # make train    set everything up, train CartPole and watch it       ARGS="--seed 1" adds options
+# make play     set everything up and step into an agent's dream, in the browser       ARGS="--example cartpole_pixels"
 # make test     set everything up, lint, check the types, run the tests
 # make learn    train CartPole and fail unless it ends solved (what CI runs after the tests)
 # make test-envs    the tests of every family of environments, each with its package, and a short training
@@ -23,11 +24,14 @@ dev     := $(VENV)/.installed-dev
 
 families := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
 
-.PHONY: train test test-envs learn notebooks lint format setup lock clean
+.PHONY: train play test test-envs learn notebooks lint format setup lock clean
 .DEFAULT_GOAL := train
 
 train: $(runtime)
 	$(python) run.py --env cartpole $(options)
+
+play: $(runtime)
+	$(python) run.py play $(or $(ARGS),--example cartpole)
 
 test: lint
 	$(python) -m pytest -n 2

@@ -2,7 +2,17 @@
 
 import sys
 
-from dreamerjax.cli import main
+try:
+    from dreamerjax.cli import main
+except ModuleNotFoundError as error:
+    if (error.name or "").startswith("dreamerjax"):
+        raise
+    print(
+        f"error: {error.name} is not installed for this Python. `make setup` installs everything into .venv: then "
+        f"`.venv/bin/python run.py ...`, or `source .venv/bin/activate` first.",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sweep": sweep,
         "lineage": lineage,
     }
+    if arguments in (["-h"], ["--help"]):
+        print(f"Commands: {', '.join(commands)}. `python run.py COMMAND --help` tells of each; without one:\n")
     name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
     try:
         if name not in commands:

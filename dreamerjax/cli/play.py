@@ -42,16 +42,17 @@ def play(arguments: list[str]) -> int:
     from dreamerjax.host.dreamer import Dreamer
     from dreamerjax.show.play.server import PortError, Server, Settings
 
-    loaded = load_run(run_dir, step=given.step)
-    print(f"{loaded.config.env.name} after {loaded.env_steps:,} environment steps. Compiling …", flush=True)
+    dreamer = Dreamer(load_run(run_dir, step=given.step))
+    print(f"{dreamer.title}, after {dreamer.loaded.env_steps:,} environment steps. Compiling …", flush=True)
     server = Server(
-        Dreamer(loaded),
+        dreamer,
         Settings(
             host=given.host,
             port=given.port,
             most=given.most,
             seed=given.seed,
             recordings=Path("runs/recordings"),
+            saved=lambda files: print("Recorded:", *files, flush=True),
         ),
     )
     try:
@@ -84,7 +85,8 @@ def export(arguments: list[str]) -> int:
 
 
 def _examples() -> list[str]:
-    return sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir()) if EXAMPLES.is_dir() else []
+    """Those that have learned something that can be played."""
+    return sorted(path.parent.name for path in EXAMPLES.glob("*/checkpoints"))
 
 
 def _run_dir(run_dir: Path | None, example: str | None) -> Path:

@@ -82,6 +82,12 @@ class Dreamer:
         """What it sees and does."""
         return self.loaded.agent.spaces
 
+    @property
+    def title(self) -> str:
+        """What it knows, in words: "cartpole", "cartpole from pixels"."""
+        env = self.config.env
+        return f"{env.name} from pixels" if env.obs == "pixels" else env.name
+
     def make_env(self, *, seed: int = 0) -> VectorEnv:
         """One copy of its environment.
 

@@ -1,7 +1,8 @@
 """How far ahead a dream can be trusted: many dreams beside what really happened under the same actions."""
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -17,17 +18,12 @@ class Compared(NamedTuple):
     """N stretches of real episodes, and dreams of the same from a moment on."""
 
     rows: Rows  # [H, N, ...] what really happened after the moment
-    dream: Dream  # [H, N * copies, ...] what was dreamed, those of one stretch side by side
+    dreams: Sequence[Dream]  # each [H, N, ...] what was dreamed
     known: np.ndarray  # [H, N] bool: the episode had not ended before
-    copies: int
-
-    def dreamed(self, name: str) -> np.ndarray:
-        """An observation as it was dreamed, [H, N, copies, ...]."""
-        return self._by_copy(self.dream.obs[name])
 
     def expected(self, name: str) -> np.ndarray:
-        """The median of the dreams, [H, N, ...]."""
-        return np.median(self.dreamed(name), axis=2)
+        """The median of an observation in the dreams, [H, N, ...]."""
+        return np.median([dream.obs[name] for dream in self.dreams], axis=0)
 
     def error(self, name: str) -> np.ndarray:
         """Absolute difference of the median dream from the truth [H, N, ...]; NaN where the episode had ended."""
@@ -37,10 +33,7 @@ class Compared(NamedTuple):
     @property
     def survival(self) -> np.ndarray:
         """Probability that the dreamed episode still goes on, [H, N]."""
-        return self._by_copy(np.cumprod(self.dream.cont, axis=0)).mean(2)
-
-    def _by_copy(self, x: Any) -> np.ndarray:
-        return x.reshape(len(x), -1, self.copies, *x.shape[2:])
+        return np.mean([np.cumprod(dream.cont, axis=0) for dream in self.dreams], axis=0)
 
 
 def compare(
@@ -61,7 +54,7 @@ def compare(
         context: rows that the agent sees before it shuts its eyes; 1: the first row alone.
         horizon: H, steps that it dreams.
         starts: N, stretches; those whose episode ends within the context are left out.
-        copies: dreams of each.
+        copies: dreams of each; in each the agent sees the rows anew, so that what it is unsure of differs.
         seed: of the environment, the actions and the dreams.
 
     Raises:
@@ -83,9 +76,11 @@ def compare(
     lasted = ~np.any([row.is_last for row in rows[:context]], axis=0)
     stacked: Rows = jax.tree.map(lambda *xs: np.stack(xs)[:, lasted], *rows)
     seen, followed = jax.tree.map(lambda x: x[:context], stacked), jax.tree.map(lambda x: x[context:], stacked)
-    start = dreamer.encode(seen, seed=seed).states[context - 1]
-    dream = dreamer.dream(start, actions=followed.prev_action, copies=copies, seed=seed)
-    return Compared(followed, dream, np.cumprod(~followed.is_first, axis=0).astype(bool), copies)
+    dreams = []
+    for copy in range(copies):
+        start = dreamer.encode(seen, seed=seed + copy).states[context - 1]
+        dreams.append(dreamer.dream(start, actions=followed.prev_action, seed=seed + copy))
+    return Compared(followed, dreams, np.cumprod(~followed.is_first, axis=0).astype(bool))
 
 
 def trusted_steps(error: np.ndarray, tolerance: float) -> np.ndarray:

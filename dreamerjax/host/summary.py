@@ -86,6 +86,7 @@ def _next_commands(summary: Mapping[str, Any], report: Path | None) -> Iterator[
         yield "see everything", f"{report}    (in a browser; it needs no network)"
     yield "evaluate it", f"python run.py eval --run-dir {folder} --episodes 100"
     yield "see its dreams", f"python run.py show --run-dir {folder}"
+    yield "play in them", f"python run.py play --run-dir {folder}"
     yield "see the curves", f"tensorboard --logdir {folder}    (once: pip install tensorboard)"
 
 

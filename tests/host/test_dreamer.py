@@ -179,9 +179,9 @@ def test_fidelity_of_dreams(agent: Dreamer) -> None:
     compared = compare(agent, acting="random", context=3, horizon=12, starts=6, copies=2)
     error = compared.error("state")
     count = compared.rows.reward.shape[1]
-    assert compared.dreamed("state").shape == (12, count, 2, 4)
+    assert [dream.obs["state"].shape for dream in compared.dreams] == [(12, count, 4)] * 2
     assert error.shape == (12, count, 4)
-    truth = compared.rows.obs["state"][5, 0] - np.median(compared.dream.obs["state"][5, :2], 0)
+    truth = compared.rows.obs["state"][5, 0] - np.median([dream.obs["state"][5, 0] for dream in compared.dreams], 0)
     if compared.known[5, 0]:
         np.testing.assert_allclose(error[5, 0], np.abs(truth), rtol=1e-5)
     assert np.isnan(error[~compared.known]).all()
@@ -196,7 +196,7 @@ def test_steps_that_can_be_trusted() -> None:
 def test_when_an_end_was_dreamed(agent: Dreamer) -> None:
     compared = compare(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
     real = compared.rows.is_terminal.argmax(0)
-    late = compared._replace(dream=compared.dream.replace(cont=np.ones_like(compared.dream.cont)))
+    late = compared._replace(dreams=[dream.replace(cont=np.ones_like(dream.cont)) for dream in compared.dreams])
     for n in range(8):
-        late.dream.cont[real[n] + n % 3 :, n] = 0.1
+        late.dreams[0].cont[real[n] + n % 3 :, n] = 0.1
     assert end_error(late).tolist() == [n % 3 for n in range(8)]

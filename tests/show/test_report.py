@@ -257,7 +257,7 @@ def compared(*, obs: dict[str, np.ndarray], dreamed: dict[str, np.ndarray], cont
     flags = {"is_first": off, "is_last": off, "is_terminal": off} | flags
     rows = Rows(obs, np.zeros((steps, count, 1)), np.zeros((steps, count)), **flags)
     dream: Any = SimpleNamespace(obs=dreamed, cont=cont)
-    return Compared(rows, dream, np.cumprod(~rows.is_first, axis=0).astype(bool), copies=1)
+    return Compared(rows, [dream], np.cumprod(~rows.is_first, axis=0).astype(bool))
 
 
 def test_errors_of_numbers_pictures_and_integers() -> None:

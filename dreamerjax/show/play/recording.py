@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from dreamerjax.show.play.pictures import SMALL
 from dreamerjax.show.play.tree import Moment
@@ -14,6 +14,7 @@ from dreamerjax.show.video import write_mp4
 
 LONGEST = 1500  # moments
 SIDE = 300  # pixels: pictures are brought to this height
+CAPTION = 20  # pixels above them
 
 
 def save(
@@ -78,15 +79,19 @@ def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
 
 
 def _side_by_side(pictures: Sequence[bytes]) -> np.ndarray | None:
-    shown = [_sized(picture) for picture in pictures if picture]
+    shown = [_titled(title, picture) for title, picture in zip(("dream", "reality"), pictures, strict=True) if picture]
     if not shown:
         return None
-    gap = np.full((SIDE, 8, 3), 128, np.uint8)
+    gap = np.full((len(shown[0]), 8, 3), 128, np.uint8)
     return np.concatenate([shown[0], gap, shown[1]], axis=1) if len(shown) == 2 else shown[0]
 
 
-def _sized(picture: bytes) -> np.ndarray:
-    """A picture in three channels, `SIDE` pixels high; of small ones, each pixel stays a square."""
+def _titled(title: str, picture: bytes) -> np.ndarray:
+    """A picture in three channels, `SIDE` pixels high, below its title; of small ones, each pixel stays a square."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     how = Image.Resampling.NEAREST if max(image.size) <= SMALL else Image.Resampling.BILINEAR
-    return np.asarray(image.resize((round(image.width * SIDE / image.height), SIDE), how))
+    image = image.resize((round(image.width * SIDE / image.height), SIDE), how)
+    page = Image.new("RGB", (image.width, CAPTION + SIDE), "white")
+    page.paste(image, (0, CAPTION))
+    ImageDraw.Draw(page).text((8, 4), title, fill="black", font_size=12)
+    return np.asarray(page)

@@ -17,7 +17,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from dreamerjax.host.dreamer import Dreamer
 from dreamerjax.show.play.brain import Brain
 from dreamerjax.show.play.messages import LARGEST_MESSAGE, BadMessageError
-from dreamerjax.show.play.session import Session
+from dreamerjax.show.play.session import Saved, Session
 from dreamerjax.show.play.starts import episodes_of
 
 PAGE = Path(__file__).parent / "page"
@@ -47,6 +47,7 @@ class Settings(NamedTuple):
     most: int = 24  # dreams at the same time
     seed: int = 0
     recordings: Path = Path("runs/recordings")
+    saved: Saved = lambda files: None  # is told the files of each recording
 
 
 class Place(NamedTuple):
@@ -214,6 +215,7 @@ class Server:
             self._executor,
             seed=self._settings.seed + self._made,
             recordings=self._settings.recordings,
+            saved=self._settings.saved,
         )
         session = await asyncio.get_running_loop().run_in_executor(self._executor, make)
         self._places[name] = Place(session, socket, 0.0)

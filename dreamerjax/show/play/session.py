@@ -22,9 +22,10 @@ from dreamerjax.show.play.tree import Moment, Tree
 from dreamerjax.show.scene import Scene
 
 OVER = 0.5  # a dream ends where its probability to go on falls below this
-USUAL_SPEED = 20.0  # steps a second
+USUAL_SPEED = {"agent": 20.0, "you": 10.0}  # steps a second: people need time to think
 
 Send = Callable[[dict[str, Any] | bytes], Awaitable[None]]
+Saved = Callable[[Sequence[Path]], None]
 _numbers = itertools.count(1)
 
 
@@ -40,15 +41,27 @@ class Session:
         *,
         seed: int,
         recordings: Path,
+        saved: Saved,
     ) -> None:
-        """Begins a dream, which stands still before `connect`. To be made in the executor: it takes a moment."""
+        """Begins a dream, which stands still before `connect`. To be made in the executor: it takes a moment.
+
+        Args:
+            dreamer: who dreams.
+            brain: its compiled functions.
+            episodes: to begin from.
+            executor: where the work is done.
+            seed: of everything that is random here.
+            recordings: the folder for them.
+            saved: is told the files of each recording.
+        """
         self._dreamer, self._episodes, self._executor, self._recordings = dreamer, episodes, executor, recordings
+        self._saved = saved
         self._tree = Tree(dreamer, brain, seed=seed)
         self._scene = Scene(dreamer.config.env, dreamer.spaces)
         self._tree.begin()
         self._busy = threading.Lock()  # one step at a time, whoever asks
         self._discrete = all(spec.kind == "discrete" for spec in dreamer.spaces.actions)
-        self._wheel, self._running, self._speed = "agent", True, USUAL_SPEED
+        self._wheel, self._running, self._speeds = "agent", True, dict(USUAL_SPEED)
         self._held: np.ndarray | None = None
         self._recorded: list[Moment] | None = None
         self._pictures: list[tuple[bytes, ...]] = []  # of each recorded moment, as they were shown
@@ -73,8 +86,9 @@ class Session:
             self._clock = None
 
     async def close(self) -> None:
-        """Frees everything."""
+        """Saves what was being recorded, and frees everything."""
         await self.disconnect()
+        await self._record(on=False)
         await self._do(self._free)
 
     async def handle(self, text: str) -> None:
@@ -95,7 +109,7 @@ class Session:
             case messages.Begin():
                 await self._begin(message)
             case messages.Wheel():
-                self._wheel = message.who
+                self._wheel, self._running = message.who, True
                 await self._show()
             case messages.Hold():
                 self._held = None if message.action is None else self._as_action(message.action)
@@ -105,7 +119,7 @@ class Session:
                 self._running = message.on
                 await self._show()
             case messages.Speed():
-                self._speed = message.steps
+                self._speeds[self._wheel] = message.steps
                 await self._show()
             case messages.Step():
                 self._running = False
@@ -139,7 +153,8 @@ class Session:
             if not self._moves():  # any more
                 continue
             # A machine that is too slow does not try to catch up.
-            due = max(due + 1 / self._speed, loop.time() - 1 / self._speed)
+            pause = 1 / self._speeds[self._wheel]
+            due = max(due + pause, loop.time() - pause)
             try:
                 await self._advance(self._chosen())
             except EnvError as error:
@@ -147,8 +162,9 @@ class Session:
                 await self._tell(note=str(error))
 
     def _moves(self) -> bool:
-        """Whether time goes on: it runs, and whoever is at the wheel acts."""
-        return self._running and (self._wheel == "agent" or self._chosen() is not None)
+        """Whether time goes on: it runs, the dream has not ended, and whoever is at the wheel acts."""
+        ended = self._tree.now.thought.cont < OVER  # `Step` alone goes on beyond
+        return self._running and not ended and (self._wheel == "agent" or self._chosen() is not None)
 
     def _chosen(self) -> np.ndarray | None:
         """The action of whoever is at the wheel; None: the agent's, or that no key is held."""
@@ -159,11 +175,8 @@ class Session:
         return self._held
 
     async def _advance(self, action: np.ndarray | None) -> None:
-        before = self._tree.now
         await self._do(lambda: self._tree.step(action))
-        ends = self._tree.now.thought.cont < OVER
-        # Who dreams on beyond the end may do so; but it is shown first.
-        if ends and not before.thought.cont < OVER:
+        if self._tree.now.thought.cont < OVER:
             self._running, self._held = False, None
         await self._show(new=True)
 
@@ -198,7 +211,7 @@ class Session:
             "root": self._tree.root.number,
             "wheel": self._wheel,
             "running": self._running,
-            "speed": self._speed,
+            "speed": self._speeds[self._wheel],
             "eyes": self._tree.opened,
             "recording": self._recorded is not None,
         }
@@ -208,7 +221,7 @@ class Session:
         """What a page must know before it shows anything."""
         spaces, config = self._dreamer.spaces, self._dreamer.config
         return {
-            "hello": config.env.name,
+            "hello": self._dreamer.title,
             "id": config.env.id,
             "steps_learned": self._dreamer.loaded.env_steps,
             "actions": [spec._asdict() for spec in spaces.actions],
@@ -237,13 +250,13 @@ class Session:
             return
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         name = f"{self._dreamer.config.env.name.replace(':', '-').replace('/', '-')}-{stamp}-{next(_numbers)}"
+        speed = self._speeds[self._wheel]
         try:
-            files = await self._do(
-                lambda: recording.save(self._recordings, name, recorded, pictures, speed=self._speed)
-            )
+            files = await self._do(lambda: recording.save(self._recordings, name, recorded, pictures, speed=speed))
         except OSError as error:
             await self._tell(note=f"The recording could not be saved: {error}")
             return
+        self._saved(files)
         await self._tell(saved=[file.name for file in files], folder=str(self._recordings))
 
     # In the executor

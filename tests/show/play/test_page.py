@@ -135,7 +135,6 @@ def test_the_agent_takes_the_wheel_again(page) -> None:
     still(page)
     page.keyboard.press("g")
     page.wait_for_selector("#wheel[aria-pressed=true]")
-    page.keyboard.press("Space")
     wait_for_step(page, 10)
     assert "The agent acts" in page.locator("#status").inner_text()
 
@@ -145,7 +144,6 @@ def test_the_eyes_can_be_opened(page) -> None:
     page.keyboard.press("e")
     page.wait_for_selector("#eyes[aria-pressed=true]")
     page.keyboard.press("g")
-    page.keyboard.press("Space")
     page.wait_for_function("() => document.getElementById('dream-note').textContent.startsWith('eyes open')")
     wait_for_step(page, 30)
     dreamed, real = numbers(page, 1), numbers(page, 2)
@@ -168,6 +166,56 @@ def test_a_recording_can_be_fetched(page, recordings: Path) -> None:
     with page.expect_download() as download:
         page.locator("#saved a").first.click()
     assert download.value.suggested_filename == names[0]
+
+
+def test_a_dream_that_has_ended_waits_for_somebody_to_start_again(page) -> None:
+    still(page)
+    page.keyboard.down("ArrowLeft")
+    page.wait_for_selector("#dream-over:not([hidden])")
+    page.wait_for_timeout(300)
+    end = page.locator("#moment-shown").inner_text()
+    page.wait_for_timeout(300)
+    page.keyboard.up("ArrowLeft")
+    page.keyboard.press("g")
+    page.wait_for_timeout(300)
+    assert page.locator("#moment-shown").inner_text() == end
+    assert "12°" in page.locator("#dream-over").inner_text()
+    assert "The dream has ended" in page.locator("#status").inner_text()
+    page.keyboard.press("r")
+    page.wait_for_selector("#dream-over", state="hidden")
+    wait_for_step(page, 5)  # the agent drives
+
+
+def test_keys_work_after_the_mouse_moved_a_slider(page) -> None:
+    still(page)
+    page.keyboard.down("ArrowLeft")
+    wait_for_step(page, 5)
+    page.keyboard.up("ArrowLeft")
+    box = page.locator("#timeline").bounding_box()
+    page.mouse.click(box["x"] + 5, box["y"] + box["height"] / 2)
+    page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
+    page.keyboard.down("ArrowRight")
+    wait_for_step(page, 3)
+    page.keyboard.up("ArrowRight")
+    page.wait_for_timeout(200)
+    assert numbers(page, 1)[1] > 0
+    page.locator("#timeline").focus()
+    page.keyboard.press("e")
+    page.wait_for_selector("#eyes[aria-pressed=true]")
+
+
+def test_it_begins_at_a_moment_that_there_is(page) -> None:
+    still(page)
+    page.get_by_text("Start from another moment").click()
+    page.select_option("#episode", index=1)
+    most = int(page.locator("#row").get_attribute("max"))
+    assert page.locator("#row-most").inner_text() == f"of {most}"
+    page.fill("#row", str(most + 1))
+    page.get_by_role("button", name="Begin there").click()
+    assert not page.locator("#begin").evaluate("form => form.checkValidity()")
+    page.fill("#row", "5")
+    page.get_by_role("button", name="Begin there").click()
+    page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
 
 
 def test_a_mouse_or_a_finger_is_enough(page) -> None:

@@ -11,6 +11,10 @@ export const NUMBERS = {
   "gym:Pendulum-v1": ["cos of the angle", "sin of the angle", "speed, rad/s"],
   "gym:MountainCar-v0": ["position", "speed"],
 };
+// What ends an episode.
+export const ENDS = {
+  "gym:CartPole-v1": "The pole leans by 12°, or the cart is 2.4 m away.",
+};
 const ARROWS = { 2: ["ArrowLeft", "ArrowRight"], 3: ["ArrowLeft", "ArrowDown", "ArrowRight"], 4: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"] };
 const LETTERS = { ArrowLeft: "a", ArrowRight: "d", ArrowUp: "w", ArrowDown: "s" };
 const SHOWN = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };

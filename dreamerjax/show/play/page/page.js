@@ -1,6 +1,6 @@
 // The page: keys and buttons to messages, messages to pictures.
 import { Moments } from "./moments.js";
-import { actionOf, movesOf, NUMBERS } from "./moves.js";
+import { actionOf, ENDS, movesOf, NUMBERS } from "./moves.js";
 import { drawBars, drawLatent, drawStrips, drawTree, nearest, short } from "./strips.js";
 
 const $ = (id) => document.getElementById(id);
@@ -18,10 +18,11 @@ function connect() {
   socket.onmessage = (event) => (typeof event.data === "string" ? heard(JSON.parse(event.data)) : seen(event.data));
   socket.onclose = (event) => {
     held = [];
-    const final = event.code === 4001 || event.code === 1008 || event.reason === "opened in another window";
-    if (final || tries > 12) return tell(event.reason || "The server does not answer. Is the program still running?");
+    document.body.classList.add("lost");
+    if (event.reason === "opened in another window") return tell("This dream is open in another window. Reload this page to have it here.");
+    if (event.code === 4001 || event.code === 1008) return tell(event.reason);
     tries += 1;
-    tell("The connection is lost: trying again …");
+    tell("The program has ended, or does not answer. Once it runs again, this page goes on.");
     setTimeout(connect, Math.min(500 * tries, 5000));
   };
 }
@@ -37,6 +38,7 @@ function heard(content) {
 
 function begin(content) {
   tries = 0;
+  document.body.classList.remove("lost");
   hello = content;
   $("name").textContent = content.hello;
   document.title = `Inside the dream of ${content.hello}`;
@@ -50,9 +52,17 @@ function begin(content) {
     option("a fresh start of the environment", ""),
     ...content.episodes.map((one, i) => option(one.title, i)),
   );
+  rowsOffered();
   $("latent-note").textContent = `${content.latent[0]} groups of ${content.latent[1]} classes: blue is what the agent expects, a dot what it dreamed.`;
   $("keys").replaceChildren(...keyRows());
   note = content.trouble ? `There is no real side: ${content.trouble.split("\n")[0]}` : "";
+}
+
+// Which rows the chosen episode has to begin from.
+function rowsOffered() {
+  const chosen = hello.episodes[$("episode").value], last = chosen ? chosen.steps - 1 : 0;
+  Object.assign($("row"), { disabled: !chosen, max: last, value: Math.min($("row").value, last) });
+  $("row-most").textContent = chosen ? `of ${last}` : "";
 }
 
 function option(text, value) {
@@ -109,24 +119,25 @@ function schedule() {
 const percent = (x) => (x === null ? "–" : `${(100 * x).toFixed(0)}%`);
 
 function words() {
-  const agent = header.wheel === "agent";
-  press($("wheel"), agent, agent ? "Agent at the wheel" : "You at the wheel");
-  press($("eyes"), header.eyes, header.eyes ? "Eyes open" : "Eyes shut");
-  press($("record"), header.recording, header.recording ? "■ Stop and save" : "● Record");
-  $("run").textContent = header.running ? "Pause" : "Run";
+  const agent = header.wheel === "agent", real = header.real, over = header.cont < 0.5;
+  $("wheel").setAttribute("aria-pressed", agent);
+  $("eyes").setAttribute("aria-pressed", header.eyes);
+  $("record").setAttribute("aria-pressed", header.recording);
+  $("run-shown").textContent = header.running ? "Pause" : "Run";
   if (document.activeElement !== $("speed")) $("speed").value = header.speed;
   $("speed-shown").textContent = `${header.speed.toFixed(0)}/s`;
   $("speed").setAttribute("aria-valuetext", `${header.speed.toFixed(0)} steps a second`);
   const at = moments.line.indexOf(header.number);
   Object.assign($("timeline"), { max: moments.line.length - 1, value: at });
   $("moment-shown").textContent = `step ${header.step}`;
-  $("dream-note").textContent = header.opened ? "eyes open: it sees what is real" : "eyes shut";
-  $("dream-over").hidden = header.cont >= 0.5;
-  const real = header.real;
+  const gone = real && (real.ended || real.over);
+  $("dream-note").textContent = header.eyes && gone ? "eyes open, but nothing real is left to see"
+    : !header.opened ? "eyes shut" : header.step ? "eyes open: it sees what is real" : "a first look";
+  banner($("dream-over"), over, "The dream ends here.", `${ENDS[hello.id] ?? ""} R starts again, ⌫ goes back.`);
   $("real-pane").style.opacity = real ? 1 : 0.5;
   $("real-note").textContent = !real ? "not to be had here" : real.over ? "has ended" : "the same actions";
-  $("real-over").hidden = !real || !(real.ended || real.over);
-  $("real-over").textContent = real && (real.failed ? "Here it really ended." : "Its time is up.");
+  banner($("real-over"), gone, real?.failed ? "Here it really ended." : "Its time is up.",
+    over ? "" : "The dream goes on without it. R starts both again.");
   $("numbers").replaceChildren(
     ...pair("predicted reward", short(header.reward)),
     ...pair("probability to go on", percent(header.cont)),
@@ -135,21 +146,23 @@ function words() {
     ...pair("agent's uncertainty", `${short(header.entropy)} nats`),
   );
   vectors();
-  const hint = agent
-    ? `The agent acts in its dream. Hold ${moves.slice(0, 2).map((move) => move.label).join(" or ")} to take over.`
+  const takeOver = `Hold ${moves.slice(0, 2).map((move) => move.label).join(" or ")} to take over.`;
+  const hint = over ? "The dream has ended: start again, or go back and act otherwise."
+    : agent && header.eyes ? `The agent acts, and sees what is real. ${takeOver}`
+    : agent ? `The agent acts by its dream alone; reality only gets the same actions. ${takeOver}`
     : hello.actions.every((spec) => spec.kind === "discrete")
-      ? "You act. Time moves while you hold a move; G gives the wheel back."
-      : "You act. G gives the wheel back.";
-  tell(note || (header.running ? hint : `Paused. ${hint}`));
+      ? "You act. Time moves while you hold a move; “Agent drives” gives the wheel back."
+      : "You act. “Agent drives” gives the wheel back.";
+  tell(note || (header.running || over ? hint : `Paused. ${hint}`));
+}
+
+function banner(place, shown, text, more) {
+  place.hidden = !shown;
+  if (shown) place.replaceChildren(text, element("small", more));
 }
 
 function tell(text) {
   if ($("status").textContent !== text) $("status").textContent = text;
-}
-
-function press(button, on, text) {
-  button.setAttribute("aria-pressed", on);
-  button.textContent = text;
 }
 
 function element(kind, text) {
@@ -188,6 +201,8 @@ function saved(files, folder) {
   });
   item.append(` in ${folder}`);
   $("saved").prepend(item);
+  note = `Saved in ${folder}: ${files.join(" and ")}.`;
+  tell(note);
 }
 
 // Moves
@@ -256,6 +271,7 @@ const COMMANDS = [
   ["]", "]", "the next branch", () => branch(1)],
   ["e", "E", "open or shut the agent's eyes", () => ask({ do: "eyes", opened: !header.eyes })],
   ["r", "R", "start again", () => ask({ do: "begin", episode: null, step: 0 })],
+  ["?", "?", "show or hide these keys", () => { $("help").open = !$("help").open; if ($("help").open) $("help").scrollIntoView(); }],
   ["v", "V", "record, then stop and save", () => ask({ do: "record", on: !header.recording })],
   ["-", "−", "slower", () => pace(header.speed - 5)],
   ["+", "+", "faster", () => pace(header.speed + 5)],
@@ -274,14 +290,19 @@ function run(key) {
   return true;
 }
 
-const typing = (target) => target.matches?.("input, select, summary") ?? false;
+// Whether a control that has the focus needs a key itself: a slider only what moves it, and only if it was reached by Tab.
+const MOVES_SLIDER = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End"];
+function needs(target, key) {
+  if (target.matches?.("input[type=range]")) return MOVES_SLIDER.includes(key);
+  if (target.matches?.("button, summary, a")) return key === " " || key === "Enter";
+  return target.matches?.("input, select") ?? false;
+}
 
 addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || !hello || typing(event.target)) return;
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+  if (event.ctrlKey || event.metaKey || event.altKey || !hello || needs(event.target, key)) return;
   const move = moves.find((one) => one.keys.includes(key));
   if (move) { event.preventDefault(); if (!event.repeat) down(move); return; }
-  if (key === " " && event.target.matches?.("button")) return; // it presses the button
   if (run(key)) event.preventDefault();
 });
 addEventListener("keyup", (event) => {
@@ -295,6 +316,11 @@ document.addEventListener("visibilitychange", () => document.hidden && releaseAl
 for (const [id, key] of [["wheel", "g"], ["run", " "], ["back", "Backspace"], ["step", "."], ["eyes", "e"], ["again", "r"], ["record", "v"]]) {
   $(id).addEventListener("click", () => run(key));
 }
+// Who uses the mouse keeps the keys: a control that was clicked does not hold on to them.
+for (const control of document.querySelectorAll("button, input[type=range]")) {
+  control.addEventListener("pointerup", () => setTimeout(() => control.blur()));
+}
+$("episode").addEventListener("change", rowsOffered);
 $("speed").addEventListener("input", (event) => pace(Number(event.target.value)));
 $("timeline").addEventListener("input", (event) => along(Number(event.target.value)));
 $("tree").addEventListener("click", (event) => {
