@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dreamerjax.agent.agent import Agent, init_train_state
 from dreamerjax.agent.train_step import Mode, train_steps
+from dreamerjax.host import programs
 from dreamerjax.types import Batch, Device, Metrics, Params, StoredLatent, TrainState
 
 DISPATCHES_AHEAD = 2  # how far the host may run ahead of the device: enough to keep it busy, and bounded in memory
@@ -47,10 +48,7 @@ class Learner:
             policy_device: where the policy acts while updates are under way, with the parameters of one dispatch before
                 (see `policy_params`); None: on the learner's own device, with the newest.
         """
-        # It runs once, so the compiler for CPUs need not try hard: 2.9 s instead of 4.9, for the same numbers.
-        quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         self._seed = seed
-        self._init = jax.jit(functools.partial(init_train_state, agent), compiler_options=quickly)
         self._state: TrainState | None = None
         self.compile_seconds = 0.0
         self._agent, self._policy_device = agent, policy_device
@@ -66,19 +64,19 @@ class Learner:
         self._thread = threading.Thread(target=self._compile, args=(modes, (self.shapes, batches)), daemon=True)
         self._thread.start()
 
-    @property
+    @functools.cached_property
     def shapes(self) -> TrainState:
         """Shapes and dtypes of the state, as `jax.ShapeDtypeStruct`s; nothing is initialised for them."""
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._init.eval_shape(jax.random.PRNGKey(self._seed))
-        )
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self._init.out_info)
 
     @property
     def state(self) -> TrainState:
         """The newest state, which may still be under way; the first look initialises it."""
         state = self._state
         if state is None:
-            self._state = state = self._init(jax.random.PRNGKey(self._seed))
+            # It runs once, so the compiler for CPUs need not try hard: 2.9 s instead of 4.9, for the same numbers.
+            quickly: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+            self._state = state = self._init.compile(quickly)(jax.random.PRNGKey(self._seed))
         return state
 
     @property
@@ -143,12 +141,24 @@ class Learner:
         gc.disable()  # tracing makes a great many objects, and all stay: looking through them costs a tenth of its time
         try:
             for mode in modes:
-                self._compiled[mode] = jax.jit(self._program(mode), donate_argnums=0).lower(*shapes).compile()
+                self._compiled[mode] = self._lower(mode, shapes).compile()
         except BaseException as error:  # handed to the main thread by `compiling`
             self._errors.append(error)
         finally:
             gc.enable()
         self.compile_seconds += time.perf_counter() - start
+
+    @functools.cached_property
+    def _init(self) -> jax.stages.Lowered:
+        """The program that makes the first state from a key."""
+        init = functools.partial(init_train_state, self._agent)
+        of = ("init", self._agent.config, self._agent.spaces)
+        return programs.lower(init, (jax.ShapeDtypeStruct((2,), jnp.uint32),), of=of)
+
+    def _lower(self, mode: Mode, shapes: tuple[TrainState, Batch]) -> jax.stages.Lowered:
+        """The program that makes U updates."""
+        of = ("update", mode, self._agent.config, self._agent.spaces, self._policy_device)
+        return programs.lower(self._program(mode), shapes, of=of, donate=(0,))
 
     def _program(self, mode: Mode) -> Update:
         copies = self._policy_device is not None

@@ -37,6 +37,7 @@ class TestFinalParagraph:
             "\n"
             "  evaluate it     python run.py eval --run-dir runs/a --episodes 100\n"
             "  see its dreams  python run.py show --run-dir runs/a\n"
+            "  play in them    python run.py play --run-dir runs/a\n"
             "  see the curves  tensorboard --logdir runs/a    (once: pip install tensorboard)"
         )
 

@@ -228,6 +228,7 @@ class Session:
             "vectors": {spec.name: spec.shape[0] for spec in spaces.obs if spec.is_vector},
             "latent": [config.agent.model.groups, config.agent.model.classes],
             "draws": self._scene.draws,
+            "pictures": any(spec.is_image for spec in spaces.obs),
             "trouble": self._tree.trouble,
             "episodes": [{"title": one.title, "steps": len(one.rows.reward)} for one in self._episodes],
             "tree": [[one.number, one.parent, one.step, *strip(one).values()] for one in self._tree],

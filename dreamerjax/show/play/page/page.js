@@ -135,7 +135,7 @@ function words() {
     : !header.opened ? "eyes shut" : header.step ? "eyes open: it sees what is real" : "a first look";
   banner($("dream-over"), over, "The dream ends here.", `${ENDS[hello.id] ?? ""} R starts again, ⌫ goes back.`);
   $("real-pane").style.opacity = real ? 1 : 0.5;
-  $("real-note").textContent = !real ? "not to be had here" : real.over ? "has ended" : "the same actions";
+  $("real-note").textContent = !real ? "not to be had here" : real.over ? "has ended" : hello.pictures ? "as the agent sees it" : "the same actions";
   banner($("real-over"), gone, real?.failed ? "Here it really ended." : "Its time is up.",
     over ? "" : "The dream goes on without it. R starts both again.");
   $("numbers").replaceChildren(
