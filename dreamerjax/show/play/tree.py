@@ -12,7 +12,7 @@ from dreamerjax.show.play.brain import Brain, Sight, Thought
 from dreamerjax.show.play.starts import Episode
 from dreamerjax.types import Rows
 
-MOST_MOMENTS = 3000  # that one tree remembers: some 10 KB each
+MOST_MOMENTS = 2000  # that one tree remembers: some 5 KB each, and what a picture takes
 FORGOTTEN = 200  # of the path that leads here, when there are too many
 
 
