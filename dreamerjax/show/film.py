@@ -1,6 +1,8 @@
 """Films of an agent: a greedy episode, and its dream beside the truth. Training makes them now and then."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,8 +61,10 @@ def film_run(loaded: LoadedAgent, *, seed: int = 0) -> list[Film]:
     folder.mkdir(exist_ok=True)
     films = []
     frames = film_episode(loaded, seed=seed)
-    if frames is not None:
-        films.append(_film(folder / f"{loaded.env_steps:010d}_episode.mp4", frames, EPISODE_SPEED))
+    first = next(frames, None)
+    if first is not None:
+        file = folder / f"{loaded.env_steps:010d}_episode.mp4"
+        films.append(_film(file, itertools.chain([first], frames), EPISODE_SPEED))
     seen = dream_beside_truth(loaded, seed=seed)
     for spec in loaded.agent.spaces.obs:
         if spec.is_image:
@@ -76,27 +80,26 @@ def film_run(loaded: LoadedAgent, *, seed: int = 0) -> list[Film]:
     return films
 
 
-def film_episode(loaded: LoadedAgent, *, seed: int) -> np.ndarray | None:
-    """Frames [T, height, width, 3 or so] of one greedy episode; None where there is nothing to see."""
+def film_episode(loaded: LoadedAgent, *, seed: int) -> Iterator[np.ndarray]:
+    """Frames, each [height, width, 3 or so], of one greedy episode; none where there is nothing to see."""
     agent, params = loaded.agent, loaded.state.params
     image = next((spec.name for spec in agent.spaces.obs if spec.is_image), None)
     env = make_env(dataclasses.replace(loaded.config.env, workers=0), copies=1, seed=seed)
     try:
-        rows, frames = env.reset(), []
+        rows = env.reset()
         state, key = initial_policy_state(agent, 1), jax.random.PRNGKey(seed)
         policy = greedy_policy(agent)
-        while len(frames) < LONGEST:
+        for _ in range(LONGEST):
             frame = env.render()
             if frame is None and image is not None:
                 frame = rows.obs[image][0]
             if frame is None:
-                return None
-            frames.append(frame)
+                return
+            yield frame
             if rows.is_last.any():
-                break
+                return
             state, action, key = policy(params, state, rows.obs, rows.is_first, key)
             rows = env.step(np.asarray(action))
-        return np.stack(frames)
     finally:
         env.close()
 
@@ -112,18 +115,25 @@ def _film_of_states(loaded: LoadedAgent, seen: DreamBesideTruth) -> np.ndarray |
         scene.close()
 
 
-def _film(file: Path, frames: np.ndarray, frames_per_second: float) -> Film:
-    frames = enlarged(frames)
-    write_mp4(frames, file, frames_per_second=frames_per_second)
-    every = -(-len(frames) // GIF_FRAMES)
-    small = _coarser(frames[::every], max(1, frames.shape[1] // 200))
+def _film(file: Path, frames: Iterable[np.ndarray], frames_per_second: float) -> Film:
+    """Writes a film, of which only small frames are kept: for the GIF."""
+    small: list[np.ndarray] = []
+
+    def kept() -> Iterator[np.ndarray]:
+        for frame in frames:
+            small.append(_small(frame))
+            yield frame
+
+    write_mp4(kept(), file, frames_per_second=frames_per_second)
+    every = -(-len(small) // GIF_FRAMES)
     name = file.stem.partition("_")[2]
-    return Film(name, file, as_gif(small, frames_per_second=frames_per_second / every))
+    return Film(name, file, as_gif(small[::every], frames_per_second=frames_per_second / every))
 
 
-def _coarser(frames: np.ndarray, factor: int) -> np.ndarray:
-    """Frames [T, height, width, 3] with one pixel for each square of `factor`, its mean."""
-    count, height, width, channels = frames.shape
-    height, width = height // factor, width // factor
-    squares = frames[:, : height * factor, : width * factor].reshape(count, height, factor, width, factor, channels)
-    return squares.mean((2, 4)).astype(np.uint8)
+def _small(frame: np.ndarray) -> np.ndarray:
+    """A frame [height, width, 3 or so] that is some 200 pixels high: one for each square of pixels, their mean."""
+    frame = enlarged(frame[None])[0]
+    factor = max(1, frame.shape[0] // 200)
+    height, width = frame.shape[0] // factor, frame.shape[1] // factor
+    squares = frame[: height * factor, : width * factor].reshape(height, factor, width, factor, -1)
+    return squares.mean((1, 3)).astype(np.uint8)

@@ -1,6 +1,7 @@
 """A recording of what was played: a film of dream and reality side by side, and the trajectory as arrays."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,12 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.npz"]
     np.savez_compressed(files[0], allow_pickle=False, **trajectory(moments))
-    frames = [frame for shown in pictures if (frame := _side_by_side(shown)) is not None]
-    if frames:
+    frames = (frame for shown in pictures if (frame := _side_by_side(shown)) is not None)
+    first = next(frames, None)
+    if first is not None:
         files.insert(0, folder / f"{name}.mp4")
-        write_mp4(
-            np.stack([frame for frame in frames if frame.shape == frames[0].shape]), files[0], frames_per_second=speed
-        )
+        alike = (frame for frame in itertools.chain([first], frames) if frame.shape == first.shape)
+        write_mp4(alike, files[0], frames_per_second=speed)
     return files
 
 
