@@ -2,7 +2,8 @@
 
 The compiler's own cache finds a program only after Python has traced it, which takes longer than all the rest of such a
 start. So the traced program is stored beside it, under all that it was made from: this package's source, the libraries'
-versions, JAX's settings, the device and what the caller names. What cannot be stored is traced each time.
+versions, JAX's settings, the device and what the caller names. What cannot be stored is traced each time. Who changes
+the program while it runs calls `trace_anew` first: the source does not tell of it.
 """
 
 import functools
@@ -31,6 +32,15 @@ UNREADABLE = (
 )
 
 
+_anew = False
+
+
+def trace_anew() -> None:
+    """From now on, this process neither reads nor stores programs: for code that replaces functions of this package."""
+    global _anew
+    _anew = True
+
+
 class Traced(NamedTuple):
     """A program without Python's part in it."""
 
@@ -50,7 +60,7 @@ def lower(
         donate: positions of the inputs that may be overwritten.
     """
     folder = jax.config.values["jax_compilation_cache_dir"]
-    stored = Path(folder) / "traced" / _key((of, inputs)) if folder else None
+    stored = Path(folder) / "traced" / _key((of, inputs)) if folder and not _anew else None
     traced = _read(stored) if stored else None
     if traced is None:
         try:

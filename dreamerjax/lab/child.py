@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dreamerjax.config import ConfigError
+from dreamerjax.host import programs
 
 ROOT = Path(__file__).parents[2]  # where a variant's file is looked for
 
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> None:
     """Applies the variant, then runs the command as run.py would."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if arguments[0] == "--variant":
+        programs.trace_anew()  # those that are stored know nothing of a variant
         load_variant(arguments[1])()
         arguments = arguments[2:]
     sys.argv = [str(ROOT / "run.py"), *arguments]

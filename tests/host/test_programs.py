@@ -90,6 +90,16 @@ def test_nothing_is_stored_without_a_cache(tmp_path: Path) -> None:
     jax.config.update("jax_compilation_cache_dir", before)
 
 
+def test_a_process_that_changes_the_program_neither_reads_nor_stores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traced("a")
+    monkeypatch.setattr(programs, "_anew", False)  # and back again at the end
+    programs.trace_anew()
+    assert traced("a")[1] == traced("b")[1] == 1
+    assert len(list(folder.iterdir())) == 1
+
+
 def test_donated_inputs_are_overwritten(folder: Path) -> None:
     for _ in range(2):
         lowered = programs.lower(lambda x: x + 1, (SHAPES[0],), of="d", donate=(0,))
