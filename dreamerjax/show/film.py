@@ -1,7 +1,6 @@
 """Films of an agent: a greedy episode, and its dream beside the truth. Training makes them now and then."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -59,12 +58,8 @@ def film_run(loaded: LoadedAgent, *, seed: int = 0) -> list[Film]:
     """
     folder = loaded.run_dir / "videos"
     folder.mkdir(exist_ok=True)
-    films = []
-    frames = film_episode(loaded, seed=seed)
-    first = next(frames, None)
-    if first is not None:
-        file = folder / f"{loaded.env_steps:010d}_episode.mp4"
-        films.append(_film(file, itertools.chain([first], frames), EPISODE_SPEED))
+    episode = folder / f"{loaded.env_steps:010d}_episode.mp4"
+    films = [_film(episode, film_episode(loaded, seed=seed), EPISODE_SPEED)]
     seen = dream_beside_truth(loaded, seed=seed)
     for spec in loaded.agent.spaces.obs:
         if spec.is_image:
@@ -77,7 +72,7 @@ def film_run(loaded: LoadedAgent, *, seed: int = 0) -> list[Film]:
         file = folder / f"{loaded.env_steps:010d}_dream.png"
         plot_dream(seen, file)
         films.append(Film("dream", file))
-    return films
+    return [film for film in films if film is not None]
 
 
 def film_episode(loaded: LoadedAgent, *, seed: int) -> Iterator[np.ndarray]:
@@ -115,8 +110,8 @@ def _film_of_states(loaded: LoadedAgent, seen: DreamBesideTruth) -> np.ndarray |
         scene.close()
 
 
-def _film(file: Path, frames: Iterable[np.ndarray], frames_per_second: float) -> Film:
-    """Writes a film, of which only small frames are kept: for the GIF."""
+def _film(file: Path, frames: Iterable[np.ndarray], frames_per_second: float) -> Film | None:
+    """Writes a film, of which only small frames are kept: for the GIF. None if there is no frame."""
     small: list[np.ndarray] = []
 
     def kept() -> Iterator[np.ndarray]:
@@ -124,7 +119,8 @@ def _film(file: Path, frames: Iterable[np.ndarray], frames_per_second: float) ->
             small.append(_small(frame))
             yield frame
 
-    write_mp4(kept(), file, frames_per_second=frames_per_second)
+    if not write_mp4(kept(), file, frames_per_second=frames_per_second):
+        return None
     every = -(-len(small) // GIF_FRAMES)
     name = file.stem.partition("_")[2]
     return Film(name, file, as_gif(small[::every], frames_per_second=frames_per_second / every))

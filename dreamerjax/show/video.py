@@ -13,17 +13,21 @@ from PIL import Image
 SMALLEST = 256  # pixels: smaller pictures are enlarged, each pixel a square, so that one can see them
 
 
-def write_mp4(frames: Iterable[np.ndarray], file: Path, *, frames_per_second: float) -> None:
+def write_mp4(frames: Iterable[np.ndarray], file: Path, *, frames_per_second: float) -> bool:
     """Writes frames, each [height, width, 3 or so] uint8, as MP4 (H.264), through the ffmpeg of imageio-ffmpeg.
 
     They go there one by one: 500 frames of CartPole are 360 MB.
 
+    Returns:
+        Whether there was any; without one, there is no file.
+
     Raises:
         OSError: the file cannot be written.
-        StopIteration: there is no frame.
     """
     rest = iter(frames)
-    first = next(rest)
+    first = next(rest, None)
+    if first is None:
+        return False
     height, width = _presentable(first).shape[:2]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(frames_per_second), "-i", "-"]
     h264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart", str(file)]
@@ -42,6 +46,7 @@ def write_mp4(frames: Iterable[np.ndarray], file: Path, *, frames_per_second: fl
         said = ffmpeg.communicate()[1]
     if ffmpeg.returncode:
         raise OSError(f"{file} could not be written: {said.decode(errors='replace').strip()}")
+    return True
 
 
 def _presentable(frame: np.ndarray) -> np.ndarray:

@@ -1,8 +1,7 @@
 """A recording of what was played: a film of dream and reality side by side, and the trajectory as arrays."""
 
 import io
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +43,8 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.npz"]
     np.savez_compressed(files[0], allow_pickle=False, **trajectory(moments))
-    frames = (frame for shown in pictures if (frame := _side_by_side(shown)) is not None)
-    first = next(frames, None)
-    if first is not None:
-        files.insert(0, folder / f"{name}.mp4")
-        alike = (frame for frame in itertools.chain([first], frames) if frame.shape == first.shape)
-        write_mp4(alike, files[0], frames_per_second=speed)
-    return files
+    film = folder / f"{name}.mp4"
+    return [film, *files] if write_mp4(_frames(pictures), film, frames_per_second=speed) else files
 
 
 def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
@@ -77,6 +71,16 @@ def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
         arrays |= {"real_reward": np.array([rows.reward[0] for rows in real])}
         arrays |= {"real_ended": np.array([rows.is_last[0] for rows in real])}
     return arrays
+
+
+def _frames(pictures: Iterable[Sequence[bytes]]) -> Iterator[np.ndarray]:
+    """The frames of a film: where there is something to see, and all of one size."""
+    shape = None
+    for shown in pictures:
+        frame = _side_by_side(shown)
+        if frame is not None and frame.shape == (shape or frame.shape):
+            shape = frame.shape
+            yield frame
 
 
 def _side_by_side(pictures: Sequence[bytes]) -> np.ndarray | None:

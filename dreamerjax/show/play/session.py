@@ -163,8 +163,12 @@ class Session:
 
     def _moves(self) -> bool:
         """Whether time goes on: it runs, the dream has not ended, and whoever is at the wheel acts."""
-        ended = self._tree.now.thought.cont < OVER  # `Step` alone goes on beyond
-        return self._running and not ended and (self._wheel == "agent" or self._chosen() is not None)
+        return self._running and not self._ended and (self._wheel == "agent" or self._chosen() is not None)
+
+    @property
+    def _ended(self) -> bool:
+        """Whether the dream has ended; `Step` alone goes on beyond."""
+        return bool(self._tree.now.thought.cont < OVER)
 
     def _chosen(self) -> np.ndarray | None:
         """The action of whoever is at the wheel; None: the agent's, or that no key is held."""
@@ -176,7 +180,7 @@ class Session:
 
     async def _advance(self, action: np.ndarray | None) -> None:
         await self._do(lambda: self._tree.step(action))
-        if self._tree.now.thought.cont < OVER:
+        if self._ended:
             self._running, self._held = False, None
         await self._show(new=True)
 
