@@ -1,6 +1,6 @@
 """What an update costs, in time and memory, against everything that it depends on: the bench, swept, and a picture.
 
-    python experiments/cost_curves.py OUT.json --plot FILE.png [--run RUN]
+    python experiments/cost_curves.py OUT.json --plot FILE.png
     python experiments/cost_curves.py OUT.json --plot FILE.png --only size batch --backend cuda --sizes 1m 12m 50m 200m
 
 Sweeps that OUT.json already holds are not made again. Prints a table for each.
@@ -82,14 +82,14 @@ def table(name: str, sweep: Sweep, results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], run: Path | None, file: Path) -> None:
-    """Time above, memory below, one column a setting; in the last, the memory of a training run as it goes on."""
+def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], file: Path) -> None:
+    """Time above, memory below, one column a setting."""
     from matplotlib import pyplot
 
     columns = [name for name in known if name in everything and name != SHORT]
-    count = len(columns) + (run is not None)
+    count = len(columns)
     figure, grid = pyplot.subplots(2, count, figsize=(2.6 * count, 4.8), layout="constrained", squeeze=False)
-    for (above, below), name in zip(grid.T, columns, strict=False):
+    for (above, below), name in zip(grid.T, columns, strict=True):
         draw(above, below, known[name], everything[name], label="64 rows" if name == "batch" else None)
         if name == "batch" and SHORT in everything:
             draw(above, below, known[SHORT], everything[SHORT], color="#d1795f", label="25 rows")
@@ -100,14 +100,6 @@ def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], run: Pa
         if name in ("rows stored", "environments"):
             above.set_xscale("log")
             below.set_xscale("log")
-    if run is not None:
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        rows = [row for row in rows if "speed/memory_mb" in row]
-        below = grid[1, -1]
-        below.plot([row["step"] / 1000 for row in rows], [row["speed/memory_mb"] for row in rows], color=BLUE)
-        below.set_title("a long run", fontsize=10)
-        below.set_xlabel("thousand environment steps", fontsize=8)
-        grid[0, -1].set_axis_off()
     for axes in grid.flat:
         axes.set_ylim(bottom=0)
         axes.tick_params(labelsize=8)
@@ -132,7 +124,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--run", type=Path, help="a training run, drawn beside the sweeps")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these sweeps, and no others")
     parser.add_argument("--sizes", nargs="*", default=["300k", "1m", "12m", "25m"])
     parser.add_argument("--backend", default="auto")
@@ -147,7 +138,7 @@ def main() -> None:
     for name, of in results.items():
         print(table(name, known[name], of))
     if given.plot:
-        plot(results, known, given.run, given.plot)
+        plot(results, known, given.plot)
 
 
 if __name__ == "__main__":

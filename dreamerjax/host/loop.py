@@ -35,9 +35,10 @@ from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
 from dreamerjax.host.lineage import Event, Lineage, as_host, changes, lineage_of
 from dreamerjax.host.load import LoadedAgent, spaces_as_host
+from dreamerjax.host.memory import give_back_memory, memory_sentence
 from dreamerjax.host.pacing import Surprise, next_modes
 from dreamerjax.host.profiler import Profiler
-from dreamerjax.host.reporter import Film, Reporter, git_commit, memory_sentence
+from dreamerjax.host.reporter import Film, Reporter, git_commit
 from dreamerjax.host.run_folder import RunFolder
 
 POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
@@ -336,6 +337,7 @@ class Loop:
         self._counters.evaluated_at = now
         self._reporter.evaluated(evaluation)
         self._diagnose()
+        give_back_memory()
         if confirming is not None:
             self._reporter.evaluated(confirming)
             self._judge(confirming)
@@ -395,6 +397,7 @@ class Loop:
                 self._reporter.filmed(film)
         except (EnvError, OSError) as error:
             self._reporter.note(f"No film: {error}")
+        give_back_memory()
 
     def _check_interrupt(self) -> None:
         if self._interrupt.requested:

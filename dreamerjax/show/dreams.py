@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -62,11 +61,13 @@ def dream_beside_truth(
         random = len(rows) >= context
         rows.append(env.step(env.random_action(generator) if random else np.asarray(action)))
     env.close()
-    stacked = jax.tree.map(lambda *xs: jnp.repeat(jnp.stack(xs), dreams, axis=1), *rows)
-    context = min(context, len(rows) - 1)
-    dreamed = _jit_open_loop(agent, context)(params, Batch(**stacked._asdict()), key)
+    length = len(rows)
+    padded = rows + rows[-1:] * (context + horizon - length)  # as long as any: one program for every episode
+    stacked = jax.tree.map(lambda *xs: np.repeat(np.stack(xs), dreams, axis=1), *padded)
+    context = min(context, length - 1)
+    dreamed = jax.device_get(_jit_open_loop(agent, context)(params, Batch(**stacked._asdict()), key))
     true = {name: np.stack([row.obs[name][0] for row in rows]) for name in rows[0].obs}
-    return DreamBesideTruth(true, jax.device_get(dreamed), context)
+    return DreamBesideTruth(true, {name: values[:length] for name, values in dreamed.items()}, context)
 
 
 @functools.lru_cache(maxsize=4)

@@ -16,7 +16,8 @@ from dreamerjax.config import Config, EnvConfig, ImageConfig
 from dreamerjax.host.envs import make_env
 from dreamerjax.host.load import LoadedAgent
 from dreamerjax.host.metrics import MetricsWriter
-from dreamerjax.show.dreams import DreamBesideTruth, dream_frames, scene_frames
+from dreamerjax.show import dreams
+from dreamerjax.show.dreams import DreamBesideTruth, dream_beside_truth, dream_frames, scene_frames
 from dreamerjax.show.film import film_run
 from dreamerjax.show.scene import Scene
 from dreamerjax.show.video import as_gif, enlarged, write_mp4
@@ -44,6 +45,15 @@ def untrained(run_dir: Path, env: EnvConfig) -> LoadedAgent:
     vector_env.close()
     state = jax.jit(lambda key: init_train_state(agent, key))(jax.random.PRNGKey(0))
     return LoadedAgent(run_dir, config, agent, state, 1234, ())
+
+
+def test_episodes_of_any_length_are_dreamed_by_one_program(tmp_path):
+    loaded = untrained(tmp_path, EnvConfig(id="gym:CartPole-v1"))
+    seen = [dream_beside_truth(loaded, context=4, dreams=2, seed=seed) for seed in range(4)]
+    assert len({len(one) for one in seen}) > 1
+    for one in seen:
+        assert one.dreamed["state"].shape == (len(one), 2, 4)
+    assert dreams._jit_open_loop(loaded.agent, 4)._cache_size() == 1
 
 
 @pytest.mark.parametrize(
