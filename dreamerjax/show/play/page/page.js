@@ -133,11 +133,11 @@ function words() {
   const gone = real && (real.ended || real.over);
   $("dream-note").textContent = header.eyes && gone ? "eyes open, but nothing real is left to see"
     : !header.opened ? "eyes shut" : header.step ? "eyes open: it sees what is real" : "a first look";
-  banner($("dream-over"), over, "The dream ends here.", `${ENDS[hello.id] ?? ""} R starts again, ⌫ goes back.`);
+  banner($("dream-over"), over, "The dream ends here.", `${ENDS[hello.id] ?? ""} “Start again” begins anew, “Back” goes back.`);
   $("real-pane").style.opacity = real ? 1 : 0.5;
   $("real-note").textContent = !real ? "not to be had here" : real.over ? "has ended" : hello.pictures ? "as the agent sees it" : "the same actions";
   banner($("real-over"), gone, real?.failed ? "Here it really ended." : "Its time is up.",
-    over ? "" : "The dream goes on without it. R starts both again.");
+    over ? "" : "The dream goes on without it. “Start again” begins both anew.");
   $("numbers").replaceChildren(
     ...pair("predicted reward", short(header.reward)),
     ...pair("probability to go on", percent(header.cont)),
