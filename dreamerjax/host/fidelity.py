@@ -76,10 +76,13 @@ def compare(
     lasted = ~np.any([row.is_last for row in rows[:context]], axis=0)
     stacked: Rows = jax.tree.map(lambda *xs: np.stack(xs)[:, lasted], *rows)
     seen, followed = jax.tree.map(lambda x: x[:context], stacked), jax.tree.map(lambda x: x[context:], stacked)
+    # Nothing is done in the row of a reset. A dream that has not ended yet needs an action there: the one before.
+    before = np.roll(followed.prev_action, 1, axis=0)
+    actions = np.where(followed.is_first[..., None], before, followed.prev_action)
     dreams = []
     for copy in range(copies):
         start = dreamer.encode(seen, seed=seed + copy).states[context - 1]
-        dreams.append(dreamer.dream(start, actions=followed.prev_action, seed=seed + copy))
+        dreams.append(dreamer.dream(start, actions=actions, seed=seed + copy))
     return Compared(followed, dreams, np.cumprod(~followed.is_first, axis=0).astype(bool))
 
 

@@ -188,6 +188,20 @@ def test_fidelity_of_dreams(agent: Dreamer) -> None:
     assert (compared.survival <= 1).all()
 
 
+def test_a_dream_that_outlives_its_episode_is_given_actions_to_go_on(
+    agent: Dreamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    dream = agent.dream
+    monkeypatch.setattr(agent, "dream", lambda *args, **rest: given.append(rest["actions"]) or dream(*args, **rest))
+    compared = compare(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
+    reset = compared.rows.is_first
+    assert reset.any()
+    assert (compared.rows.prev_action[reset] == 0).all()  # nothing is done in the row of a reset
+    assert (given[0].sum(-1) == 1).all()
+    np.testing.assert_array_equal(given[0][~reset], compared.rows.prev_action[~reset])
+
+
 def test_steps_that_can_be_trusted() -> None:
     error = np.array([[0.0, 3.0, 1.0], [1.0, 0.0, np.nan], [5.0, 0.0, np.nan]])
     assert trusted_steps(error, 2.0).tolist() == [2, 0, 3]
