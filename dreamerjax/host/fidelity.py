@@ -76,7 +76,7 @@ def compare(
     lasted = ~np.any([row.is_last for row in rows[:context]], axis=0)
     stacked: Rows = jax.tree.map(lambda *xs: np.stack(xs)[:, lasted], *rows)
     seen, followed = jax.tree.map(lambda x: x[:context], stacked), jax.tree.map(lambda x: x[context:], stacked)
-    # Nothing is done in the row of a reset. A dream that has not ended yet needs an action there: the one before.
+    # Nothing is done in the row of a reset. A dream that goes on needs an action there: the one before.
     before = np.roll(followed.prev_action, 1, axis=0)
     actions = np.where(followed.is_first[..., None], before, followed.prev_action)
     dreams = []
@@ -91,11 +91,15 @@ def trusted_steps(error: np.ndarray, tolerance: float) -> np.ndarray:
     return np.cumprod(~(error > tolerance), axis=0).sum(0)
 
 
-def end_error(compared: Compared) -> np.ndarray:
+def end_error(compared: Compared, over: np.ndarray | None = None) -> np.ndarray:
     """By how many steps the end of an episode was dreamed too late (or too early: negative), [ended episodes].
 
-    The dream ends where it is more likely over than not. Only stretches that really end because the task does count.
+    Only stretches that really end because the task does count.
+
+    Args:
+        compared: the dreams beside the truth.
+        over: [H, N] bool, whether the dream has ended; None: where the continue head finds that more likely than not.
     """
-    ends, over = compared.rows.is_terminal & compared.known, compared.survival < 0.5
+    ends, over = compared.rows.is_terminal & compared.known, compared.survival < 0.5 if over is None else over
     dreamed = np.where(over.any(0), over.argmax(0), len(over))
     return (dreamed - ends.argmax(0))[ends.any(0)]
