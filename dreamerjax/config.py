@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 Schedule = Literal["constant", "cosine"]
+KWARGS = "env.kwargs"  # the one setting whose value may be a mapping
 
 
 class ConfigError(ValueError):
@@ -177,6 +178,8 @@ class ImageConfig:
     width: PositiveInt = 64
     colour: Literal["colour", "grey", "darkest"] = "colour"  # darkest: of the three, pixel by pixel
     crop: str = ""  # what is kept before that, as numpy slices "top:bottom,left:right"; empty: everything
+    layout: Literal["auto", "channels_last", "channels_first"] = "auto"  # of the environment's own pictures; auto: by
+    # their shape. With four axes, the first one counts frames
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,10 @@ class EnvConfig:
 
     name: str = ""  # `--env`: a file of experiments/envs, or family:ID such as gym:Acrobot-v1
     id: str = ""  # family:ID; empty: the name
+    kwargs: str = ""  # arguments of what makes the environment, a JSON object such as {"level": 3}; YAML: a mapping
     obs: Literal["auto", "state", "pixels", "both"] = "auto"  # auto: what the environment gives by itself
+    obs_keys: str = ""  # names or patterns, "arm.*,camera", of the observations that are seen; empty: all
+    obs_ignore: str = ""  # names or patterns of those that are not
     image: ImageConfig = field(default_factory=ImageConfig)
     action_repeat: PositiveInt = 1  # each action is taken so often; rewards add up, and it counts as one step
     copies: PositiveInt = 1  # environments stepped together
@@ -193,7 +199,7 @@ class EnvConfig:
     worker_timeout: Positive = 60.0  # seconds that a worker may take for one step before it counts as hanging
     worker_failures: PositiveInt = 3  # of one worker within `worker_failure_minutes` that stop the run
     worker_failure_minutes: Positive = 5.0
-    on_bad_observation: Literal["stop", "skip-episode"] = "stop"  # not a number, outside its space, a wrong shape
+    on_bad_observation: Literal["stop", "skip-episode"] = "stop"  # not a number, no class, a wrong shape or type
     solve_return: float | None = None  # greedy mean return that counts as solved
 
 
@@ -234,12 +240,14 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Greedy evaluation in fresh environments."""
+    """Greedy evaluation, in environments of its own."""
 
     every: NonNegativeInt = 2000  # environment steps between evaluations; 0: only at the end
     episodes: PositiveInt = 20  # in a regular evaluation
     final_episodes: PositiveInt = 100  # to confirm that it is solved, and at the end
     copies: PositiveInt = 100  # environments stepped together, at most
+    max_episode_steps: PositiveInt = 10_000  # longer episodes are cut, also where they are played or filmed
+    in_training_env: bool = False  # evaluate in the environments that train: for those of which there can be one
     diagnose: bool = True  # dreams are compared with what the replay holds: see docs/research.md
 
 
@@ -316,21 +324,45 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
         config = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
+        is_leaf = f"{prefix}{name}" == KWARGS
+        if not is_leaf and (dataclasses.is_dataclass(value) or isinstance(value, Mapping)):
             flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[f"{prefix}{name}"] = value
     return flat
 
 
+def env_kwargs(config: EnvConfig) -> dict[str, Any]:
+    """The arguments of what makes the environment, by name.
+
+    Raises:
+        ConfigError: `env.kwargs` is no JSON object.
+    """
+    try:
+        given = json.loads(config.kwargs or "{}")
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise ConfigError(
+            f"env.kwargs is {config.kwargs!r}, expected a JSON object of arguments, such as "
+            """--env.kwargs '{"level": 3}', or a mapping in YAML."""
+        )
+    return given
+
+
 def family_key(config: Config) -> dict[str, Any]:
-    """The keys that make a model family (environment and architecture): runs that differ here cannot share weights."""
+    """The keys that make a model family (environment and architecture): runs that differ here cannot share weights.
+
+    A setting that came later counts only where it is not as it was before there was a choice.
+    """
     flat = flatten(config)
+    later = {"env.obs_keys": "", "env.obs_ignore": "", "env.image.layout": "auto"}
     return {
         key: value
         for key, value in flat.items()
         if key in ("env.id", "env.obs", "env.action_repeat")
-        or key.startswith("env.image.")
+        or (key.startswith("env.image.") and key not in later)
+        or (key in later and value != later[key])
         or (key.startswith("agent.model.") and key != "agent.model.size")
     }
 
@@ -361,6 +393,7 @@ def _check(config: Config) -> None:
     goal = config.env.solve_return
     if goal is not None and not math.isfinite(goal):
         raise ConfigError(f"env.solve_return is {goal}, expected a finite number or none.")
+    env_kwargs(config.env)
     if model.deter % model.blocks:
         raise ConfigError(
             f"agent.model.deter is {model.deter}, expected a multiple of agent.model.blocks, which is {model.blocks}."

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from dreamerjax.config import Config, ConfigError
 from dreamerjax.host.backend import Backend, enable_compilation_cache, select_backend
-from dreamerjax.host.settings import did_you_mean
+from dreamerjax.host.settings import did_you_mean, whole
 
 PIPE_WIDTH = 160
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
@@ -63,6 +64,23 @@ class Status:
     def close(self) -> None:
         """Gives the terminal back."""
         self._status.stop()
+
+
+def path(text: str) -> Path:
+    """A path that was typed; `~` is the home folder."""
+    return Path(text).expanduser()
+
+
+def whole_number(text: str) -> int:
+    """A whole number that was typed; 1e6 is one, too.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return int(whole(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is given, expected a whole number") from None
 
 
 def command_parser(command: str, description: str, **options: Any) -> Parser:

@@ -12,8 +12,10 @@ from dreamerjax.cli.common import (
     command_parser,
     for_platform,
     make_console,
+    path,
     print_result,
     start_backend,
+    whole_number,
 )
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BACKENDS
@@ -56,11 +58,11 @@ settings of dreamerjax/config.py. Every timed call gets rows that were drawn afr
 def experiment(arguments: list[str]) -> int:
     """`python run.py experiment experiments/hypotheses/NAME.yaml [--jobs 2]`."""
     parser = command_parser("experiment", EXPERIMENT_HELP)
-    parser.add_argument("hypothesis", type=Path, nargs="+", help="the file of a hypothesis; several are made in turn")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
+    parser.add_argument("hypothesis", type=path, nargs="+", help="the file of a hypothesis; several are made in turn")
+    parser.add_argument("--jobs", type=whole_number, default=1, help="runs side by side (default: 1)")
     parser.add_argument("--allow-many-changes", action="store_true", help="accept a hypothesis of several changes")
-    parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="(default: runs/experiments)")
-    parser.add_argument("--log", type=Path, default=Path("experiments/LOG.md"), help="(default: experiments/LOG.md)")
+    parser.add_argument("--out", type=path, default=Path("runs/experiments"), help="(default: runs/experiments)")
+    parser.add_argument("--log", type=path, default=Path("experiments/LOG.md"), help="(default: experiments/LOG.md)")
     given = parser.parse(arguments)
     if given.jobs < 1:
         raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
@@ -91,11 +93,11 @@ def experiment(arguments: list[str]) -> int:
 def sweep(arguments: list[str]) -> int:
     """`python run.py sweep experiments/sweeps/NAME.yaml [--jobs 2] [--executor ray]`."""
     parser = command_parser("sweep", SWEEP_HELP)
-    parser.add_argument("sweep", type=Path, help="the file of a sweep")
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side on this machine (default: 1)")
+    parser.add_argument("sweep", type=path, help="the file of a sweep")
+    parser.add_argument("--jobs", type=whole_number, default=1, help="runs side by side on this machine (default: 1)")
     parser.add_argument("--executor", default="local", help="local, or ray (default: local)")
     parser.add_argument("--address", help="of a Ray cluster (default: one that is started on this machine)")
-    parser.add_argument("--out", type=Path, default=Path("runs/sweeps"), help="(default: runs/sweeps)")
+    parser.add_argument("--out", type=path, default=Path("runs/sweeps"), help="(default: runs/sweeps)")
     given = parser.parse(arguments)
     if given.jobs < 1:
         raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
@@ -138,7 +140,7 @@ def lineage(arguments: list[str]) -> int:
     parser = command_parser(
         "lineage", "Shows which runs were started from which (--init-from), and what changed in them on the way."
     )
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("runs"), help="where runs lie (default: runs)")
+    parser.add_argument("folder", type=path, nargs="?", default=Path("runs"), help="where runs lie (default: runs)")
     folder = parser.parse(arguments).folder
     from dreamerjax.lab.families import family_tree, find_members
 
@@ -152,14 +154,14 @@ def lineage(arguments: list[str]) -> int:
 def compare_runs(arguments: list[str]) -> int:
     """`python run.py compare runs/a runs/b`, `compare --published runs/a runs/b`."""
     parser = command_parser("compare", COMPARE_HELP)
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folders of runs, two or more")
+    parser.add_argument("runs", type=path, nargs="*", metavar="RUN", help="folders of runs, two or more")
     parser.add_argument(
-        "--published", type=Path, nargs="+", metavar="RUN", help="runs of one task, against the authors'"
+        "--published", type=path, nargs="+", metavar="RUN", help="runs of one task, against the authors'"
     )
     parser.add_argument(
         "--across-families", action="store_true", help="compare other environments and architectures, too"
     )
-    parser.add_argument("--out", type=Path, help="the picture (default: comparison.png, published.png)")
+    parser.add_argument("--out", type=path, help="the picture (default: comparison.png, published.png)")
     parser.add_argument("--json", action="store_true", help="print one JSON value and nothing else")
     given = parser.parse(arguments)
     if bool(given.runs) == bool(given.published):

@@ -2,20 +2,23 @@
 
 import json
 import sys
-from pathlib import Path
+import time
 
-from dreamerjax.cli.common import command_parser, start_backend
+from dreamerjax.cli.common import command_parser, path, start_backend, whole_number
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BACKENDS
+from dreamerjax.host.envs import Event
 from dreamerjax.host.load import load_run
+
+TOLD_EVERY_SECONDS = 10.0
 
 
 def evaluate(arguments: list[str]) -> int:
     """`python run.py eval --run-dir runs/a [--episodes 100] [--seed 0] [--json]`."""
     parser = command_parser("eval", "Plays whole episodes with greedy actions and prints the returns.")
-    parser.add_argument("--run-dir", type=Path, required=True, help="the run to evaluate")
-    parser.add_argument("--episodes", type=int, default=100, help="how many (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, help="of the starts (default: 0)")
+    parser.add_argument("--run-dir", type=path, required=True, help="the run to evaluate")
+    parser.add_argument("--episodes", type=whole_number, default=100, help="how many (default: 100)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="of the starts (default: 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
     given = parser.parse(arguments)
@@ -25,16 +28,35 @@ def evaluate(arguments: list[str]) -> int:
         )
     start_backend(given.backend)
     # Only after the back-end is chosen may anything touch JAX.
-    from dreamerjax.host.evaluate import Evaluator
+    from dreamerjax.host.evaluate import Evaluator, Onlooker, cut_sentence
+
+    class Teller(Onlooker):
+        """Tells on standard error where a long evaluation is, and what happens in it."""
+
+        def __init__(self) -> None:
+            self._told_at, self._topics = time.monotonic(), set[str]()
+
+        def progress(self, finished: int, wanted: int, steps: int) -> None:
+            if time.monotonic() - self._told_at >= TOLD_EVERY_SECONDS:
+                self._told_at = time.monotonic()
+                print(f"{finished} of {wanted} episodes, step {steps:,}", file=sys.stderr)
+
+        def event(self, event: Event) -> None:
+            if event.note and event.topic not in self._topics:
+                self._topics.add(event.topic)
+                print(f"note: {event.note}", file=sys.stderr)
 
     loaded = load_run(given.run_dir)
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
     copies = min(given.episodes, loaded.config.eval.copies)
-    evaluator = Evaluator(loaded.agent, loaded.config.env, copies=copies)
-    evaluation = evaluator.run(loaded.state.params, episodes=given.episodes, seed=given.seed)
+    limit = loaded.config.eval.max_episode_steps
+    evaluator = Evaluator(loaded.agent, loaded.config.env, copies=copies, max_episode_steps=limit)
+    evaluation = evaluator.run(loaded.state.params, episodes=given.episodes, seed=given.seed, onlooker=Teller())
     evaluator.close()
     assert evaluation is not None, "nobody interrupts it"
+    if cut := cut_sentence(evaluation, limit):
+        print(f"note: {cut}", file=sys.stderr)
     if given.json:
         print(json.dumps(evaluation._asdict()))
     else:
@@ -52,8 +74,8 @@ def show(arguments: list[str]) -> int:
     parser = command_parser(
         "show", "Draws what a run has learned: its learning curve, and its dreams beside the truth."
     )
-    parser.add_argument("--run-dir", type=Path, required=True, help="the run; the pictures go there")
-    parser.add_argument("--seed", type=int, default=0, help="of the episode and the dreams (default: 0)")
+    parser.add_argument("--run-dir", type=path, required=True, help="the run; the pictures go there")
+    parser.add_argument("--seed", type=whole_number, default=0, help="of the episode and the dreams (default: 0)")
     parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
     given = parser.parse(arguments)
     start_backend(given.backend)
@@ -78,7 +100,7 @@ def show(arguments: list[str]) -> int:
 def report(arguments: list[str]) -> int:
     """`python run.py report --run-dir runs/a`."""
     parser = command_parser("report", "Writes everything that there is to see of a run into one page, report.html.")
-    parser.add_argument("--run-dir", type=Path, required=True, help="the run; the page goes there")
+    parser.add_argument("--run-dir", type=path, required=True, help="the run; the page goes there")
     parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
     given = parser.parse(arguments)
     start_backend(given.backend)

@@ -6,7 +6,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from dreamerjax.cli.common import command_parser, start_backend
+from dreamerjax.cli.common import command_parser, path, start_backend, whole_number
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BACKENDS
 from dreamerjax.host.load import load_run
@@ -19,15 +19,15 @@ def play(arguments: list[str]) -> int:
     parser = command_parser(
         "play", "Opens a page in the browser on which you play inside an agent's dream, beside the real environment."
     )
-    parser.add_argument("--run-dir", type=Path, help="the run whose dream it is")
+    parser.add_argument("--run-dir", type=path, help="the run whose dream it is")
     parser.add_argument("--example", help=f"or one of the agents that come along: {', '.join(_examples())}")
-    parser.add_argument("--step", type=int, help="the checkpoint of so many environment steps (default: the newest)")
-    parser.add_argument("--port", type=int, default=8123, help="the first port to try (default: 8123)")
+    parser.add_argument("--step", type=whole_number, help="the checkpoint of so many steps (default: the newest)")
+    parser.add_argument("--port", type=whole_number, default=8123, help="the first port to try (default: 8123)")
     parser.add_argument(
         "--host", default="127.0.0.1", help="who may connect: 0.0.0.0 for every machine (default: this machine only)"
     )
-    parser.add_argument("--most", type=int, default=24, help="browsers at the same time, at most (default: 24)")
-    parser.add_argument("--seed", type=int, default=0, help="of starts and dreams (default: 0)")
+    parser.add_argument("--most", type=whole_number, default=24, help="browsers at a time, at most (default: 24)")
+    parser.add_argument("--seed", type=whole_number, default=0, help="of starts and dreams (default: 0)")
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
     parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
     given = parser.parse(arguments)
@@ -70,10 +70,10 @@ def export(arguments: list[str]) -> int:
         "Writes an agent to give away: a small run folder that can be loaded, played and forked, but not resumed.\n"
         "It holds the weights in half precision, the settings and the metrics; no optimizer state and no replay.",
     )
-    parser.add_argument("--run-dir", type=Path, required=True, help="the run")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to make")
+    parser.add_argument("--run-dir", type=path, required=True, help="the run")
+    parser.add_argument("--out", type=path, required=True, help="the folder to make")
     parser.add_argument(
-        "--step", type=int, nargs="+", help="checkpoints to take, in environment steps (default: the newest)"
+        "--step", type=whole_number, nargs="+", help="checkpoints to take, in environment steps (default: the newest)"
     )
     given = parser.parse(arguments)
     start_backend("cpu")

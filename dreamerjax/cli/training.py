@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamerjax.cli.common import INTERRUPTED, command_parser, for_platform, start_backend
+from dreamerjax.cli.common import INTERRUPTED, command_parser, for_platform, path, start_backend
 from dreamerjax.config import Config, ConfigError, family_key, flatten
 from dreamerjax.host.backend import Backend
 from dreamerjax.host.checkpoint import has_checkpoint
@@ -14,6 +14,7 @@ from dreamerjax.host.display import Display
 from dreamerjax.host.envs import spaces_of
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
+from dreamerjax.host.memory import check_replay_fits
 from dreamerjax.host.reporter import Film
 from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
 from dreamerjax.host.settings import KEYS, SHORTCUTS, Layer, combine, nested, read_env, read_flags, read_yaml
@@ -37,9 +38,9 @@ def train(arguments: list[str]) -> int:
     """`python run.py [train] --env cartpole [flags]`."""
     parser = command_parser("train", TRAIN_HELP, add_help=False)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--run-dir", type=Path)
-    parser.add_argument("--init-from", type=Path, metavar="RUN")
-    parser.add_argument("--config", type=Path, action="append", default=[], metavar="FILE")
+    parser.add_argument("--run-dir", type=path)
+    parser.add_argument("--init-from", type=path, metavar="RUN")
+    parser.add_argument("--config", type=path, action="append", default=[], metavar="FILE")
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--profile", action="store_true")
     given, rest = parser.parse_known_args(arguments)
@@ -48,7 +49,8 @@ def train(arguments: list[str]) -> int:
         return 0
     config = _train_config(given.run_dir, given.config, read_flags(rest))
     _check_source(given.init_from, config)
-    spaces_of(config.env)  # a mistake in its name must not leave a run folder behind
+    # A mistake in these must not leave a run folder behind.
+    check_replay_fits(config.replay, spaces_of(config.env), config.agent.model)
     backend = start_backend(given.backend, also_cpu=True, deterministic=config.train.deterministic)
     source = load_run(given.init_from) if given.init_from else None
     config = for_platform(config, backend)
@@ -76,8 +78,7 @@ def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> 
         return combine([*read_env(name, obs), *layers, flags])
     asked = combine(read_env(name, obs)).env if name else stored.env
     config = combine([flatten(stored), {"env.id": asked.id}, *layers, flags])
-    binding = [{**family_key(c), "env.copies": c.env.copies} for c in (stored, config)]
-    if different := different_keys(*binding):
+    if different := different_keys(family_key(stored), family_key(config)):
         raise RunFolderError(
             f"{run_dir} belongs to another environment or architecture: {'; '.join(different)}.\n"
             "It was not touched. Leave these flags out to resume it, or choose another --run-dir."

@@ -8,7 +8,7 @@ import numpy as np
 
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import initial_policy_state, jit_policy
-from dreamerjax.host.envs import VectorEnv
+from dreamerjax.host.envs import Event, StateError, VectorEnv
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import Device, Params
 
@@ -33,9 +33,19 @@ class EpisodeCounter:
         """Counts one row of each copy; returns (copy, episode) for those that ended."""
         self.ret = np.where(is_first, 0.0, self.ret) + reward
         self.length = np.where(is_first, 0, self.length + 1)
-        if not is_last.any():
-            return []
-        return [(int(i), Episode(float(self.ret[i]), int(self.length[i]))) for i in np.flatnonzero(is_last)]
+        return self.now(is_last) if is_last.any() else []
+
+    def now(self, copies: np.ndarray) -> list[tuple[int, Episode]]:
+        """(copy, episode so far) of the chosen copies [copies] bool."""
+        return [(int(i), Episode(float(self.ret[i]), int(self.length[i]))) for i in np.flatnonzero(copies)]
+
+
+class News(NamedTuple):
+    """What happened in the environments, for people."""
+
+    interruptions: list[str]  # why episodes were cut short, a sentence each
+    notes: dict[str, str]  # topic -> what they should know, once a run
+    outside: int  # observations that left the bounds that their space declares
 
 
 class Collector:
@@ -63,7 +73,8 @@ class Collector:
         )
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._counter = EpisodeCounter(env.copies)
-        self._interruptions: list[str] = []
+        self._news = News([], {}, 0)
+        self._lent = False  # the environments are wanted for something else
         self._rows = env.reset()
         self._replay.add(self._rows)
         self.env_steps = 0
@@ -96,16 +107,35 @@ class Collector:
         self.env_steps += int(np.count_nonzero(~rows.is_first))
         ended = dict(self._counter.add(rows.reward, rows.is_first, rows.is_last))
         for event in self._env.take_events():
-            if event.interrupted:
-                self._interruptions.append(event.interrupted)
+            self._hear(event)
             if event.metrics and event.copy in ended:
                 ended[event.copy] = ended[event.copy]._replace(metrics=event.metrics)
         return list(ended.values())
 
-    def take_interruptions(self) -> list[str]:
-        """Why episodes were cut short since this was last asked, a sentence each."""
-        taken, self._interruptions = self._interruptions, []
-        return taken
+    def take_news(self) -> News:
+        """What happened since this was last asked."""
+        news, self._news = self._news, News([], {}, 0)
+        return news
+
+    def end_episodes(self) -> None:
+        """Ends all episodes under way, as a time limit would: the environments are wanted for something else."""
+        self._replay.end_streams()
+        self._lent = True
+
+    def begin_episodes(self) -> None:
+        """Begins new episodes, after `end_episodes`."""
+        self._rows = self._env.reset(seed=int(self._random.integers(2**31)))
+        self._replay.add(self._rows)
+        self._lent = False
+        for event in self._env.take_events():
+            self._hear(event)
+
+    def _hear(self, event: Event) -> None:
+        if event.interrupted:
+            self._news.interruptions.append(event.interrupted)
+        if event.note:
+            self._news.notes.setdefault(event.topic, event.note)
+        self._news = self._news._replace(outside=self._news.outside + event.outside)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
         """What `load` needs to go on exactly here: arrays, a JSON-able dictionary, the environments' own state."""
@@ -115,33 +145,44 @@ class Collector:
         arrays |= {f"rows{i}": leaf for i, leaf in enumerate(rows)}
         arrays |= {"return": self._counter.ret, "length": self._counter.length}
         meta = {"env_steps": self.env_steps, "random": self._random.bit_generator.state}
-        return arrays, meta, self._env.state() or b""
+        return arrays, meta, b"" if self._lent else self._env.state() or b""
 
-    def load(self, arrays: dict[str, np.ndarray], meta: dict[str, Any], env_state: bytes) -> bool:
+    def load(self, arrays: dict[str, np.ndarray], meta: dict[str, Any], env_state: bytes) -> str:
         """Takes over what `state` returned, after the replay was loaded.
 
-        Environments whose state cannot be saved start new episodes; the stored ones then end as if by a time limit.
+        Environments whose state was not saved, or cannot be taken over, start new episodes; the stored ones then end as
+        if by a time limit.
 
         Returns:
-            Whether the environments go on exactly where they were.
+            Why the environments start new episodes; empty if they go on exactly where they were.
         """
         self.env_steps = meta["env_steps"]
         self._random.bit_generator.state = meta["random"]
         leaves, structure = jax.tree.flatten((self._policy_state, self._key))
-        loaded = [
-            jax.device_put(arrays[f"policy{i}"].astype(leaf.dtype), self._device) for i, leaf in enumerate(leaves)
-        ]
-        self._policy_state, self._key = jax.tree.unflatten(structure, loaded)
-        if not env_state:
-            self._replay.end_streams()
-            self._rows = self._env.reset(seed=int(self._random.integers(2**31)))
-            self._replay.add(self._rows)
-            return False
-        self._env.load(env_state)
+        *latents, key = [arrays[f"policy{i}"].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+        as_many = [part.shape for part in latents] == [leaf.shape for leaf in leaves[:-1]]
+        if not as_many:  # another number of copies: new episodes begin, and with them new latent states
+            latents = leaves[:-1]
+        self._policy_state, self._key = jax.tree.unflatten(structure, jax.device_put([*latents, key], self._device))
+        problem = self._load_env(env_state)
+        if problem:
+            self.end_episodes()
+            self.begin_episodes()
+            return problem
         self._counter.ret, self._counter.length = arrays["return"].copy(), arrays["length"].copy()
         leaves, structure = jax.tree.flatten(self._rows)
         self._rows = jax.tree.unflatten(structure, [arrays[f"rows{i}"] for i in range(len(leaves))])
-        return True
+        return ""
+
+    def _load_env(self, env_state: bytes) -> str:
+        """Why the environments cannot go on where they were; empty if they do."""
+        if not env_state:
+            return "the environments cannot be saved"
+        try:
+            self._env.load(env_state)
+        except StateError as error:
+            return str(error).rstrip(".")
+        return ""
 
 
 def _portable(array: np.ndarray) -> np.ndarray:

@@ -66,6 +66,7 @@ class Progress(NamedTuple):
     solve_return: float | None = None  # None: the environment does not say when it is solved
     metrics: Mapping[str, float] = {}  # name -> newest value; SHOWN_METRICS says which are shown
     alerts: Sequence[str] = ()  # names of all that were raised so far
+    detail: str = ""  # where the phase is, such as "37 of 100 episodes"
 
 
 class Display:

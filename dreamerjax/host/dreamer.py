@@ -101,7 +101,7 @@ class Dreamer:
         env: VectorEnv | gymnasium.Env | None = None,
         *,
         policy: str | Player = "greedy",
-        steps: int = LONGEST,
+        steps: int | None = None,
         seed: int = 0,
         frames: bool = False,
     ) -> Played:
@@ -110,13 +110,14 @@ class Dreamer:
         Args:
             env: one copy; None: its own. One with other observations or actions is refused.
             policy: "greedy", "sample", "random", or a function of observations [1, ...] and a key.
-            steps: after so many, it ends in any case.
+            steps: after so many, it ends in any case; None: after 1,000, or `eval.max_episode_steps` if that is less.
             seed: of the environment's start, the latent states and the actions.
             frames: keep what the environment draws, too.
 
         Raises:
             EnvError: the environment is not installed, does not suit the agent, or misbehaves.
         """
+        steps = steps or min(LONGEST, self.config.eval.max_episode_steps)
         owned = env is None
         env = self._one_copy(env, seed)
         try:
@@ -242,12 +243,12 @@ def load(run: str | Path, *, step: int | None = None) -> Dreamer:
         RunFolderError: it is no run folder.
         CheckpointError: it has no good checkpoint, or one of another version or family.
     """
-    return Dreamer(load_run(Path(run), step=step))
+    return Dreamer(load_run(Path(run).expanduser(), step=step))
 
 
 def checkpoint_steps(run: str | Path) -> list[int]:
     """The environment steps at which a run kept what it had learned, in the order of time."""
-    return checkpoint.steps(Path(run) / "checkpoints")
+    return checkpoint.steps(Path(run).expanduser() / "checkpoints")
 
 
 def _cut(reading: Any, length: int) -> Any:

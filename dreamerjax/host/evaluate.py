@@ -11,7 +11,7 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.collector import Episode, EpisodeCounter
-from dreamerjax.host.envs import EnvError, VectorEnv, make_env
+from dreamerjax.host.envs import EnvError, Event, VectorEnv, make_env
 from dreamerjax.types import Params, PRNGKey
 
 MOST_INTERRUPTIONS = 5  # for each episode that is wanted
@@ -31,10 +31,37 @@ class Evaluation(NamedTuple):
     return_min: float
     return_max: float
     length_mean: float
+    episodes_cut: int = 0  # of them, those that were ended after `eval.max_episode_steps`
 
 
-def summarise(episodes: Sequence[Episode]) -> Evaluation:
-    """The statistics of whole episodes."""
+class Onlooker:
+    """What the caller of an evaluation hears and says while it goes on; this one does neither."""
+
+    def interrupted(self) -> bool:
+        """Whether the evaluation shall end now; asked at each step."""
+        return False
+
+    def progress(self, finished: int, wanted: int, steps: int) -> None:
+        """So many episodes of those that are wanted have ended, after so many steps of each copy; told at each step."""
+
+    def event(self, event: Event) -> None:
+        """Something happened in the environments."""
+
+
+class Finished(NamedTuple):
+    """The episodes of an evaluation."""
+
+    by_copy: list[list[Episode]]
+    cut: int  # of them, those that were ended because they were too long
+
+    @property
+    def episodes(self) -> list[Episode]:
+        """All of them."""
+        return [episode for copy in self.by_copy for episode in copy]
+
+
+def summarise(episodes: Sequence[Episode], *, cut: int = 0) -> Evaluation:
+    """The statistics of whole episodes, `cut` of which were ended because they were too long."""
     returns = np.array([episode.ret for episode in episodes])
     return Evaluation(
         episodes=len(episodes),
@@ -43,6 +70,17 @@ def summarise(episodes: Sequence[Episode]) -> Evaluation:
         return_min=float(returns.min()),
         return_max=float(returns.max()),
         length_mean=float(np.mean([episode.length for episode in episodes])),
+        episodes_cut=cut,
+    )
+
+
+def cut_sentence(evaluation: Evaluation, max_episode_steps: int) -> str:
+    """What is told where episodes were cut; empty if none was."""
+    if not evaluation.episodes_cut:
+        return ""
+    return (
+        f"Of {evaluation.episodes} episodes of the evaluation, {evaluation.episodes_cut} did not end within "
+        f"{max_episode_steps:,} steps and were cut there: their returns count up to then (--eval.max-episode-steps)."
     )
 
 
@@ -54,8 +92,9 @@ def play_episodes(
     quota: np.ndarray,
     *,
     seed: int,
-    interrupted: Callable[[], bool] = lambda: False,
-) -> list[list[Episode]] | None:
+    max_episode_steps: int,
+    onlooker: Onlooker | None = None,
+) -> Finished | None:
     """Plays whole episodes from fresh starts, a fixed number in each copy.
 
     So short episodes do not count more often than long ones.
@@ -67,69 +106,108 @@ def play_episodes(
         key: of the policy; consumed.
         quota: [copies] episodes that are wanted of each; used up.
         seed: of the starts.
-        interrupted: asked at each step; True ends it.
+        max_episode_steps: an episode that is so long is ended there, and counts as it is.
+        onlooker: hears of it, and may end it.
 
     Returns:
-        The episodes of each copy, or None if it was interrupted.
+        The episodes, or None if it was interrupted.
 
     Raises:
-        EnvError: the environment misbehaves, or hardly ever ends an episode.
+        EnvError: the environment misbehaves, or hardly ever ends an episode as it should.
     """
-    wanted, finished = int(quota.sum()), [list[Episode]() for _ in quota]
+    onlooker = onlooker or Onlooker()
+    wanted, finished, cut, steps = int(quota.sum()), [list[Episode]() for _ in quota], 0, 0
     counter, cut_short = EpisodeCounter(len(quota)), []
     rows = env.reset(seed=seed)
     while quota.any():
-        if interrupted():
+        if onlooker.interrupted():
             return None
+        onlooker.progress(wanted - int(quota.sum()), wanted, steps)
         state, action, key = policy(state, rows.obs, rows.is_first, key)
-        rows = env.step(np.asarray(action))
-        cut_short += [event.interrupted for event in env.take_events() if event.interrupted]
+        rows, steps = env.step(np.asarray(action)), steps + 1
+        for event in env.take_events():
+            onlooker.event(event)
+            if event.interrupted:
+                cut_short.append(event.interrupted)
         if len(cut_short) > MOST_INTERRUPTIONS * wanted:
             of = f"{len(cut_short)} of {len(cut_short) + sum(map(len, finished))}"
             raise EnvError(f"Episodes to evaluate, {of}, were cut short. The last: {cut_short[-1]}")
-        for copy, episode in counter.add(rows.reward, rows.is_first, rows.is_last):
+        ended = counter.add(rows.reward, rows.is_first, rows.is_last)
+        too_long = ~rows.is_last & (counter.length >= max_episode_steps)
+        if too_long.any():
+            env.end_episodes(too_long)
+            ended += counter.now(too_long)
+        for copy, episode in ended:
             if quota[copy]:
                 quota[copy] -= 1
+                cut += int(too_long[copy])
                 finished[copy].append(episode)
-    return finished
+    return Finished(finished, cut)
 
 
 class Evaluator:
     """Runs greedy episodes in up to `copies` environments at a time, made once at the first evaluation."""
 
-    def __init__(self, agent: Agent, config: EnvConfig, *, copies: int) -> None:
-        """Prepares, but makes no environment yet."""
-        self._agent, self._config, self.copies = agent, config, copies
-        self._env = None
+    def __init__(
+        self,
+        agent: Agent,
+        config: EnvConfig,
+        *,
+        copies: int,
+        max_episode_steps: int,
+        env: VectorEnv | None = None,
+    ) -> None:
+        """Prepares, but makes no environment yet.
+
+        Args:
+            agent: the static parts.
+            config: of the environment.
+            copies: environments that are stepped together.
+            max_episode_steps: longer episodes are cut.
+            env: play in these environments instead, which stay the caller's.
+        """
+        self._agent, self._config, self._max_episode_steps = agent, config, max_episode_steps
+        self._lent, self._own = env, None
+        self.copies = env.copies if env is not None else copies
         self._policy = greedy_policy(agent)
 
-    def run(
-        self, params: Params, *, episodes: int, seed: int, interrupted: Callable[[], bool] = lambda: False
-    ) -> Evaluation | None:
+    def run(self, params: Params, *, episodes: int, seed: int, onlooker: Onlooker | None = None) -> Evaluation | None:
         """Plays `episodes` whole episodes from fresh starts; every copy plays its fixed share of them.
 
         Args:
             params: of the policy.
             episodes: how many.
             seed: of the starts and of the latent samples.
-            interrupted: asked at each step; True ends the evaluation.
+            onlooker: hears of it, and may end it.
 
         Returns:
             The statistics, or None if it was interrupted.
 
         Raises:
-            EnvError: the environment misbehaves, or hardly ever ends an episode.
+            EnvError: the environment cannot be made, misbehaves, or hardly ever ends an episode as it should.
         """
-        if self._env is None:
-            self._env = make_env(self._config, copies=self.copies, seed=seed)
+        env = self._lent or self._made(seed)
         quota = np.array([len(share) for share in np.array_split(np.arange(episodes), self.copies)])
         state, key = initial_policy_state(self._agent, self.copies), jax.random.PRNGKey(seed)
         policy = functools.partial(self._policy, params)
-        finished = play_episodes(self._env, policy, state, key, quota, seed=seed, interrupted=interrupted)
-        return None if finished is None else summarise([episode for copy in finished for episode in copy])
+        limit = self._max_episode_steps
+        finished = play_episodes(env, policy, state, key, quota, seed=seed, max_episode_steps=limit, onlooker=onlooker)
+        return None if finished is None else summarise(finished.episodes, cut=finished.cut)
 
     def close(self) -> None:
-        """Frees the environments."""
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        """Frees the environments that it has made."""
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+
+    def _made(self, seed: int) -> VectorEnv:
+        if self._own is None:
+            try:
+                self._own = make_env(self._config, copies=self.copies, seed=seed)
+            except EnvError as error:
+                raise EnvError(
+                    f"{error}\nEvaluations have environments of their own, and these {self.copies} could not be made. "
+                    "Where there can be only one (a port, a licence, a robot), --eval.in-training-env evaluates in the "
+                    "one that trains; where there can be a few, --eval.copies says how many."
+                ) from error
+        return self._own

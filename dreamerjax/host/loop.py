@@ -30,14 +30,16 @@ from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.diagnosis import Diagnosis
 from dreamerjax.host.display import Display
 from dreamerjax.host.envs import EnvError, make_env
-from dreamerjax.host.evaluate import Evaluation, Evaluator
+from dreamerjax.host.envs import Event as EnvEvent
+from dreamerjax.host.evaluate import Evaluation, Evaluator, Onlooker, cut_sentence
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
 from dreamerjax.host.lineage import Event, Lineage, as_host, changes, lineage_of
 from dreamerjax.host.load import LoadedAgent, spaces_as_host
-from dreamerjax.host.memory import give_back_memory, memory_sentence
+from dreamerjax.host.memory import check_replay_fits, give_back_memory, memory_sentence
 from dreamerjax.host.pacing import Surprise, next_modes
 from dreamerjax.host.profiler import Profiler
+from dreamerjax.host.replay import regrouped
 from dreamerjax.host.reporter import Film, Reporter, git_commit
 from dreamerjax.host.run_folder import RunFolder
 
@@ -62,6 +64,23 @@ class Counters:
 
 class Stop(Exception):
     """Training ends here; the argument says why: "solved", "budget" or "interrupted"."""
+
+
+class _Onlooker(Onlooker):
+    """Shows where an evaluation is, and ends it where the user wants to stop."""
+
+    def __init__(self, reporter: Reporter, interrupt: Interrupt) -> None:
+        self._reporter, self._interrupt = reporter, interrupt
+
+    def interrupted(self) -> bool:
+        return self._interrupt.requested is not None
+
+    def progress(self, finished: int, wanted: int, steps: int) -> None:
+        self._reporter.show(f"{finished} of {wanted} episodes, step {steps:,}")
+
+    def event(self, event: EnvEvent) -> None:
+        if event.note:
+            self._reporter.note_once(event.topic, event.note)
 
 
 class Loop:
@@ -100,6 +119,7 @@ class Loop:
         )
         copies = config.env.copies
         self._env = make_env(config.env, copies=copies, seed=env_seed)
+        check_replay_fits(config.replay, self._env.spaces, config.agent.model)
         self._replay = make_replay(
             config.replay,
             self._env.spaces,
@@ -117,7 +137,13 @@ class Loop:
         self._collector = Collector(acting, self._env, self._replay, seed=policy_seed, device=device)
         self.learner = Learner(agent, seed=agent_seed, policy_device=device)
         self._profiler = Profiler(folder.path / "profile" if profile else None)
-        self._evaluator = Evaluator(agent, config.env, copies=min(config.eval.copies, config.eval.episodes))
+        self._evaluator = Evaluator(
+            agent,
+            config.env,
+            copies=min(config.eval.copies, config.eval.episodes),
+            max_episode_steps=config.eval.max_episode_steps,
+            env=self._env if config.eval.in_training_env else None,
+        )
         self._diagnosis = Diagnosis(agent, config.train, self._replay, copies=copies, seed=diagnosis_seed)
         self._surprise = Surprise(config.train.pacing_surprise)
         self._reporter = Reporter(config, folder, display)
@@ -149,8 +175,9 @@ class Loop:
         if config.train.mode == "actor_critic":
             knobs = dataclasses.replace(knobs, cont_discount=stored.knobs.cont_discount)
         self.learner.restore(dataclasses.replace(stored, knobs=knobs))
-        self._replay.load(checkpoint.unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
-        exact = self._collector.load(
+        rows = checkpoint.unprefixed(snapshot.arrays, "replay.")
+        self._replay.load(*regrouped(rows, snapshot.host["replay"], config.env.copies))
+        problem = self._collector.load(
             checkpoint.unprefixed(snapshot.arrays, "collector."), snapshot.host["collector"], snapshot.opaque
         )
         self._reporter.load(snapshot.host["reporter"])
@@ -159,7 +186,7 @@ class Loop:
             self._reporter.note(f"{sentence[:1].upper()}{sentence[1:]}.")
         self._reporter.note(
             f"Resumed at {restored.step:,} environment steps and {self._counters.updates:,} updates"
-            + ("." if exact else "; the environments cannot be saved and start new episodes.")
+            + (f"; new episodes begin: {problem}." if problem else ".")
         )
 
     def start_from(self, source: LoadedAgent) -> None:
@@ -184,6 +211,8 @@ class Loop:
         train = self._config.train
         warm_up = train.mode == "joint" and self._counters.warmup_updates < train.world_model_warmup
         self._reporter.open(keep_bytes=self._metrics_bytes)
+        for line in self._env.told:
+            self._reporter.note(line)
         if self._replay.bytes_at_capacity >= WORTH_TELLING:
             self._reporter.note(memory_sentence(self._replay.bytes_at_capacity, self._config.replay.capacity))
         try:
@@ -288,8 +317,7 @@ class Loop:
         self._tell_reporter()
         for episode in episodes:
             self._reporter.episode_ended(episode)
-        for sentence in self._collector.take_interruptions():
-            self._reporter.interrupted(sentence)
+        self._reporter.heard(self._collector.take_news())
 
     def _make_updates(self, dispatch: int) -> None:
         """One dispatch that counts for the train ratio, and before it those that its pacing asks for."""
@@ -368,15 +396,22 @@ class Loop:
     def _evaluate(self, episodes: int) -> Evaluation:
         self._reporter.enter("evaluating")
         seed = np.random.SeedSequence((self._eval_seed, self._collector.env_steps, episodes)).generate_state(1)[0]
+        lent = self._config.eval.in_training_env
+        if lent:
+            self._collector.end_episodes()
         evaluation = self._evaluator.run(
             self.learner.state.params,
             episodes=episodes,
             seed=int(seed),
-            interrupted=lambda: self._interrupt.requested is not None,
+            onlooker=_Onlooker(self._reporter, self._interrupt),
         )
+        if lent:
+            self._collector.begin_episodes()
         if evaluation is None:
             raise Stop("interrupted")
         self._reporter.enter("training")
+        if cut := cut_sentence(evaluation, self._config.eval.max_episode_steps):
+            self._reporter.note_once("episodes cut", cut)
         return evaluation
 
     def _make_films_if_due(self) -> None:

@@ -14,6 +14,7 @@ the row before it. With an *online queue*, each stretch of new rows, as long as 
 """
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from dreamerjax.config import ModelConfig
+from dreamerjax.config import ConfigError, ModelConfig
 from dreamerjax.types import Batch, PolicyState, Rows, Spaces, StoredLatent
 
 LOADED_AT_ONCE = 4096  # slots
@@ -64,6 +65,65 @@ def saved_rows(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], steps:
     order = (meta["head"] + np.arange(max(0, length - steps), length)) % max(length, 1)
     obs = {name.removeprefix("obs."): array[order] for name, array in arrays.items() if name.startswith("obs.")}
     return Rows(obs=obs, **{name: arrays[name][order] for name in Rows._fields if name != "obs"})
+
+
+def row_bytes(spaces: Spaces, context: ModelConfig | None, *, images: bool = True) -> int:
+    """Memory that one row takes.
+
+    Args:
+        spaces: what it holds.
+        context: of the model whose latent states are kept with the rows; None: none are.
+        images: whether these are in memory.
+    """
+    seen = sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in spaces.obs if images or not spec.is_image)
+    latent = 0 if context is None else 2 * context.deter + context.groups
+    return seen + 4 * spaces.action_size + 4 + 3 + latent  # the reward, and three flags
+
+
+def regrouped(
+    arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], copies: int
+) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
+    """What a replay of one number of copies saved, as one of another number would have.
+
+    The copies' rows are laid end to end, and cut into as many stretches of one length as there are copies now; the
+    oldest rows that are left over go. Where the rows of two copies meet, the one episode ends as by a time limit and
+    the other begins. Latent states under way and the online queue are dropped.
+
+    Args:
+        arrays: as `Replay.state` returned them.
+        meta: the dictionary beside them.
+        copies: environments that are stepped together now.
+
+    Raises:
+        ConfigError: the images are in files, whose rows stay where they are.
+    """
+    length, before = arrays["reward"].shape
+    if before == copies:
+        return arrays, meta
+    if "slots" in meta:
+        raise ConfigError(
+            f"env.copies is {copies}, expected {before} as before: with replay.storage disk, the rows of each copy "
+            "have their place in the files."
+        )
+    order = (meta["head"] + np.arange(length)) % max(length, 1)
+    kept = length * before // copies
+
+    rows = {name: array for name, array in arrays.items() if not name.startswith(("drawn", "returned"))}
+    streams = {
+        name: np.array(np.moveaxis(array[order], 1, 0)).reshape(length * before, *array.shape[2:])
+        for name, array in rows.items()
+    }
+    begins = np.arange(0, length * before, max(length, 1))
+    streams["is_last"][begins + length - 1] = True
+    streams["is_first"][begins] = True
+    streams["prev_action"][begins] = 0
+
+    def cut(stream: np.ndarray) -> np.ndarray:
+        newest = stream[len(stream) - kept * copies :]
+        return np.moveaxis(newest.reshape(copies, kept, *stream.shape[1:]), 0, 1)
+
+    regrouped_arrays = {name: cut(stream) for name, stream in streams.items()}
+    return regrouped_arrays, {**meta, "head": 0, "drawn": 0, "returned": 0, "queue": []}
 
 
 class _Latents(NamedTuple):

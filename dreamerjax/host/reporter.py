@@ -16,7 +16,7 @@ import numpy as np
 
 from dreamerjax.config import Config
 from dreamerjax.host.backend import Backend, versions
-from dreamerjax.host.collector import Episode
+from dreamerjax.host.collector import Episode, News
 from dreamerjax.host.display import Display, Progress
 from dreamerjax.host.evaluate import Evaluation
 from dreamerjax.host.memory import memory_mb
@@ -54,6 +54,8 @@ class Reporter:
         self._pending: list[dict[str, jax.Array]] = []  # of the updates since the last line
         self._logged_at = 0  # environment steps and updates together
         self._interruptions = 0  # episodes that were cut short
+        self._outside = 0  # observations that left the bounds that their spaces declare
+        self._noted = set[str]()  # topics of which a line was printed
         self._marks: deque[tuple[float, int, int]] = deque()  # (time, environment steps, updates)
         self._waited, self._line_begun = 0.0, self._begun  # seconds of waiting for data since the last line began
         self._line_steps, self._line_rows = 0, 0  # environment steps made, and rows stored, since then
@@ -96,14 +98,24 @@ class Reporter:
     def episode_ended(self, episode: Episode) -> None:
         """A training episode has ended."""
         self._returns.append(episode.ret)
-        more = {f"episode/{name}": float(value) for name, value in episode.metrics.items()}
+        more = {f"episode/{name}": value for name, value in episode.metrics.items()}
         self._write({"episode/return": episode.ret, "episode/length": episode.length, **more})
 
-    def interrupted(self, sentence: str) -> None:
-        """An episode was cut short, because the environment failed or showed something impossible."""
-        self._interruptions += 1
-        self.note(sentence)
-        self._write({"env/interruptions": self._interruptions})
+    def heard(self, news: News) -> None:
+        """Something happened in the training environments: episodes were cut short, bounds were left."""
+        for sentence in news.interruptions:
+            self._interruptions += 1
+            self.note(sentence)
+            self._write({"env/interruptions": self._interruptions})
+        for topic, sentence in news.notes.items():
+            self.note_once(topic, sentence)
+        self._outside += news.outside
+
+    def note_once(self, topic: str, text: str) -> None:
+        """Prints a line that stays, unless there was one of this topic."""
+        if topic not in self._noted:
+            self._noted.add(topic)
+            self.note(text)
 
     def updated(self, metrics: dict[str, jax.Array]) -> None:
         """Updates were made; their metrics may still be under way and are not waited for."""
@@ -163,12 +175,13 @@ class Reporter:
             "speed/memory_mb": memory_mb(),
         }
         replay = {"replay/added_share": self._line_rows / self._line_steps} if self._line_steps else {}
+        outside = {"env/outside_bounds": self._outside} if self._outside else {}
         self._waited, self._line_begun = 0.0, now
         self._line_steps, self._line_rows = 0, 0
-        self._write(self._train_metrics | replay | speed)
+        self._write(self._train_metrics | outside | replay | speed)
 
-    def show(self) -> None:
-        """Passes the progress on to the terminal, which draws it when it is time."""
+    def show(self, detail: str = "") -> None:
+        """Passes the progress on to the terminal, which draws it when it is time; `detail`: where the phase is."""
         now = time.perf_counter()
         if not self._marks or now - self._marks[-1][0] > 0.5:
             self._marks.append((now, self.env_steps, self.updates))
@@ -179,6 +192,7 @@ class Reporter:
         self._display.update(
             Progress(
                 phase=self._phase,
+                detail=detail,
                 env_steps=self.env_steps,
                 env_steps_budget=self._config.train.env_steps,
                 updates=self.updates,
@@ -236,6 +250,8 @@ class Reporter:
             "line_steps": self._line_steps,
             "line_rows": self._line_rows,
             "interruptions": self._interruptions,
+            "outside": self._outside,
+            "noted": sorted(self._noted),
             "metrics_bytes": self._metrics.position(),
             "evaluation": self.evaluation._asdict() if self.evaluation else None,
         }
@@ -249,6 +265,7 @@ class Reporter:
         self._line_steps, self._line_rows = state.get("line_steps", 0), state.get("line_rows", 0)
         self._pending = list(state["pending"])
         self._interruptions = state["interruptions"]
+        self._outside, self._noted = state.get("outside", 0), set(state.get("noted", ()))
         self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None
 
     def _write(self, scalars: Mapping[str, Any]) -> None:

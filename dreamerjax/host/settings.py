@@ -4,7 +4,9 @@ A layer is a flat dictionary, dotted key -> typed value, so that layers are comp
 """
 
 import dataclasses
+import decimal
 import difflib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +15,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pydantic
 import yaml
 
-from dreamerjax.config import Config, ConfigError, ModelSize, flatten, resolve
+from dreamerjax.config import KWARGS, Config, ConfigError, ModelSize, flatten, resolve
 from dreamerjax.host.envs import FAMILIES
 
 ENVS = Path(__file__).parents[2] / "experiments" / "envs"
+DIGITS = 18  # of a whole number, at most
 KEYS = tuple(flatten(Config()))
 SHORTCUTS = {
     "env": "env.name",
@@ -189,6 +192,12 @@ TYPES = _types(Config)
 
 def _typed(key: str, value: Any, *, source: str) -> Any:
     """The value as the key's type has it; text such as "1e-4", which is what YAML makes of it, may be a number."""
+    if key == KWARGS and isinstance(value, Mapping):
+        value = json.dumps(value, sort_keys=True)
+    if isinstance(value, list) and TYPES[key] is str:  # of names, as YAML has lists
+        value = ",".join(map(str, value))
+    if isinstance(value, str) and int in (TYPES[key], *get_args(TYPES[key])):
+        value = whole(value)
     if value in ("none", "None") and type(None) in get_args(TYPES[key]):
         value = None
     if isinstance(value, bool) and TYPES[key] is not bool:
@@ -197,6 +206,15 @@ def _typed(key: str, value: Any, *, source: str) -> Any:
         return pydantic.TypeAdapter(TYPES[key]).validate_python(value)
     except pydantic.ValidationError as error:
         raise ConfigError(f"{source} is {value!r}, expected {_expected(TYPES[key])}.") from error
+
+
+def whole(text: str) -> str:
+    """The text "1e6" as "1000000"; what is no whole number stays as it is."""
+    try:
+        number = decimal.Decimal(text)
+        return str(int(number)) if number == number.to_integral_value() and number.adjusted() < DIGITS else text
+    except (decimal.InvalidOperation, ValueError, OverflowError):
+        return text
 
 
 def _expected(hint: Any) -> str:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.envs import EnvError, VectorEnv, make_env, make_single
-from dreamerjax.host.envs.spaces import action_of
+from dreamerjax.host.envs.actions import action_of
 from dreamerjax.host.replay import Replay
 
 COPIES = (1, 4, 16)

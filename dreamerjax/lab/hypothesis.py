@@ -138,7 +138,7 @@ def read_hypothesis(file: Path, *, allow_many_changes: bool = False) -> Hypothes
         metric=metric,
         expect=_expectation(content["expect"], where),
         seeds=read_seeds(content.get("seeds", 3), where, least=2),
-        start=None if start == "scratch" else Path(start),
+        start=None if start == "scratch" else Path(start).expanduser(),
         shown=tuple(content.get("shown", ())),
         note=" ".join(str(content.get("note", "")).split()),
     )

@@ -174,10 +174,12 @@ class _Population:
         each = [len(share) for share in np.array_split(np.arange(self._plan.config.eval.episodes), self._copies)]
         policy = functools.partial(self._policy, state.params)
         quota = np.array(each * len(self._members))
-        finished = play_episodes(self._env, policy, self._policy_state, jax.random.PRNGKey(seed), quota, seed=seed)
+        key, limit = jax.random.PRNGKey(seed), self._plan.config.eval.max_episode_steps
+        finished = play_episodes(self._env, policy, self._policy_state, key, quota, seed=seed, max_episode_steps=limit)
         assert finished is not None, "nobody interrupts it"
-        by_member = np.array_split(np.arange(len(finished)), len(self._members))
-        return [summarise([x for copy in copies for x in finished[copy]]).return_mean for copies in by_member]
+        played = finished.by_copy
+        by_member = np.array_split(np.arange(len(played)), len(self._members))
+        return [summarise([x for copy in copies for x in played[copy]]).return_mean for copies in by_member]
 
     def _save(self, state: TrainState, done: int, curves: Curves) -> None:
         host = {"family": family_as_host(self._plan.config), "curves": curves._asdict(), "what": self._what}

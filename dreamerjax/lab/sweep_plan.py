@@ -167,7 +167,7 @@ def _over(given: Any, kind: Kind, where: str) -> dict[str, tuple[Any, ...] | Spa
 def _source(content: Mapping[str, Any], where: str) -> Path | Config:
     given = content.get("starts_from")
     if isinstance(given, str):
-        return Path(given)
+        return Path(given).expanduser()
     if isinstance(given, dict):
         layers: list[Layer] = [read_layer(content, "settings", where), read_layer(content, "starts_from", where)]
         return read_config_of(content["environment"], layers, where)

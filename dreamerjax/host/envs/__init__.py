@@ -2,20 +2,23 @@
 
 An environment's id is `family:ID`, such as `gym:CartPole-v1`, or `module:function` for the user's own. A family is one
 file of this folder and one line of `FAMILIES`; its `make` gives a `gymnasium.Env`. What all of them share is here:
-`spaces.py` (what the agent sees and does), `pixels.py` (rendering), `serial.py` (stepping), `workers.py` (processes).
+`observations.py` and `actions.py` (what the agent sees and does), `pixels.py` (rendering), `answers.py` (what `reset`
+and `step` gave), `serial.py` (stepping), `workers.py` (processes), `saving.py` (checkpoints).
 """
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
 
-from dreamerjax.config import EnvConfig
+from dreamerjax.config import ConfigError, EnvConfig, env_kwargs
 from dreamerjax.types import Rows, Spaces
 
 
@@ -43,12 +46,19 @@ class EnvFailureError(EnvError):
         return self.args[0]
 
 
+class StateError(EnvError):
+    """A saved state cannot be taken over; the environments are as they were."""
+
+
 class Event(NamedTuple):
     """Something that happened beside the rows."""
 
     copy: int
     interrupted: str = ""  # why an episode was cut short, for people; empty: it was not
     metrics: Mapping[str, float] = {}  # of an episode that ended, beside return and length
+    outside: bool = False  # an observation left the bounds that its space declares
+    note: str = ""  # what people should know, once a run
+    topic: str = ""  # of the note: of each topic, one is told
 
 
 class VectorEnv(ABC):
@@ -59,6 +69,7 @@ class VectorEnv(ABC):
     """
 
     spaces: Spaces
+    told: tuple[str, ...]  # how each observation is seen and what is done, for people: a line each
     copies: int
 
     @abstractmethod
@@ -88,15 +99,22 @@ class VectorEnv(ABC):
         """
 
     @abstractmethod
+    def end_episodes(self, copies: np.ndarray) -> None:
+        """Ends the episodes of the copies [copies] bool here: their next step begins new ones, whatever the action."""
+
+    @abstractmethod
     def state(self) -> bytes | None:
         """What `load` needs to go on exactly here, random numbers included; None if there is no such thing."""
 
     @abstractmethod
     def load(self, state: bytes) -> None:
-        """Takes over what `state` returned. It is a pickle, which can run code: load none that you do not trust.
+        """Takes over what `state` returned, with however many workers that was.
+
+        It is a pickle, which can run code: load none that you do not trust.
 
         Raises:
-            EnvError: the state is of another environment or another number of copies, or cannot be read.
+            StateError: the state is of another environment or another number of copies, or cannot be read; `reset` is
+                what one can do then.
         """
 
     @abstractmethod
@@ -146,10 +164,11 @@ class Family(NamedTuple):
     module: str
     install: str  # what pip must install for it, as its arguments
     in_batch: bool = False
+    kwargs: bool = False  # whether `env.kwargs` are taken
 
 
 FAMILIES: Mapping[str, Family] = {
-    "gym": Family("gym", "-r requirements.txt"),
+    "gym": Family("gym", "-r requirements.txt", kwargs=True),
     "dmc": Family("dmc", "-r requirements-dmc.txt"),
     "minigrid": Family("minigrid_env", "-r requirements-minigrid.txt"),
     "bsuite": Family("bsuite_env", "-r requirements-bsuite.txt"),
@@ -177,8 +196,15 @@ def make_env(config: EnvConfig, *, copies: int, seed: int) -> VectorEnv:
         UnsupportedSpaceError: the agent cannot handle its observations or actions.
     """
     family, name = _split(config.id)
+    if family in FAMILIES and env_kwargs(config) and not FAMILIES[family].kwargs:
+        able = ", ".join(f"{other}:ID" for other, entry in FAMILIES.items() if entry.kwargs)
+        raise EnvError(
+            f"{config.id}: env.kwargs is {config.kwargs}, expected none: {able} and module:function take arguments."
+        )
     if family in FAMILIES and FAMILIES[family].in_batch:
-        return _module(family).make_vector(name, config, copies=copies, seed=seed)
+        make_vector = _module(family).make_vector
+        with _told_by_its_maker(config):
+            return make_vector(name, config, copies=copies, seed=seed)
     if config.workers:
         from dreamerjax.host.envs.workers import WorkerVectorEnv
 
@@ -204,11 +230,41 @@ def make_single(config: EnvConfig) -> gymnasium.Env:
         from dreamerjax.host.envs import imported
 
         return imported.make(family, name, config)
-    return _module(family).make(name, config)
+    maker = _module(family).make
+    with _told_by_its_maker(config):
+        return maker(name, config)
+
+
+@contextlib.contextmanager
+def _told_by_its_maker(config: EnvConfig) -> Iterator[None]:
+    """What the environment's own code raises while it is made, told as such."""
+    try:
+        yield
+    except (EnvError, ConfigError):
+        raise
+    except Exception as error:
+        raise cannot_be_made(config, error) from error
+
+
+def cannot_be_made(config: EnvConfig, error: Exception) -> EnvFailureError:
+    """What the environment's constructor raised, with the last lines of where it did."""
+    what = f"raised {type(error).__name__}: {error}"
+    advice = ""
+    if isinstance(error, TypeError) and "argument" in str(error):
+        advice = """\nArguments are given by name: --env.kwargs '{"NAME": VALUE}'."""
+    return EnvFailureError(
+        f"{config.id} cannot be made: it {what}\n{last_lines(error)}{advice}", what, last_lines(error)
+    )
+
+
+def last_lines(error: BaseException, count: int = 6) -> str:
+    """The end of an error's traceback, where the user's own code stands."""
+    lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
+    return "\n".join(lines if len(lines) <= count else ["  ...", *lines[-count:]])
 
 
 def _split(env_id: str) -> tuple[str, str]:
-    """`family:ID` in two; the family is known, or a module that can be imported."""
+    """`family:ID` in two; the family is known, or a module that can be found."""
     family, colon, name = env_id.partition(":")
     if colon and (family in FAMILIES or _is_module(family)):
         return family, name
@@ -245,7 +301,8 @@ def _module(family: str) -> Any:
 
 
 def _is_module(name: str) -> bool:
+    """Whether there is such a module, or such a package that holds it, whether or not it can be imported."""
     try:
-        return importlib.util.find_spec(name) is not None
+        return importlib.util.find_spec(name.partition(".")[0]) is not None
     except (ImportError, ValueError):
         return False

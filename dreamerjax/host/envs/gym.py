@@ -8,8 +8,8 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
-from dreamerjax.config import EnvConfig
-from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, mujoco_gl
+from dreamerjax.config import EnvConfig, env_kwargs
+from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, last_lines, mujoco_gl
 from dreamerjax.host.envs.names import closest_of
 from dreamerjax.host.envs.pixels import with_pixels
 
@@ -20,8 +20,9 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
     if module:
         try:
             importlib.import_module(module)
-        except (ImportError, TypeError) as error:  # TypeError: a relative name
-            raise UnknownEnvironmentError(f"gym:{name}: the module `{module}` cannot be imported: {error}") from error
+        except Exception as error:  # the module may be the user's: it may raise anything
+            told = f"gym:{name}: the module `{module}` cannot be imported: {type(error).__name__}: {error}"
+            raise UnknownEnvironmentError(f"{told}\n{last_lines(error)}") from error
     if registered not in gymnasium.registry:
         meant = closest(registered)
         advice = f"Did you mean `gym:{meant}`?" if meant else "Is the package that registers it installed?"
@@ -35,7 +36,7 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen
     try:
         # The environment checker would warn about things that the agent does not mind, or that are checked here.
-        env = gymnasium.make(registered, disable_env_checker=True, **options)
+        env = gymnasium.make(registered, disable_env_checker=True, **options | env_kwargs(config))
         return with_pixels(OwnContext(env) if _is_mujoco(registered) else env, config)
     except (gymnasium.error.Error, ImportError) as error:
         raise UnknownEnvironmentError(f"gym:{name} cannot be made: {error}") from error

@@ -5,23 +5,24 @@ import importlib
 
 import gymnasium
 
-from dreamerjax.config import EnvConfig
-from dreamerjax.host.envs import UnknownEnvironmentError
+from dreamerjax.config import EnvConfig, env_kwargs
+from dreamerjax.host.envs import UnknownEnvironmentError, cannot_be_made, last_lines
 from dreamerjax.host.envs.pixels import with_pixels
 
 
 def make(module: str, function: str, config: EnvConfig) -> gymnasium.Env:
-    """Calls the function (or the class) without arguments.
+    """Calls the function (or the class) with the arguments of `env.kwargs`.
 
     Raises:
         UnknownEnvironmentError: the module cannot be imported, has no such function, or that gives something else.
+        EnvFailureError: the function raises.
     """
     env_id = f"{module}:{function}"
     try:
         found = importlib.import_module(module)
     except Exception as error:  # the module is the user's: it may raise anything
         raise UnknownEnvironmentError(
-            f"{env_id}: the module `{module}` cannot be imported: {type(error).__name__}: {error}"
+            f"{env_id}: the module `{module}` cannot be imported: {type(error).__name__}: {error}\n{last_lines(error)}"
         ) from error
     maker = getattr(found, function, None)
     if not callable(maker):
@@ -29,7 +30,10 @@ def make(module: str, function: str, config: EnvConfig) -> gymnasium.Env:
         meant = difflib.get_close_matches(function, callables, n=1)
         advice = f" Did you mean `{module}:{meant[0]}`?" if meant else ""
         raise UnknownEnvironmentError(f"{env_id}: the module `{module}` has no function `{function}`.{advice}")
-    env = maker()
+    try:
+        env = maker(**env_kwargs(config))
+    except Exception as error:
+        raise cannot_be_made(config, error) from error
     if not isinstance(env, gymnasium.Env):
         raise UnknownEnvironmentError(
             f"{env_id} gave {type(env).__name__}, expected a gymnasium.Env with its observation_space and action_space."

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.host.envs import EnvError, Event, VectorEnv, copy_seeds
-from dreamerjax.host.envs.serial import RESETS, UNREADABLE
-from dreamerjax.host.envs.spaces import BadValueError, action_of, flat_values, observation_leaves
+from dreamerjax.host.envs import EnvError, Event, StateError, VectorEnv, copy_seeds
+from dreamerjax.host.envs.actions import action_of
+from dreamerjax.host.envs.observations import BadValueError, chosen, flat_values, observation_leaves
+from dreamerjax.host.envs.serial import TRIES, outside_sentence
 from dreamerjax.types import Array, PRNGKey, Rows, Spaces
 
 
@@ -59,9 +60,13 @@ class JaxVectorEnv(VectorEnv):
             )
         self.copies = copies
         self._task, self._config, self._seed = task, config, seed
-        self._leaves = observation_leaves(task.observation_space, config.image, label=config.id)
+        self._space = chosen(task.observation_space, config)
+        self._leaves = observation_leaves(self._space, config)
         self._action = action_of(task.action_space, label=config.id)
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
+        self.told = (*(f"Sees {leaf.spec.name}: {leaf.told}." for leaf in self._leaves), f"Does: {self._action.told}.")
+        self._stillborn = np.zeros(copies, int)  # episodes in a row that were cut short before their second row
+        self._noted = set[str]()  # observations that left their bounds
         self._begin = jax.jit(partial(_begin, task))
         self._advance = jax.jit(partial(_advance, task, config.action_repeat))
         self._restart = jax.jit(partial(_restart, task))
@@ -117,6 +122,10 @@ class JaxVectorEnv(VectorEnv):
         events, self._events = self._events, []
         return events
 
+    def end_episodes(self, copies: np.ndarray) -> None:
+        """See `VectorEnv.end_episodes`."""
+        self._ended = self._ended | copies
+
     def state(self) -> bytes | None:
         """See `VectorEnv.state`."""
         leaves = jax.device_get(jax.tree.leaves(self._at))
@@ -126,15 +135,15 @@ class JaxVectorEnv(VectorEnv):
         """See `VectorEnv.load`."""
         try:
             env_id, copies, steps, ended, leaves = pickle.loads(state)
-        except UNREADABLE as error:
-            raise EnvError(f"The saved state of {self._config.id} cannot be read: {error}") from error
+        except Exception as error:
+            raise StateError(f"The saved state of {self._config.id} cannot be read: {error}") from error
         if (env_id, copies) != (self._config.id, self.copies):
-            raise EnvError(
+            raise StateError(
                 f"The saved state is of {copies} copies of {env_id}, expected {self.copies} of {self._config.id}."
             )
         shapes, structure = jax.tree.flatten(jax.eval_shape(self._begin, self._keys())[0])
         if [leaf.shape for leaf in shapes] != [leaf.shape for leaf in leaves]:
-            raise EnvError(f"The saved state of {env_id} is of another version of it.")
+            raise StateError(f"The saved state of {env_id} is of another version of it.")
         self._steps, self._ended = steps, ended
         self._at = jax.device_put(jax.tree.unflatten(structure, leaves))
 
@@ -158,11 +167,14 @@ class JaxVectorEnv(VectorEnv):
     def _check(self, rows: Rows, obs: Any) -> None:
         """Fills in the observations; copies whose row is no good are told, or start anew."""
         bad = self._see(rows, obs, range(self.copies))
-        for attempt in range(RESETS + 1):
+        went_wrong = np.isin(np.arange(self.copies), list(bad))
+        self._stillborn = np.where(rows.is_first, self._stillborn, np.where(went_wrong, self._stillborn + 1, 0))
+        for attempt in range(TRIES + 1):
             if not bad:
                 return
             for index, what in bad.items():
-                if self._config.on_bad_observation == "stop" or attempt == RESETS:
+                last_try = attempt == TRIES or self._stillborn[index] >= TRIES
+                if self._config.on_bad_observation == "stop" or last_try:
                     raise EnvError(self._told(index, what))
                 self._events.append(Event(index, interrupted=self._told(index, what)))
             fresh = np.isin(np.arange(self.copies), list(bad))
@@ -174,17 +186,29 @@ class JaxVectorEnv(VectorEnv):
 
     def _see(self, rows: Rows, obs: Any, copies: Iterable[int]) -> dict[int, str]:
         """Fills in the observations of some copies; returns what is wrong, for each where something is."""
-        values = list(flat_values(self._task.observation_space, jax.device_get(obs)))
+        values = list(flat_values(self._space, jax.device_get(obs)))
         bad = {}
         for index in copies:
             if not np.isfinite(rows.reward[index]):
                 bad[index] = f"the reward is not finite: {rows.reward[index]}"
             for leaf, value in zip(self._leaves, values, strict=True):
+                name = leaf.spec.name
                 try:
-                    rows.obs[leaf.spec.name][index] = leaf.take(value[index])
+                    taken = leaf.take(value[index])
                 except BadValueError as error:
-                    bad[index] = f"the observation '{leaf.spec.name}' {error}"
+                    bad[index] = f"the observation '{name}' {error}"
+                    continue
+                rows.obs[name][index] = taken.value
+                if taken.outside:
+                    self._tell_outside(index, name, taken.outside)
         return bad
+
+    def _tell_outside(self, index: int, name: str, outside: str) -> None:
+        self._events.append(Event(index, outside=True))
+        if name not in self._noted:
+            self._noted.add(name)
+            note = self._told(index, outside_sentence(name, outside))
+            self._events.append(Event(index, note=note, topic=f"bounds of {name}"))
 
     def _told(self, index: int, what: str) -> str:
         return f"{self._config.id}: {what} (copy {index}, step {self._steps})."

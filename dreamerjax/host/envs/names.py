@@ -1,7 +1,8 @@
-"""Names of environments, and what the families say of those that they cannot make."""
+"""Names of environments and of their parts, and what the families say of those that they cannot make."""
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.envs import EnvError, UnknownEnvironmentError
@@ -30,3 +31,14 @@ def refuse_obs(config: EnvConfig, *refused: str, reason: str) -> None:
     if config.obs in refused:
         offered = [choice for choice in ("auto", "state", "pixels", "both") if choice not in refused]
         raise EnvError(f"{config.id}: env.obs is {config.obs}, expected {' or '.join(offered)}: {reason}.")
+
+
+def joined(path: str, key: Any) -> str:
+    """The name of a part of a part: `arm.joints`."""
+    return f"{path}.{key}" if path else str(key)
+
+
+def brief(value: Any) -> str:
+    """A value or a space in one line, for messages."""
+    text = " ".join((repr if isinstance(value, str) else str)(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."

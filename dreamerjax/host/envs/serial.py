@@ -1,7 +1,5 @@
 """Copies of an environment, stepped one after the other in this process."""
 
-import io
-import pickle
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +8,30 @@ import gymnasium
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.host.envs import EnvError, EnvFailureError, Event, VectorEnv, copy_seeds, make_single, placing
-from dreamerjax.host.envs.spaces import LARGEST, BadValueError, action_of, flat_values, observation_leaves
+from dreamerjax.host.envs import (
+    EnvError,
+    EnvFailureError,
+    Event,
+    UnsupportedSpaceError,
+    VectorEnv,
+    copy_seeds,
+    make_single,
+    placing,
+    saving,
+)
+from dreamerjax.host.envs.actions import action_of
+from dreamerjax.host.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
+from dreamerjax.host.envs.observations import LARGEST, BadValueError, chosen, flat_values, observation_leaves
 from dreamerjax.types import Rows, Spaces
 
-# What pickle raises for objects that it cannot write, and for bytes that it cannot read.
-UNWRITABLE = (pickle.PicklingError, AttributeError, NotImplementedError, TypeError)
-UNREADABLE = (pickle.UnpicklingError, AttributeError, EOFError, ImportError, IndexError, TypeError, ValueError)
+TRIES = 10  # in a row to begin an episode that is any good, before it is an error whatever the settings
 
-RESETS = 10  # in a row that may give a bad first observation before it is an error whatever the settings
+OLD_STEP = (
+    "`step` gives four values, as Gym had it before 2022: `done` is taken as the end of the task, but where "
+    "info['TimeLimit.truncated'] says that time is up"
+)
+OLD_RESET = "`reset` gives the observation alone, expected (observation, info): it is taken"
+NO_SEED = "`reset` takes no seed, so the same seed need not be the same run"
 
 
 class SerialVectorEnv(VectorEnv):
@@ -44,14 +57,22 @@ class SerialVectorEnv(VectorEnv):
         """
         self.copies = copies
         self._config, self._seed, self._first_copy = config, seed, first_copy
-        self._envs = list(envs) if envs is not None else [make_single(config) for _ in range(copies)]
-        self._space = self._envs[0].observation_space
-        self._leaves = observation_leaves(self._space, config.image, label=config.id)
-        self._action = action_of(self._envs[0].action_space, label=config.id)
+        self._envs = list(envs) if envs is not None else _made(config, copies)
+        try:
+            self._space = chosen(_space(self._envs[0], "observation_space", config), config)
+            self._leaves = observation_leaves(self._space, config)
+            self._action = action_of(_space(self._envs[0], "action_space", config), label=config.id)
+        except Exception:
+            self.close()
+            raise
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
+        self.told = (*(f"Sees {leaf.spec.name}: {leaf.told}." for leaf in self._leaves), f"Does: {self._action.told}.")
+        self._seeded = takes_seed(self._envs[0])
         self.steps = 0  # since the reset, for messages
         self._ended = np.zeros(copies, bool)
+        self._stillborn = np.zeros(copies, int)  # episodes in a row that were cut short before their second row
         self._events: list[Event] = []
+        self._noted = set[str]()  # topics
         self._failed = False
 
     def reset(self, seed: int | None = None) -> Rows:
@@ -108,30 +129,19 @@ class SerialVectorEnv(VectorEnv):
         events, self._events = self._events, []
         return events
 
+    def end_episodes(self, copies: np.ndarray) -> None:
+        """See `VectorEnv.end_episodes`."""
+        self._ended |= copies
+
     def state(self) -> bytes | None:
         """See `VectorEnv.state`."""
         if self._failed:  # some copies have made a step that nobody saw
             return None
-        # EzPickle stores how an environment was made, not where it is: it would come back, but elsewhere.
-        if any(isinstance(layer, gymnasium.utils.EzPickle) for layer in _layers(self._envs[0])):
-            return None
-        written = io.BytesIO()
-        try:
-            _Pickler(written).dump((self._config.id, self.copies, self.steps, self._ended, self._envs))
-        except UNWRITABLE:
-            return None
-        return written.getvalue()
+        return saving.write(self._config.id, self.steps, self._ended, self._envs)
 
     def load(self, state: bytes) -> None:
         """See `VectorEnv.load`."""
-        try:
-            env_id, copies, steps, ended, envs = pickle.loads(state)
-        except UNREADABLE as error:
-            raise EnvError(f"The saved state of {self._config.id} cannot be read: {error}") from error
-        if (env_id, copies) != (self._config.id, self.copies):
-            raise EnvError(
-                f"The saved state is of {copies} copies of {env_id}, expected {self.copies} of {self._config.id}."
-            )
+        steps, ended, envs = saving.read(state, self._config.id, self.copies)
         self.close()
         self.steps, self._ended, self._envs, self._failed = steps, ended, envs, False
 
@@ -153,50 +163,74 @@ class SerialVectorEnv(VectorEnv):
 
     def _start(self, rows: Rows, index: int, *, seed: int | None = None) -> None:
         """The first row of a new episode."""
-        for attempt in range(RESETS):
-            try:
-                obs, _ = self._envs[index].reset(seed=seed if attempt == 0 else None)
-            except Exception as error:
-                raise self._failure(index, error) from error
+        for attempt in range(TRIES):
+            obs = self._reset(index, seed if attempt == 0 else None)
             try:
                 self._see(rows, index, obs)
                 break
             except BadValueError as error:
-                if self._config.on_bad_observation == "stop" or attempt == RESETS - 1:
-                    raise EnvError(self._told(index, str(error))) from error
-                self._events.append(Event(index, interrupted=self._told(index, str(error))))
+                self._interrupt(index, error, last_try=attempt == TRIES - 1)
         rows.prev_action[index] = 0
         rows.reward[index] = 0
         rows.is_first[index] = True
         rows.is_last[index] = rows.is_terminal[index] = False
 
+    def _reset(self, index: int, seed: int | None) -> Any:
+        """The first observation of an episode."""
+        options: dict[str, Any] = {"seed": seed} if self._seeded else {}
+        if not self._seeded:
+            self._note(index, "no seed", NO_SEED)
+        try:
+            given = self._envs[index].reset(**options)
+        except Exception as error:
+            raise self._failure(index, error) from error
+        obs, alone = read_reset(given, self._envs[index].observation_space)
+        if alone:
+            self._note(index, "old reset", OLD_RESET)
+        return obs
+
     def _advance(self, rows: Rows, index: int, action: Any) -> None:
         """The row that an action leads to; or the first one of a new episode, if what it leads to is no good."""
-        reward, terminated, truncated, info = 0.0, False, False, {}
-        obs: Any = None
-        for _ in range(self._config.action_repeat):
-            try:
-                obs, earned, terminated, truncated, info = self._envs[index].step(action)
-            except Exception as error:
-                raise self._failure(index, error) from error
-            reward += float(earned)
-            if terminated or truncated:
-                break
+        reward, answer = 0.0, None
         try:
-            self._see(rows, index, obs)
+            for _ in range(self._config.action_repeat):
+                try:
+                    given = self._envs[index].step(action)
+                except Exception as error:
+                    raise self._failure(index, error) from error
+                answer = read_step(given)
+                reward += as_reward(answer.reward)
+                if answer.terminated or answer.truncated:
+                    break
+            assert answer is not None
+            self._see(rows, index, answer.obs)
             if not -LARGEST <= reward <= LARGEST:
                 raise BadValueError(f"the reward is not finite: {reward}")
+        except BadAnswerError as error:
+            raise EnvError(self._told(index, str(error))) from error
         except BadValueError as error:
-            if self._config.on_bad_observation == "stop":
-                raise EnvError(self._told(index, str(error))) from error
-            self._events.append(Event(index, interrupted=self._told(index, str(error))))
+            self._stillborn[index] += 1
+            self._interrupt(index, error, last_try=self._stillborn[index] >= TRIES)
             self._start(rows, index)
             return
+        self._stillborn[index] = 0
         rows.reward[index] = reward
-        rows.is_last[index] = terminated or truncated
-        rows.is_terminal[index] = terminated
-        if rows.is_last[index] and "metrics" in info:
-            self._events.append(Event(index, metrics=info["metrics"]))
+        rows.is_last[index] = answer.terminated or answer.truncated
+        rows.is_terminal[index] = answer.terminated
+        if answer.old:
+            self._note(index, "old step", OLD_STEP)
+        if rows.is_last[index] and "metrics" in answer.info:
+            metrics, problem = read_metrics(answer.info)
+            if problem:
+                self._note(index, "metrics", problem)
+            self._events.append(Event(index, metrics=metrics))
+
+    def _interrupt(self, index: int, error: BadValueError, *, last_try: bool) -> None:
+        """An episode that cannot go on: cut short, or the end of the run."""
+        told = self._told(index, str(error))
+        if self._config.on_bad_observation == "stop" or last_try:
+            raise EnvError(told) from error
+        self._events.append(Event(index, interrupted=told))
 
     def _failure(self, index: int, error: Exception) -> EnvFailureError:
         """What the environment's own code raised, told with where it did."""
@@ -209,38 +243,49 @@ class SerialVectorEnv(VectorEnv):
         except BadValueError as error:
             raise BadValueError(f"the observation {error}") from error
         for leaf, value in zip(self._leaves, values, strict=True):
+            name = leaf.spec.name
             try:
-                rows.obs[leaf.spec.name][index] = leaf.take(value)
+                taken = leaf.take(value)
             except BadValueError as error:
-                raise BadValueError(f"the observation '{leaf.spec.name}' {error}") from error
+                raise BadValueError(f"the observation '{name}' {error}") from error
+            rows.obs[name][index] = taken.value
+            if taken.outside:
+                self._events.append(Event(index, outside=True))
+                self._note(index, f"bounds of {name}", outside_sentence(name, taken.outside))
+
+    def _note(self, index: int, topic: str, sentence: str) -> None:
+        """Tells something once."""
+        if topic not in self._noted:
+            self._noted.add(topic)
+            self._events.append(Event(index, note=self._told(index, sentence), topic=topic))
 
     def _told(self, index: int, what: str) -> str:
         return f"{self._config.id}: {what} (copy {self._first_copy + index}, step {self.steps})."
 
 
-class _Pickler(pickle.Pickler):
-    """Leaves out what takes much room and says little.
-
-    Those are the windows of pygame, which an environment opens again where it finds none, and the bounds of a picture,
-    which a space keeps for each pixel (2.9 MB of the 600 x 400 that CartPole draws).
-    """
-
-    def reducer_override(self, obj: Any) -> Any:
-        if type(obj).__module__.partition(".")[0] == "pygame":
-            return _nothing, ()
-        if type(obj) is gymnasium.spaces.Box and obj.dtype == np.uint8:
-            return gymnasium.spaces.Box, (obj.low.min(), obj.high.max(), obj.shape, np.uint8)
-        return NotImplemented
+def outside_sentence(name: str, outside: str) -> str:
+    """What is told of an observation that left its declared bounds."""
+    return (
+        f"the observation '{name}' left the bounds that its space declares: {outside}; it is stored as it is, training "
+        "goes on, and env/outside_bounds in the metrics counts how often"
+    )
 
 
-def _nothing() -> None:
-    return None
+def _made(config: EnvConfig, copies: int) -> list[gymnasium.Env]:
+    """The copies; where one of them cannot be made, the others are closed."""
+    envs: list[gymnasium.Env] = []
+    try:
+        for _ in range(copies):
+            envs.append(make_single(config))
+    except BaseException:
+        for env in envs:
+            env.close()
+        raise
+    return envs
 
 
-def _layers(env: gymnasium.Env) -> Sequence[gymnasium.Env]:
-    """An environment's wrappers from the outermost in, and the environment itself."""
-    layers = [env]
-    while isinstance(env, gymnasium.Wrapper):
-        env = env.env
-        layers.append(env)
-    return layers
+def _space(env: gymnasium.Env, which: str, config: EnvConfig) -> gymnasium.Space:
+    space = getattr(env, which, None)
+    if not isinstance(space, gymnasium.Space):
+        raise UnsupportedSpaceError(f"{config.id}: its {which} is {space!r}, expected one of gymnasium.spaces.")
+    return space

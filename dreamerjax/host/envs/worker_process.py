@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 
 from dreamerjax.config import ConfigError, EnvConfig
-from dreamerjax.host.envs import EnvError, EnvFailureError
+from dreamerjax.host.envs import EnvError, EnvFailureError, StateError
 from dreamerjax.host.envs.serial import SerialVectorEnv
 from dreamerjax.types import Rows, Spaces
 
@@ -100,6 +100,7 @@ class Worker:
         Raises:
             WorkerError: it raised, died or hangs.
             EnvError, ConfigError: a mistake of the user or of the environment, which a new start would only hide.
+            StateError: it cannot take over the state, and goes on as it was.
         """
         process, deadline = self._process, self._asked + seconds
         if process is None or process.pid is None:
@@ -120,7 +121,7 @@ class Worker:
                 raise WorkerError(self, killed or f"died with exit code {code}", self._read_where()) from None
             if request != self._request:  # an interrupt had left it behind
                 continue
-            if kind == "mistake":
+            if kind in ("mistake", "refused"):
                 raise content
             if kind == "failed":
                 raise WorkerError(self, *content)
@@ -198,7 +199,7 @@ def _work(pipe: Connection, where: Connection, config: EnvConfig, copies: slice,
 
     try:
         env = SerialVectorEnv(config, copies=copies.stop - copies.start, seed=seed, first_copy=copies.start)
-        say("done", env.spaces)
+        say("done", (env.spaces, env.told))
         with os.fdopen(reduction.recv_handle(pipe), "r+b") as file:
             shared = SharedRows(env.spaces, all_copies, file)
         while True:
@@ -206,7 +207,11 @@ def _work(pipe: Connection, where: Connection, config: EnvConfig, copies: slice,
             if command == "step":
                 env.steps = arguments[0] - 1  # also those before this process
                 arguments = (shared.action[copies].copy(),)
-            done = getattr(env, command)(*arguments)
+            try:
+                done = getattr(env, command)(*arguments)
+            except StateError as error:  # it goes on as it was
+                say("refused", error)
+                continue
             if isinstance(done, Rows):
                 for name, seen in shared.rows.obs.items():
                     seen[copies] = done.obs[name]

@@ -5,14 +5,13 @@ raises, dies or hangs is replaced by a new one, and its copies begin new episode
 are. Only repeated failure stops the run.
 """
 
-import pickle
+import contextlib
 import time
 
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.host.envs import EnvError, Event, VectorEnv
-from dreamerjax.host.envs.serial import UNREADABLE
+from dreamerjax.host.envs import EnvError, Event, StateError, VectorEnv, saving
 from dreamerjax.host.envs.worker_process import END_SECONDS, SharedRows, Worker, WorkerError
 from dreamerjax.types import Rows
 
@@ -86,30 +85,32 @@ class WorkerVectorEnv(VectorEnv):
             return None
         if None in states:
             return None
-        restarts = [worker.restarts for worker in self._workers]
-        return pickle.dumps((self._config.id, self.copies, len(states), self._steps, restarts, states))
+        return saving.merge(states, self._config.id)
 
     def load(self, state: bytes) -> None:
-        """See `VectorEnv.load`; the number of workers must be the same, too."""
-        unreadable = f"The saved state of {self._config.id} cannot be read"
-        try:
-            env_id, copies, workers, steps, restarts, states = pickle.loads(state)
-        except UNREADABLE as error:
-            raise EnvError(f"{unreadable}: {error}") from error
-        if (env_id, copies, workers) != (self._config.id, self.copies, len(self._workers)):
-            raise EnvError(
-                f"The saved state is of {copies} copies of {env_id} in {workers} workers, expected {self.copies} of "
-                f"{self._config.id} in {len(self._workers)} workers."
-            )
+        """See `VectorEnv.load`."""
+        copies, steps = saving.extent(state, self._config.id)
+        if copies != self.copies:
+            raise StateError(f"The saved state is of {copies} copies of {self._config.id}, expected {self.copies}.")
         self._steps = steps
-        for worker, past, part in zip(self._workers, restarts, states, strict=True):
-            worker.restarts = past
-            worker.ask("load", part)
-        try:
-            for worker in self._workers:
+        for worker in self._workers:
+            worker.ask("load", saving.share(state, self._config.id, worker.copies))
+        problems = []
+        for worker in self._workers:
+            try:
                 worker.answer(self._patience)
-        except WorkerError as error:
-            raise EnvError(f"{unreadable}: {error.worker} {error}.\n{error.trace}".rstrip()) from None
+            except (StateError, WorkerError) as error:  # the others answer, too, before anything else is asked
+                problems.append(error)
+        if problems:
+            raise StateError(str(problems[0]))
+
+    def end_episodes(self, copies: np.ndarray) -> None:
+        """See `VectorEnv.end_episodes`."""
+        for worker in self._workers:
+            worker.ask("end_episodes", copies[worker.copies])
+        for worker in self._workers:
+            with contextlib.suppress(WorkerError):  # the next step tells of it
+                worker.answer(self._patience)
 
     def close(self) -> None:
         """See `VectorEnv.close`."""
@@ -123,9 +124,9 @@ class WorkerVectorEnv(VectorEnv):
 
     def _admit(self, worker: Worker) -> None:
         """Waits until a worker has made its environments, and lets it see the shared memory."""
-        spaces = worker.answer(self._patience)
+        spaces, told = worker.answer(self._patience)
         if self._shared is None:
-            self.spaces = spaces
+            self.spaces, self.told = spaces, told
             self._shared = SharedRows(spaces, self.copies)
         if spaces != self.spaces:
             raise EnvError(f"{self._config.id}: the spaces of {worker} are {spaces}, expected {self.spaces}.")
