@@ -9,7 +9,7 @@ import numpy as np
 
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
-from dreamerjax.config import EnvConfig
+from dreamerjax.config import EnvConfig, EvalConfig
 from dreamerjax.host.collector import Episode, EpisodeCounter
 from dreamerjax.host.envs import EnvError, Event, VectorEnv, make_env
 from dreamerjax.types import Params, PRNGKey
@@ -154,7 +154,7 @@ class Evaluator:
         config: EnvConfig,
         *,
         copies: int,
-        max_episode_steps: int,
+        max_episode_steps: int = EvalConfig.max_episode_steps,
         env: VectorEnv | None = None,
     ) -> None:
         """Prepares, but makes no environment yet.

@@ -15,7 +15,7 @@ from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.config import AgentConfig, Config, EnvConfig, resolve
 from dreamerjax.host import evaluate
 from dreamerjax.host.envs import make_env
-from dreamerjax.host.evaluate import Evaluation, Evaluator
+from dreamerjax.host.evaluate import Evaluation, Evaluator, Onlooker
 from dreamerjax.types import Params
 from tests.tiny import MODEL, random_like
 
@@ -140,7 +140,9 @@ def test_it_can_be_interrupted_at_any_step_and_begun_again(uneven: str, without_
     evaluator = Evaluator(NO_AGENT, EnvConfig(id=uneven), copies=2)
     whole = evaluator.run(NO_AGENT, episodes=2, seed=0)
     looks = itertools.count()
-    assert evaluator.run(NO_AGENT, episodes=2, seed=0, interrupted=lambda: next(looks) == 10) is None
+    onlooker = Onlooker()
+    onlooker.interrupted = lambda: next(looks) == 10
+    assert evaluator.run(NO_AGENT, episodes=2, seed=0, onlooker=onlooker) is None
     assert next(looks) == 11, "asked at each step"
     assert evaluator.run(NO_AGENT, episodes=2, seed=0) == whole
 

@@ -1,10 +1,14 @@
 """Memory of this process and of the machine, as they are told and given back."""
 
 import ctypes
+import re
 
 import pytest
 
-from dreamerjax.host.memory import free_memory, give_back_memory, memory_mb, memory_sentence
+from dreamerjax.config import Config, ConfigError, ReplayConfig, resolve
+from dreamerjax.host.memory import check_replay_fits, free_memory, give_back_memory, memory_mb, memory_sentence
+from dreamerjax.host.replay import Replay, row_bytes
+from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
 LIBC = ctypes.CDLL(None)
 PIECE, PIECES = 100_000, 2_000  # bytes; small enough that glibc does not ask the system for each
@@ -33,5 +37,24 @@ def test_a_replay_that_is_too_large_is_said_to_be():
     free = free_memory()
     if free is None:
         pytest.skip("the system does not tell")
-    assert "--replay.storage disk" in memory_sentence(2 * free, 1_000)
-    assert "--replay" not in memory_sentence(1, 1_000)
+    assert "this machine has" in memory_sentence(1, 1_000)
+    vector = Spaces((ObsSpec("state", (4,)),), (ActionSpec("discrete", 2),))
+    picture = Spaces((ObsSpec("image", (64, 64, 3)),), (ActionSpec("discrete", 2),))
+    model = resolve(Config()).agent.model
+    for spaces, disk in ((vector, False), (picture, True)):
+        fits = ReplayConfig(capacity=max(1, free // 2 // row_bytes(spaces, model)))
+        check_replay_fits(fits, spaces, model)
+        with pytest.raises(ConfigError) as caught:
+            check_replay_fits(ReplayConfig(capacity=4 * fits.capacity), spaces, model)
+        advised = re.search(r"Give --replay\.capacity (\d+), which fits", str(caught.value))
+        assert advised is not None
+        check_replay_fits(ReplayConfig(capacity=int(0.95 * int(advised[1]))), spaces, model)
+        assert ("--replay.storage disk" in str(caught.value)) == disk
+
+
+def test_what_a_row_takes_is_what_the_replay_allocates():
+    spaces = Spaces((ObsSpec("image", (32, 32, 1)), ObsSpec("board", (6, 7), 3)), (ActionSpec("continuous", 2),))
+    model = resolve(Config()).agent.model
+    for context in (model, None):
+        replay = Replay(spaces, copies=2, capacity=64, seed=0, context=context)
+        assert replay.bytes_at_capacity == 64 * row_bytes(spaces, context)

@@ -246,6 +246,13 @@ def _told_by_its_maker(config: EnvConfig) -> Iterator[None]:
         raise cannot_be_made(config, error) from error
 
 
+def cannot_be_imported(env_id: str, module: str, error: Exception) -> UnknownEnvironmentError:
+    """What importing the user's module raised; with where it did, unless there is no such module."""
+    missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+    told = f"{error}" if missing else f"{type(error).__name__}: {error}\n{last_lines(error)}"
+    return UnknownEnvironmentError(f"{env_id}: the module `{module}` cannot be imported: {told}")
+
+
 def cannot_be_made(config: EnvConfig, error: Exception) -> EnvFailureError:
     """What the environment's constructor raised, with the last lines of where it did."""
     what = f"raised {type(error).__name__}: {error}"

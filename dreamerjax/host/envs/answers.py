@@ -61,10 +61,9 @@ def read_step(given: Any) -> Answer:
 def read_reset(given: Any, space: gymnasium.Space) -> tuple[Any, bool]:
     """The observation that a reset gave, and whether it came alone, as Gym had it."""
     pair = isinstance(given, tuple) and len(given) == 2 and (given[1] is None or isinstance(given[1], Mapping))
-    # A pair whose second part is a dictionary may be an observation itself, if the space is such a pair.
-    if pair and not (isinstance(space, gymnasium.spaces.Tuple) and space.contains(given)):
-        return given[0], False
-    return given, True
+    if pair and isinstance(space, gymnasium.spaces.Tuple) and not isinstance(given[0], tuple | list):
+        pair = False  # the observation itself is a pair, whose second part is a dictionary
+    return (given[0], False) if pair else (given, True)
 
 
 def takes_seed(env: gymnasium.Env) -> bool:

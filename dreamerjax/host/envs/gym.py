@@ -9,7 +9,7 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from dreamerjax.config import EnvConfig, env_kwargs
-from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, last_lines, mujoco_gl
+from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, cannot_be_imported, mujoco_gl
 from dreamerjax.host.envs.names import closest_of
 from dreamerjax.host.envs.pixels import with_pixels
 
@@ -21,8 +21,7 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
         try:
             importlib.import_module(module)
         except Exception as error:  # the module may be the user's: it may raise anything
-            told = f"gym:{name}: the module `{module}` cannot be imported: {type(error).__name__}: {error}"
-            raise UnknownEnvironmentError(f"{told}\n{last_lines(error)}") from error
+            raise cannot_be_imported(f"gym:{name}", module, error) from error
     if registered not in gymnasium.registry:
         meant = closest(registered)
         advice = f"Did you mean `gym:{meant}`?" if meant else "Is the package that registers it installed?"

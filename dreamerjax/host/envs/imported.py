@@ -6,7 +6,7 @@ import importlib
 import gymnasium
 
 from dreamerjax.config import EnvConfig, env_kwargs
-from dreamerjax.host.envs import UnknownEnvironmentError, cannot_be_made, last_lines
+from dreamerjax.host.envs import UnknownEnvironmentError, cannot_be_imported, cannot_be_made
 from dreamerjax.host.envs.pixels import with_pixels
 
 
@@ -21,17 +21,16 @@ def make(module: str, function: str, config: EnvConfig) -> gymnasium.Env:
     try:
         found = importlib.import_module(module)
     except Exception as error:  # the module is the user's: it may raise anything
-        raise UnknownEnvironmentError(
-            f"{env_id}: the module `{module}` cannot be imported: {type(error).__name__}: {error}\n{last_lines(error)}"
-        ) from error
+        raise cannot_be_imported(env_id, module, error) from error
     maker = getattr(found, function, None)
     if not callable(maker):
         callables = [name for name in vars(found) if not name.startswith("_") and callable(getattr(found, name))]
         meant = difflib.get_close_matches(function, callables, n=1)
         advice = f" Did you mean `{module}:{meant[0]}`?" if meant else ""
         raise UnknownEnvironmentError(f"{env_id}: the module `{module}` has no function `{function}`.{advice}")
+    kwargs = env_kwargs(config)
     try:
-        env = maker(**env_kwargs(config))
+        env = maker(**kwargs)
     except Exception as error:
         raise cannot_be_made(config, error) from error
     if not isinstance(env, gymnasium.Env):

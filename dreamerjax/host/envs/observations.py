@@ -58,10 +58,10 @@ class Observation(NamedTuple):
     told: str  # how it is seen, for people
     raw_shape: tuple[int, ...]  # of the value that the environment gives
     kinds: str  # numpy's letters for the dtypes that the value may have
-    low: np.ndarray | None  # bounds in the raw shape, those of float32 at least; None: any value will do
-    high: np.ndarray | None
-    strict: bool  # what is outside of the bounds cannot be stored: it has no class
     prepare: Callable[[np.ndarray], np.ndarray]  # one raw value, checked -> what is stored
+    low: np.ndarray | None = None  # bounds in the raw shape, those of float32 at least; None: any value will do
+    high: np.ndarray | None = None
+    declared: Box | None = None  # the space that says them, if they are no more than words; None: beyond is no class
 
     def take(self, value: Any) -> Taken:
         """Checks one value of the environment, and makes of it what the agent sees.
@@ -84,18 +84,12 @@ class Observation(NamedTuple):
             return Taken(self.prepare(value))
         if not (np.abs(value) <= LARGEST).all():
             raise BadValueError(f"is not finite: {brief(value)}")
-        if self.strict:
+        if self.declared is None:
             raise BadValueError(f"is outside of its space: {brief(value)}")
-        return Taken(self.prepare(value), self._outside(value, inside))
-
-    def _outside(self, value: np.ndarray, inside: np.ndarray) -> str:
-        """One number that leaves its bounds, with both."""
-        assert self.low is not None
-        assert self.high is not None
-        place = np.unravel_index(int(np.argmin(inside)), inside.shape)
+        place = np.unravel_index(int(np.argmin(inside)), inside.shape)  # of one number that leaves its bounds
         which = f"number {', '.join(map(str, place))} is " if place else ""
-        low, high = (float(np.broadcast_to(bound, inside.shape)[place]) for bound in (self.low, self.high))
-        return f"{which}{float(value[place]):.6g}, declared are {low:.6g} to {high:.6g}"
+        low, high = float(self.declared.low[place]), float(self.declared.high[place])
+        return Taken(self.prepare(value), f"{which}{float(value[place]):.6g}, declared are {low:.6g} to {high:.6g}")
 
     def _expected_dtype(self) -> str:
         return {"f": "numbers", "u": "uint8"}.get(self.kinds[0], "integers")
@@ -222,10 +216,10 @@ def _observation(path: str, space: gymnasium.Space, image: ImageConfig) -> Obser
     if not isinstance(space, Box) or not space.low.size or space.dtype.kind not in "iufb":
         return None
     if space.dtype.kind in "iub":
-        few = _few_integers(path or ALONE, space)
-        if few is not None:
-            return few
-        picture = picture_of(space.shape, image.layout) if space.dtype == np.uint8 else None
+        low, high = (bound.astype(np.float64) for bound in (space.low, space.high))
+        if (few := (high - low).max() < MOST_VALUES) and (seen := _box_classes(path or ALONE, space)) is not None:
+            return seen
+        picture = picture_of(space.shape, image.layout) if space.dtype == np.uint8 and not few else None
         if picture is not None:
             return _image(path or ALONE_IMAGE, picture, image)
     return _vector(path or ALONE, space)
@@ -240,7 +234,7 @@ def _image(name: str, picture: Picture, image: ImageConfig) -> Observation:
     def prepare(value: np.ndarray) -> np.ndarray:
         return shrink(picture.channels_last(value))
 
-    return Observation(ObsSpec(name, shrink.shape), told, picture.shape, "u", None, None, False, prepare)
+    return Observation(ObsSpec(name, shrink.shape), told, picture.shape, "u", prepare)
 
 
 def _vector(name: str, space: Box) -> Observation:
@@ -250,16 +244,13 @@ def _vector(name: str, space: Box) -> Observation:
         told += f" ({_times(space.shape)})"
     if space.dtype.kind == "f" and len(space.shape) == 3 and sorted(space.shape)[1] >= SMALLEST:
         told += "; as uint8 (0 to 255), it would be seen as a picture"
-    return Observation(ObsSpec(name, (size,)), told, space.shape, "fiub", *_bounds(space), False, _as_float32)
+    return Observation(ObsSpec(name, (size,)), told, space.shape, "fiub", _as_float32, *_bounds(space), space)
 
 
-def _few_integers(name: str, space: Box) -> Observation | None:
-    """A box of few integers as classes; None if it has many, or no bounds."""
-    low, high = (bound.astype(np.float64) for bound in (space.low, space.high))
-    values = high - low + 1
-    if not 1 <= values.max() <= MOST_VALUES:
-        return None
-    return _classes(name, space.shape, low.astype(np.int64), values.astype(np.int64))
+def _box_classes(name: str, space: Box) -> Observation | None:
+    """A box of few integers as classes; None if its cells are too many for that."""
+    low = space.low.astype(np.int64)
+    return _classes(name, space.shape, low, space.high.astype(np.int64) - low + 1)
 
 
 def _integers(name: str, space: gymnasium.Space) -> Observation | None:
@@ -278,9 +269,8 @@ def _classes(name: str, shape: tuple[int, ...], low: np.ndarray, counts: np.ndar
     spec = ObsSpec(name, shape, classes)
     of = f"{classes} class{'es' * (classes > 1)}"
     what = "an integer" if not shape else f"{shape[0]} integers" if len(shape) == 1 else f"a {_times(shape)} board"
-    return Observation(
-        spec, f"{what}, {of}", shape, "iub", low, low + counts - 1, True, lambda value: (value - low).astype(spec.dtype)
-    )
+    low, high = np.asarray(low), np.asarray(low + counts - 1)
+    return Observation(spec, f"{what}, {of}", shape, "iub", lambda value: (value - low).astype(spec.dtype), low, high)
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Dict
 from PIL import Image
 
 from dreamerjax.config import ConfigError, EnvConfig, ImageConfig
+from dreamerjax.host.envs import EnvError
 
 KEY = "image"  # of the rendered picture among the observations
 STATE = "state"  # of the rest, where that is not a dictionary
@@ -74,6 +75,10 @@ class Rendered(gymnasium.Wrapper):
     def __init__(self, env: gymnasium.Env, *, keep_state: bool) -> None:
         """Renders a first frame, to know its shape."""
         super().__init__(env)
+        if keep_state and isinstance(env.observation_space, Dict) and KEY in env.observation_space.spaces:
+            raise EnvError(
+                f"{env} has an observation '{KEY}' of its own, and env.obs both adds one: expected env.obs auto or pixels."
+            )
         env.reset(seed=0)
         picture = Box(0, 255, self._frame().shape, np.uint8)
         space = env.observation_space
