@@ -261,7 +261,6 @@ def test_a_back_end_that_is_not_there(here: Path) -> None:
         ("--agent.model.deter 32", ["agent.model.deter: 16 there, 32 here"]),
         ("--agent.model.bins 41 --agent.model.hidden 16", ["bins: 31 there, 41 here", "hidden: 8 there, 16 here"]),
         ("--env cartpole --size 12m", ["deter: 16 there, 2048 here", "hidden: 8 there, 256 here"]),
-        ("--env.copies 3", ["env.copies: 1 there, 3 here"]),
     ],
 )
 def test_a_folder_of_another_run_is_not_touched(

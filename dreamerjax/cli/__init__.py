@@ -1,5 +1,6 @@
 """The command line: what was typed -> settings -> host, show or lab."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,6 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for the user's mistake, 130 if the user stopped it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if os.getcwd() not in sys.path:  # environments of the user's own are found beside where the program was started
+        sys.path.append(os.getcwd())
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": train,
         "eval": evaluate,

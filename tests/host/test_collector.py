@@ -196,7 +196,7 @@ def test_it_goes_on_exactly_where_it_was_saved(precision: str) -> None:
 
     other, other_replay, _ = make("gym:CartPole-v1", copies=2, seed=5, precision=precision)
     other_replay.load(rows, replay_meta)
-    assert other.load(arrays, meta, env_state) is True
+    assert other.load(arrays, meta, env_state) == ""
     assert other.env_steps == one.env_steps
     for index in range(25):
         acting = params if index % 3 else None
@@ -217,7 +217,7 @@ def test_an_environment_that_cannot_be_saved_starts_new_episodes() -> None:
 
     other, other_replay, _ = make("gym:ForgetfulClock-v0", copies=2)
     other_replay.load(rows, replay_meta)
-    assert other.load(arrays, meta, env_state) is False
+    assert other.load(arrays, meta, env_state) == "the environments cannot be saved"
     assert other.env_steps == one.env_steps
     finished = list(itertools.chain.from_iterable(other.step(None) for _ in range(5)))
     after = stored(other_replay)

@@ -395,7 +395,7 @@ def test_an_image_of_its_own_beside_a_rendered_one_is_named(monkeypatch):
 
     monkeypatch.setattr("tests.host.test_odd_envs.Drawing", Drawing, raising=False)
     config = EnvConfig(id="tests.host.test_odd_envs:Drawing", obs="both")
-    with pytest.raises(EnvError, match="has an observation 'image' of its own, and env.obs both adds one"):
+    with pytest.raises(EnvError, match=r"has an observation 'image' of its own, and env.obs both adds one"):
         make_env(config, copies=1, seed=0)
 
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dreamerjax.config import ModelConfig
-from dreamerjax.host.replay import Replay
+from dreamerjax.config import ConfigError, ModelConfig
+from dreamerjax.host.replay import Replay, regrouped
 from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, PolicyState, Rows, Spaces, StoredLatent
 
 SPACES = Spaces(obs=(ObsSpec("state", (2,)), ObsSpec("time", (1,))), actions=(ActionSpec("continuous", 3),))
@@ -425,3 +425,35 @@ def test_looking_changes_nothing_and_shows_what_is_there(copies, capacity):
     assert times.min() == 25 - min(25, capacity // copies)  # the oldest row is among 50 windows
     assert (windows.obs["state"][..., 1] == windows.obs["state"][:1, :, 1]).all()  # one copy each
     chex.assert_trees_all_equal(replay.sample(2, 4, 3), other.sample(2, 4, 3))
+
+
+@settings(max_examples=100, deadline=None)
+@given(before=st.integers(1, 4), now=st.integers(1, 4), steps=st.integers(1, 30), slots=st.integers(6, 20))
+def test_a_replay_of_another_number_of_copies_keeps_each_episode_together(before, now, steps, slots):
+    old = Replay(SPACES, copies=before, capacity=slots * before, seed=0, context=WITH_LATENTS)
+    for time in range(steps):
+        old.add(numbered_rows(time, before))
+    arrays, meta = regrouped(*old.state(), now)
+    rows = min(steps, slots) * before // now
+    new = Replay(SPACES, copies=now, capacity=1000, seed=0, context=WITH_LATENTS)
+    new.load(arrays, meta)
+    assert len(new) == rows * now
+    kept = new.newest(rows)
+    seen = [tuple(row) for row in kept.obs["state"].reshape(-1, 2)]
+    stored = {(time, copy) for time in range(max(0, steps - slots), steps) for copy in range(before)}
+    assert len(set(seen)) == len(seen)
+    assert set(seen) <= stored
+    assert len(stored) - len(seen) < now, "the oldest that are left over"
+    for copy in range(now):
+        for row in range(1, rows):
+            (time, own), (earlier, other) = kept.obs["state"][row, copy], kept.obs["state"][row - 1, copy]
+            follows = (time, own) == (earlier + 1, other)
+            assert follows or (before != now and kept.is_first[row, copy] and kept.is_last[row - 1, copy])
+            assert follows or not kept.prev_action[row, copy].any()
+
+
+def test_images_in_files_stay_with_their_copies():
+    replay = filled_replay(9, copies=2)
+    arrays, meta = replay.state()
+    with pytest.raises(ConfigError, match=r"env.copies is 3, expected 2 as before: with replay.storage disk"):
+        regrouped(arrays, {**meta, "slots": 500}, 3)

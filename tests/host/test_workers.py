@@ -3,7 +3,6 @@
 import contextlib
 import multiprocessing
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from dreamerjax.config import EnvConfig, ImageConfig
-from dreamerjax.host.envs import EnvError, EnvFailureError, Event, VectorEnv, make_env
+from dreamerjax.host.envs import EnvError, EnvFailureError, Event, StateError, VectorEnv, make_env
 from dreamerjax.host.envs.serial import SerialVectorEnv
 from dreamerjax.host.envs.worker_process import Worker
 from dreamerjax.host.envs.workers import WorkerVectorEnv
@@ -320,19 +319,42 @@ def test_going_on_after_a_restart_is_exact():
             starts += rows.is_first.sum()
             assert_same(fresh.step(action), rows)
         assert starts >= 6
-        env_id, copies, workers, *rest = pickle.loads(state)
-        for other in ((env_id, 4, workers), (env_id, copies, 3), ("gym:Acrobot-v1", copies, workers)):
-            with pytest.raises(
-                EnvError,
-                match=rf"is of {other[1]} copies of {other[0]} in {other[2]} workers, expected 3 .* in 2 workers\.",
-            ):
-                fresh.load(pickle.dumps((*other, *rest)))
-        serial = SerialVectorEnv(config(CARTPOLE), copies=3, seed=0)
-        for damaged in (b"", b"nonsense", state[:-40], serial.state() or b""):
-            with pytest.raises(EnvError, match=f"saved state of {CARTPOLE} cannot be read"):
+        for copies, env_id in ((2, CARTPOLE), (3, "gym:Acrobot-v1")):
+            other = SerialVectorEnv(config(env_id), copies=copies, seed=0).state()
+            assert other is not None
+            with pytest.raises(StateError, match=f"is of {copies} copies of {env_id}, expected 3"):
+                fresh.load(other)
+        for damaged in (b"", b"nonsense", state[:-40]):
+            with pytest.raises(StateError, match=f"saved state of {CARTPOLE} cannot be read"):
                 fresh.load(damaged)
-        with pytest.raises(EnvError, match=f"saved state of {CARTPOLE} cannot be read"):
-            serial.load(state)
+        assert fresh.reset().is_first.all(), "a refused state ends nothing"
+        assert fresh.take_events() == []
+
+
+def test_a_state_goes_on_with_any_number_of_workers():
+    """From two processes into this one, and on into three."""
+    generator = np.random.default_rng(0)
+    serial = SerialVectorEnv(config(CARTPOLE), copies=3, seed=7)
+    with made(CARTPOLE, copies=3, seed=3, workers=2) as two, made(CARTPOLE, copies=3, seed=9, workers=3) as three:
+        two.reset()
+        for _ in range(12):
+            two.step(two.random_action(generator))
+        for one, other in ((two, serial), (serial, three)):
+            state = one.state()
+            assert state is not None
+            other.load(state)
+            for _ in range(30):
+                action = one.random_action(generator)
+                assert_same(other.step(action), one.step(action))
+
+
+def test_episodes_are_ended_in_the_worker_that_has_them():
+    with made(CARTPOLE, copies=3, seed=3, workers=2) as env:
+        env.reset()
+        action = np.eye(2, dtype=np.float32)[[0, 1, 0]]
+        env.step(action)
+        env.end_episodes(np.array([False, False, True]))
+        assert env.step(action).is_first.tolist() == [False, False, True]
 
 
 SCRIPT = """

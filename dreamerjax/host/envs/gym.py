@@ -12,6 +12,9 @@ from dreamerjax.config import EnvConfig, env_kwargs
 from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, cannot_be_imported, mujoco_gl
 from dreamerjax.host.envs.names import closest_of
 from dreamerjax.host.envs.pixels import with_pixels
+from dreamerjax.host.envs.pygame_frames import BlockFrames
+
+DRAWN_BY_PYGAME = ("gymnasium.envs.classic_control", "gymnasium.envs.box2d")
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
@@ -36,7 +39,11 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
     try:
         # The environment checker would warn about things that the agent does not mind, or that are checked here.
         env = gymnasium.make(registered, disable_env_checker=True, **options | env_kwargs(config))
-        return with_pixels(OwnContext(env) if _is_mujoco(registered) else env, config)
+        if _is_mujoco(registered):
+            env = OwnContext(env)
+        elif options and any(room in str(gymnasium.spec(registered).entry_point) for room in DRAWN_BY_PYGAME):
+            env = BlockFrames(env)
+        return with_pixels(env, config)
     except (gymnasium.error.Error, ImportError) as error:
         raise UnknownEnvironmentError(f"gym:{name} cannot be made: {error}") from error
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from dreamerjax.host.dreamer import Dreamer
-from dreamerjax.host.envs import EnvError, VectorEnv
+from dreamerjax.host.envs import EnvError, StateError, VectorEnv
 from dreamerjax.show.play.brain import Brain, Sight, Thought
 from dreamerjax.show.play.starts import Episode
 from dreamerjax.types import Rows
@@ -210,7 +210,8 @@ class Tree:
     def _real_step(self, here: Moment, action: np.ndarray) -> Real | None:
         if here.real is None or self._env is None:
             return None
-        if here.real.over or here.real.rows.is_last[0]:
+        too_long = here.step >= self._dreamer.config.eval.max_episode_steps
+        if here.real.over or here.real.rows.is_last[0] or too_long:
             return dataclasses.replace(here.real, over=True)
         if not self._move_to(here):
             return None
@@ -225,6 +226,9 @@ class Tree:
             return True
         if moment.real.saved is None:
             return False
-        self._env.load(moment.real.saved)
+        try:
+            self._env.load(moment.real.saved)
+        except StateError:
+            return False
         self._at = moment
         return True
