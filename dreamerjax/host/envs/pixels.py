@@ -77,7 +77,7 @@ class Rendered(gymnasium.Wrapper):
         super().__init__(env)
         if keep_state and isinstance(env.observation_space, Dict) and KEY in env.observation_space.spaces:
             raise EnvError(
-                f"{env} has an observation '{KEY}' of its own, and env.obs both adds one: expected env.obs auto or pixels."
+                f"{env} has an observation '{KEY}' of its own, and env.obs both adds one: expected auto or pixels."
             )
         env.reset(seed=0)
         picture = Box(0, 255, self._frame().shape, np.uint8)

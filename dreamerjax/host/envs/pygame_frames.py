@@ -1,8 +1,8 @@
 """Pictures that pygame drew, read as one block of memory.
 
-Gymnasium's environments read a pygame surface number by number, in another order than it lies in memory: of the time
-that CartPole takes to draw itself, that is more than half. A block is copied twenty times as fast, and turned into rows,
-columns and colours without moving anything.
+Gymnasium's environments read a pygame surface number by number, in another order than it lies in memory. That takes half
+of the time in which CartPole draws itself. A block is copied at once, and turned into rows, columns and colours without
+moving anything.
 """
 
 import contextlib

@@ -47,11 +47,7 @@ def read(state: bytes, env_id: str, copies: int) -> tuple[int, np.ndarray, list[
     Raises:
         StateError: it is of another environment or another number of copies, or cannot be read.
     """
-    saved = _opened(state, env_id)
-    if (saved.env_id, len(saved.copies)) != (env_id, copies):
-        raise StateError(
-            f"The saved state is of {len(saved.copies)} copies of {saved.env_id}, expected {copies} of {env_id}."
-        )
+    steps, saved = check(state, env_id, copies), _opened(state, env_id)
     envs: list[gymnasium.Env] = []
     try:
         for written in saved.copies:
@@ -60,7 +56,7 @@ def read(state: bytes, env_id: str, copies: int) -> tuple[int, np.ndarray, list[
         for env in envs:
             env.close()
         raise StateError(f"The saved state of {env_id} cannot be read: {type(error).__name__}: {error}") from error
-    return saved.steps, np.array(saved.ended, bool), envs
+    return steps, np.array(saved.ended, bool), envs
 
 
 def merge(states: Sequence[bytes], env_id: str) -> bytes:
@@ -80,14 +76,18 @@ def share(state: bytes, env_id: str, copies: slice) -> bytes:
     return pickle.dumps(tuple(saved._replace(ended=saved.ended[copies], copies=saved.copies[copies])))
 
 
-def extent(state: bytes, env_id: str) -> tuple[int, int]:
-    """How many copies a state holds, and how many steps they have made since the reset.
+def check(state: bytes, env_id: str, copies: int) -> int:
+    """How many steps the copies of a state have made since the reset.
 
     Raises:
-        StateError: it cannot be read.
+        StateError: it is of another environment or another number of copies, or cannot be read.
     """
     saved = _opened(state, env_id)
-    return len(saved.copies), saved.steps
+    if (saved.env_id, len(saved.copies)) != (env_id, copies):
+        raise StateError(
+            f"The saved state is of {len(saved.copies)} copies of {saved.env_id}, expected {copies} of {env_id}."
+        )
+    return saved.steps
 
 
 def _opened(state: bytes, env_id: str) -> _Saved:

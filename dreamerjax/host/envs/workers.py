@@ -89,10 +89,7 @@ class WorkerVectorEnv(VectorEnv):
 
     def load(self, state: bytes) -> None:
         """See `VectorEnv.load`."""
-        copies, steps = saving.extent(state, self._config.id)
-        if copies != self.copies:
-            raise StateError(f"The saved state is of {copies} copies of {self._config.id}, expected {self.copies}.")
-        self._steps = steps
+        self._steps = saving.check(state, self._config.id, self.copies)
         for worker in self._workers:
             worker.ask("load", saving.share(state, self._config.id, worker.copies))
         problems = []
