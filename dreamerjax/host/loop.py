@@ -220,6 +220,7 @@ class Loop:
             return self._newest_checkpoint()
         try:
             if self._saved != (steps, self._counters.updates):
+                self._reporter.enter("saving")
                 self._save()
         except Exception as second:  # it must not hide the first one
             reason, _, _ = str(second).partition("\n")
@@ -231,7 +232,7 @@ class Loop:
             newest = max(checkpoint.steps(self._folder.checkpoints), default=None)
         except OSError as error:
             return f"The checkpoints cannot be read: {error}."
-        return "There is no checkpoint." if newest is None else f"The newest checkpoint is at {newest:,} steps."
+        return "There is no checkpoint yet." if newest is None else f"The newest checkpoint is at {newest:,} steps."
 
     def _close(self) -> None:
         """Closes everything; what cannot be closed must not hide the error that ends the run."""
@@ -299,6 +300,8 @@ class Loop:
             reason = str(stop)
         if reason != "interrupted":
             self._reporter.log()
+        else:
+            self._reporter.enter("saving")
         self._save()
         if reason == "solved":
             self._reporter.enter("solved")

@@ -38,7 +38,7 @@ class Output:
         self._when_lost = when_lost
         # None: it was closed before Python began.
         self._file: TextIO = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-        self._is_terminal = not self._file.closed and self._file.isatty()  # a terminal that is gone says no
+        self._is_terminal = not self._file.closed and self._file.isatty()
 
     def write(self, text: str) -> int:
         """Writes a text, if it can."""
@@ -52,6 +52,10 @@ class Output:
     def flush(self) -> None:
         """Hands on what was written, if it can."""
         self._try(self._file.flush)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal, or was: one that is gone says no, and then nobody would write to it and notice."""
+        return self._is_terminal
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
