@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from dreamerjax.cli import main
+    from dreamerjax.cli import command_line
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("dreamerjax"):
         raise
@@ -15,4 +15,4 @@ except ModuleNotFoundError as error:
     sys.exit(2)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line()

@@ -81,9 +81,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The settings of the runs that would have been trained."""
     configs: list[Config] = []
 
-    def train(folder: Any, config: Config, *rest: Any, profile: bool) -> dict[str, Any]:
+    def train(folder: Any, config: Config, *rest: Any, profile: bool) -> int:
         configs.append(config)
-        return {"stopped": "budget"}
+        return 0
 
     monkeypatch.setattr("dreamerjax.cli.training._train_in", train)
     return configs

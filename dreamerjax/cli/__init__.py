@@ -1,8 +1,12 @@
 """The command line: what was typed -> settings -> host, show or lab."""
 
+import contextlib
+import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from dreamerjax.cli.common import INTERRUPTED
 from dreamerjax.cli.lab import bench, compare_runs, experiment, lineage, sweep
@@ -11,22 +15,60 @@ from dreamerjax.cli.play import export, play
 from dreamerjax.cli.training import train
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BackendError
+from dreamerjax.host.background import any_running
 from dreamerjax.host.checkpoint import CheckpointError
 from dreamerjax.host.envs import EnvError
+from dreamerjax.host.output import CLOSED_PIPE, NOT_WRITABLE, LostOutputError, Output, complain
 from dreamerjax.host.run_folder import RunFolderError
 
 MISTAKES = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
+# What the system refuses, whatever the program does; any other OSError is a mistake of the program.
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+
+
+def command_line() -> NoReturn:
+    """Runs what was typed and ends the process; at once, if programs still compile in a thread."""
+    try:
+        code = main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        complain(traceback.format_exc().rstrip())
+        code = 1
+    if any_running():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; `train` if none is named.
 
     Returns:
-        The exit code: 0, 2 for the user's mistake, 130 if the user stopped it.
+        The exit code: 0, 2 for a mistake of the user or a full disk, 128 + a signal's number if asked to end: 130
+        for Ctrl-C, 143 for SIGTERM, 129 for a terminal that was closed, 141 for a pipe that was (`| head`).
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
     if os.getcwd() not in sys.path:  # environments of the user's own are found beside where the program was started
         sys.path.append(os.getcwd())
+    output = Output(_raise)
+    try:
+        with contextlib.redirect_stdout(output):  # pyright: ignore[reportArgumentType]
+            try:
+                code = _run(list(sys.argv[1:] if argv is None else argv))
+            except SystemExit:  # argparse has shown its help
+                output.flush()
+                raise
+            output.flush()  # here, where it may fail
+    except LostOutputError as lost:
+        if lost.exit_code == NOT_WRITABLE:
+            complain(f"error: The output cannot be written: {lost}.")
+        return lost.exit_code
+    return code or (output.lost.exit_code if output.lost else 0)
+
+
+def _run(arguments: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": train,
         "eval": evaluate,
@@ -49,7 +91,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"Unknown command `{name}`, expected one of {', '.join(commands)}.")
         return commands[name](arguments)
     except MISTAKES as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]))
+        return 2
+    except BrokenPipeError:
+        return CLOSED_PIPE
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        where = f"{error.filename} cannot be used: " if error.filename else ""
+        complain("\n".join([f"error: {where}{error.strerror}.", *getattr(error, "__notes__", [])]))
         return 2
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _raise(error: LostOutputError) -> None:
+    raise error

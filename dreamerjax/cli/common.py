@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -13,9 +14,12 @@ from rich.text import Text
 
 from dreamerjax.config import Config, ConfigError
 from dreamerjax.host.backend import Backend, enable_compilation_cache, select_backend
+from dreamerjax.host.interrupt import Interrupt
+from dreamerjax.host.output import complain
 from dreamerjax.host.settings import did_you_mean, whole
 
 PIPE_WIDTH = 160
+PLAIN_EVERY_SECONDS = 8.0  # looked at every two seconds, so that nothing is silent for more than ten
 INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 
 
@@ -40,9 +44,10 @@ class Status:
     """Lines that stay, and below them one that changes, for commands that wait for other processes."""
 
     def __init__(self, title: str) -> None:
-        """Shows nothing yet; where there is no terminal, it never shows the changing line."""
+        """Shows nothing yet; where there is no terminal, the changing line is printed now and then."""
         self._console = Console()
         self._status = self._console.status(Text(title))
+        self._printed_at = time.monotonic()
 
     def __enter__(self) -> Self:
         self._status.start()
@@ -55,11 +60,14 @@ class Status:
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
+        self._printed_at = time.monotonic()
         self._console.print(Text(text), soft_wrap=True)
 
     def show(self, text: str) -> None:
         """Changes the line below."""
         self._status.update(Text(text))
+        if not self._console.is_terminal and time.monotonic() - self._printed_at >= PLAIN_EVERY_SECONDS:
+            self.note(text)
 
     def close(self) -> None:
         """Gives the terminal back."""
@@ -81,6 +89,15 @@ def whole_number(text: str) -> int:
         return int(whole(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is given, expected a whole number") from None
+
+
+def stopped(interrupt: Interrupt, status: Status, how: str) -> int:
+    """Says that a command was stopped, where somebody can read it, and returns its exit code."""
+    if interrupt.lost_output is None:
+        status.note(f"Stopped; {how}.")
+    else:
+        complain(f"Standard output was lost ({interrupt.lost_output}): stopped; {how}.")
+    return interrupt.requested or INTERRUPTED
 
 
 def command_parser(command: str, description: str, **options: Any) -> Parser:

@@ -7,7 +7,6 @@ from pathlib import Path
 from rich.console import Console
 
 from dreamerjax.cli.common import (
-    INTERRUPTED,
     Status,
     command_parser,
     for_platform,
@@ -15,6 +14,7 @@ from dreamerjax.cli.common import (
     path,
     print_result,
     start_backend,
+    stopped,
     whole_number,
 )
 from dreamerjax.config import ConfigError
@@ -71,7 +71,8 @@ def experiment(arguments: list[str]) -> int:
     from dreamerjax.lab.report import append_log, in_words, write_report
 
     hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
-    with Status("experiment") as status, Interrupt(before_exit=status.close) as interrupt:
+    status = Status("experiment")
+    with Interrupt(before_exit=status.close) as interrupt, status:
         for hypothesis in hypotheses:
             status.note(f"{hypothesis.name}: {hypothesis.sentence}")
             result = run_experiment(
@@ -82,8 +83,7 @@ def experiment(arguments: list[str]) -> int:
                 interrupted=lambda: interrupt.requested is not None,
             )
             if result is None:
-                status.note("Stopped; the runs are saved, and the same command goes on.")
-                return INTERRUPTED
+                return stopped(interrupt, status, "the runs are saved, and the same command goes on")
             report = write_report(result, given.out / hypothesis.name)
             append_log(result, given.log)
             status.note(f"{in_words(result)}\n{report}")
@@ -114,7 +114,8 @@ def sweep(arguments: list[str]) -> int:
     if given.executor == "ray":
         start_ray(given.address)
     try:
-        with Status("sweep") as status, Interrupt(before_exit=status.close) as interrupt:
+        status = Status("sweep")
+        with Interrupt(before_exit=status.close) as interrupt, status:
             status.note(f"{plan.name}: {plan.sentence}")
             result = run_sweep(
                 plan,
@@ -126,8 +127,7 @@ def sweep(arguments: list[str]) -> int:
                 interrupted=lambda: interrupt.requested is not None,
             )
             if result is None:
-                status.note("Stopped; what was done is saved, and the same command goes on.")
-                return INTERRUPTED
+                return stopped(interrupt, status, "what was done is saved, and the same command goes on")
             status.note(str(write_sweep_report(result, folder)))
     finally:
         if given.executor == "ray":

@@ -1,7 +1,7 @@
 """Commands for agents that have learned something: `play`, into the dream; `export`, to give one away."""
 
 import asyncio
-import signal
+import contextlib
 import webbrowser
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ from typing import Any
 from dreamerjax.cli.common import command_parser, path, start_backend, whole_number
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BACKENDS
+from dreamerjax.host.interrupt import ending_signals
 from dreamerjax.host.load import load_run
+from dreamerjax.host.output import Output
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -100,10 +102,15 @@ def _run_dir(run_dir: Path | None, example: str | None) -> Path:
 
 
 async def _serve(server: Any, port: int, *, browser: bool) -> None:
-    """Until Ctrl-C."""
+    """Until Ctrl-C, or until nobody can read what is printed."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with contextlib.redirect_stdout(Output(lambda lost: stop.set())):  # pyright: ignore[reportArgumentType]
+        await _serve_until(stop, server, port, browser=browser)
+
+
+async def _serve_until(stop: asyncio.Event, server: Any, port: int, *, browser: bool) -> None:
     await server.start()
     try:
         if port not in (0, server.port):

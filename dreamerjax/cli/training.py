@@ -1,12 +1,10 @@
 """`python run.py [train]`: trains, or resumes."""
 
-import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dreamerjax.cli.common import INTERRUPTED, command_parser, for_platform, path, start_backend
+from dreamerjax.cli.common import command_parser, for_platform, path, start_backend
 from dreamerjax.config import Config, ConfigError, family_key, flatten
 from dreamerjax.host.backend import Backend
 from dreamerjax.host.checkpoint import has_checkpoint
@@ -15,6 +13,7 @@ from dreamerjax.host.envs import spaces_of
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
 from dreamerjax.host.memory import check_replay_fits
+from dreamerjax.host.output import complain
 from dreamerjax.host.reporter import Film
 from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
 from dreamerjax.host.settings import KEYS, SHORTCUTS, Layer, combine, nested, read_env, read_flags, read_yaml
@@ -55,13 +54,7 @@ def train(arguments: list[str]) -> int:
     source = load_run(given.init_from) if given.init_from else None
     config = for_platform(config, backend)
     with RunFolder.open(given.run_dir or default_run_folder(config.env.name)) as folder:
-        summary = _train_in(folder, config, backend, source, profile=given.profile)
-    sys.stdout.flush()
-    if summary["stopped"] == "interrupted":
-        # A compilation may still be under way in a thread; nothing waits for it.
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
-    return 0
+        return _train_in(folder, config, backend, source, profile=given.profile)
 
 
 def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> Config:
@@ -100,14 +93,12 @@ def _check_source(source: Path | None, config: Config) -> None:
         )
 
 
-def _train_in(
-    folder: RunFolder, config: Config, backend: Backend, source: LoadedAgent | None, *, profile: bool
-) -> dict[str, Any]:
+def _train_in(folder: RunFolder, config: Config, backend: Backend, source: LoadedAgent | None, *, profile: bool) -> int:
     from dreamerjax.host.loop import Loop
     from dreamerjax.host.profiler import HOW_TO_OPEN
 
-    title = f"{config.env.name} on {backend.device}"
-    with Display(title) as display, Interrupt(before_exit=display.close) as interrupt:
+    display = Display(f"{config.env.name} on {backend.device}")
+    with Interrupt(before_exit=display.close) as interrupt, display:
         display.note(f"{config.env.name}, seed {config.seed}, {backend.platform} ({backend.device}), in {folder.path}")
         if backend.note:
             display.note(backend.note)
@@ -125,7 +116,18 @@ def _train_in(
         summary = loop.run()
         report = _report(folder.path, display) if config.log.report and summary["stopped"] != "interrupted" else None
         display.finish(final_paragraph(summary, report=report))
-    return summary
+    if interrupt.lost_output is not None:
+        complain(_without_output(folder.path, summary, str(interrupt.lost_output)))
+    return (interrupt.requested or 0) if summary["stopped"] == "interrupted" else 0
+
+
+def _without_output(run_dir: Path, summary: Mapping[str, Any], reason: str) -> str:
+    """What became of a run whose output nobody reads any more: a sentence."""
+    how = f"Standard output was lost ({reason}): the run"
+    at = f"{summary['env_steps']:,} environment steps"
+    if summary["stopped"] == "interrupted":
+        return f"{how} was saved at {at}; the same command with --run-dir {run_dir} goes on."
+    return f"{how} had ended at {at}, and is saved in {run_dir}."
 
 
 def _film(loaded: LoadedAgent) -> list[Film]:
@@ -139,7 +141,8 @@ def _report(run_dir: Path, display: Display) -> Path | None:
     from dreamerjax.show.report import write_report
 
     try:
-        return write_report(run_dir)
+        with display.during("writing the report"):
+            return write_report(run_dir)
     except Exception as error:
         display.note(f"No report: {error}")
         return None

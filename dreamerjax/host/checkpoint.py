@@ -237,6 +237,7 @@ def _steps(folder: Path) -> list[tuple[int, Path]]:
 
 def _write(unfinished: Path, snapshot: Snapshot) -> None:
     """Fills an empty folder and flushes it to the disk."""
+    _try_space(unfinished / "space", sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(snapshot.train_state)))
     _write_train_state(unfinished / _TRAIN_STATE, snapshot.train_state)
     np.savez(unfinished / _ARRAYS, allow_pickle=False, **snapshot.arrays)
     (unfinished / _HOST).write_text(json.dumps(snapshot.host, indent=1) + "\n", encoding="utf-8")
@@ -273,6 +274,22 @@ def _check_space(folder: Path, snapshot: Snapshot) -> None:
     disk = shutil.disk_usage(folder)
     if disk.total and disk.free < needed:  # some network disks tell neither
         raise OSError(errno.ENOSPC, f"no space left, {needed / 1e6:.0f} MB needed and {disk.free / 1e6:.0f} MB free")
+
+
+def _try_space(file: Path, size: int) -> None:
+    """Finds out whether so many bytes may be written, for a quota does not show in the free space.
+
+    Orbax writes many arrays at a time; where one fails, the others go on and print that nobody waits for them.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with file.open("wb") as stream:
+            os.posix_fallocate(stream.fileno(), 0, max(1, size))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # else this disk cannot tell
+            raise
+    file.unlink()
 
 
 def _discard(path: Path) -> None:

@@ -1,7 +1,6 @@
 """The diagnosis of a run in training: rows of its replay -> numbers that show whether learning is sound."""
 
 import functools
-import threading
 from collections.abc import Callable
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.diagnostics import diagnose
 from dreamerjax.config import TrainConfig
+from dreamerjax.host.background import Background
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import Batch, Metrics, PRNGKey, TrainState
 
@@ -30,18 +30,17 @@ class Diagnosis:
         quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
         self._diagnose = jax.jit(functools.partial(diagnose, agent, sequence_length=length), compiler_options=quickly)
         self._compiled: Callable[..., Metrics] = self._diagnose
-        self._thread: threading.Thread | None = None
+        self._compiling: Background | None = None
 
     def compile(self, state: TrainState) -> None:
         """Starts to compile for a state of these shapes; there must be rows by now, as many as a window needs."""
         inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, *self._inputs(0)))
-        self._thread = threading.Thread(target=self._compile, args=(inputs,), daemon=True)
-        self._thread.start()
+        self._compiling = Background(functools.partial(self._compile, inputs))
 
     def run(self, state: TrainState, now: int) -> dict[str, float]:
         """The numbers as of `now`, environment steps: the same whenever this step is reached, and without a trace."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._compiling is not None:
+            self._compiling.wait()
         return {name: float(x) for name, x in jax.device_get(self._compiled(state, *self._inputs(now))).items()}
 
     def _inputs(self, now: int) -> tuple[Batch, Batch, PRNGKey]:

@@ -5,6 +5,7 @@ rest of the rows, and a resumed run finds its images where they were. Rows that 
 checkpoint took the place of the oldest ones, which are missing then.
 """
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 from dreamerjax.config import ConfigError
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import Rows, Spaces
+
+SLOTS_AT_ONCE = 64  # whose room on the disk is taken together
 
 
 class DiskReplay(Replay):
@@ -35,7 +38,7 @@ class DiskReplay(Replay):
             ValueError: as `Replay`.
             ConfigError: the disk has no room for them.
         """
-        self._folder, self._files = folder, dict[str, np.memmap]()
+        self._folder, self._files, self._block = folder, dict[str, np.memmap](), -1
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(spaces, capacity=capacity, **options)
         self._steps = self._file("steps", (self._slots,), np.dtype(np.int64))  # which step of the run each slot holds
@@ -53,7 +56,12 @@ class DiskReplay(Replay):
         return super().bytes_at_capacity - sum(file.nbytes for file in self._files.values())
 
     def add(self, rows: Rows) -> None:
-        """As `Replay.add`."""
+        """As `Replay.add`.
+
+        Raises:
+            OSError: the disk has become full.
+        """
+        self._take_room(self._added % self._slots)
         self._steps[self._added % self._slots] = self._added
         super().add(rows)
 
@@ -93,6 +101,17 @@ class DiskReplay(Replay):
             return super()._zeros(name, shape, dtype)
         self._files[name] = self._file(name, shape, dtype)
         return self._files[name]
+
+    def _take_room(self, slot: int) -> None:
+        """Takes the room of this slot and some more: a row that is stored where there is none kills the process."""
+        block = slot // SLOTS_AT_ONCE
+        if block == self._block or not hasattr(os, "posix_fallocate"):
+            return
+        begin, end = block * SLOTS_AT_ONCE, min((block + 1) * SLOTS_AT_ONCE, self._slots)
+        for file in (*self._files.values(), self._steps):
+            with Path(str(file.filename)).open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), begin * file[0].nbytes, (end - begin) * file[0].nbytes)
+        self._block = block
 
     def _file(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
         path = self._folder / f"{quote(name, safe='')}.ring"

@@ -1,10 +1,13 @@
 """What a person sees in the terminal while a run trains: a live panel, or plain lines where there is no terminal.
 
 `Display.update` only keeps the latest numbers. The panel is built when it is drawn, twice a second and in a thread
-of its own, so that the clock goes on while JAX compiles. Nothing here reads or changes the run.
+of its own, so that the clock goes on while JAX compiles; plain lines that are due have a thread, too. Nothing here
+reads or changes the run. Standard output may be lost meanwhile: interrupt.py sees to that.
 """
 
+import contextlib
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +31,7 @@ PACE_WINDOW_SECONDS = 60.0  # time left is estimated from the speed over this lo
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"
 STEADY_PHASES = ("training", "evaluating")  # phases whose speed says when the run will end
+LEAST_BAR = 20  # columns for the progress bar and the gaps beside it
 LABEL_WIDTH = len("reconstruction")
 NUMBER_WIDTH = len("-1.2e-04")
 PHASE_STYLES = {"training": "bold cyan", "evaluating": "bold magenta", "solved": "bold green"}
@@ -52,7 +56,9 @@ SHOWN_METRICS = (
 class Progress(NamedTuple):
     """How far a run is. Numbers are Python or numpy numbers; None or an empty container means "not yet"."""
 
-    phase: str  # compiling | prefill | world-model warm-up | training | evaluating | solved
+    phase: (
+        str  # compiling | prefill | world-model warm-up | training | evaluating | filming | writing the report | solved
+    )
     env_steps: int
     env_steps_budget: int
     updates: int
@@ -66,15 +72,15 @@ class Progress(NamedTuple):
     solve_return: float | None = None  # None: the environment does not say when it is solved
     metrics: Mapping[str, float] = {}  # name -> newest value; SHOWN_METRICS says which are shown
     alerts: Sequence[str] = ()  # names of all that were raised so far
-    detail: str = ""  # where the phase is, such as "37 of 100 episodes"
+    detail: str = ""  # of the phase, a few words: "37 of 100 episodes"
 
 
 class Display:
     """Shows a run's progress: `with Display("cartpole") as display: ... display.update(progress)`.
 
     On a terminal it is one panel that is redrawn in place; anywhere else (a pipe, a file, a dumb terminal) it is a
-    plain line every few seconds, after each evaluation and at each new phase, without escape codes. Leaving the
-    context, also by an exception or Ctrl-C, gives the terminal back as it was.
+    plain line every few seconds, whether there is news or not, after each evaluation and at each new phase, without
+    escape codes. Leaving the context, also by an exception or Ctrl-C, gives the terminal back as it was.
     """
 
     def __init__(
@@ -90,7 +96,7 @@ class Display:
         Args:
             title: what runs, for the panel's border, such as "cartpole, seed 0, cpu".
             console: where to show it; standard output by default.
-            plain_every_seconds: seconds between two plain lines.
+            plain_every_seconds: seconds between two plain lines, at most.
             clock: seconds that never go back, for the tests.
         """
         self._title = title
@@ -99,7 +105,10 @@ class Display:
         self._clock = clock
         self._pace = _Pace()
         self._latest: tuple[Progress, float] | None = None  # and when it came
-        self._shown: tuple[Progress, float] | None = None  # the last plain line and when it was printed
+        self._shown: Progress | None = None  # the last plain line
+        self._line_at = self._begun = clock()  # when that was printed
+        self._lines = threading.RLock()  # held while one is printed
+        self._ended = threading.Event()
         self._live: Live | None = None
 
     @property
@@ -111,21 +120,37 @@ class Display:
         if self.is_live:
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=REFRESH_PER_SECOND)
             self._live.start()
+        else:
+            threading.Thread(target=self._print_lines, daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        self._end_lines()
 
     def update(self, progress: Progress) -> None:
         """Takes the latest numbers; cheap enough to be called after every environment step."""
-        now = self._clock()
-        self._pace.add(progress)
-        self._latest = (progress, now)
-        if self._live is None and self._line_is_due(progress, now):
-            self._shown = (progress, now)
-            self._print(_plain_line(progress, self._pace.seconds_left(progress)))
+        with self._lines:
+            now = self._clock()
+            self._pace.add(progress)
+            self._latest = (progress, now)
+            if self._live is None and self._line_is_due(progress, now):
+                self._print_line(now)
+
+    @contextlib.contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Shows another phase for a while: for work after the run, such as "writing the report"."""
+        before = self._latest
+        if before is not None:
+            progress, updated_at = before
+            seconds = progress.wall_seconds + self._clock() - updated_at
+            self.update(progress._replace(phase=phase, detail="", wall_seconds=seconds))
+        try:
+            yield
+        finally:
+            self._latest = before
 
     def note(self, text: str) -> None:
         """Prints a line that stays, above the panel: what happened once, such as "resumed from step 4000"."""
@@ -138,6 +163,7 @@ class Display:
         """
         was_live = self._live is not None
         self.close()
+        self._end_lines()
         for line in text.splitlines():
             self._print(line, wrap=was_live and not line.startswith("  "))
 
@@ -147,11 +173,34 @@ class Display:
             live, self._live = self._live, None
             live.stop()
 
+    def _print_lines(self) -> None:
+        """Prints the lines that are due while nobody calls `update`; in a thread."""
+        seconds = self._plain_every_seconds
+        while not self._ended.wait(seconds):
+            with self._lines:
+                now = self._clock()
+                seconds = self._line_at + self._plain_every_seconds - now
+                if seconds <= 0 and not self._ended.is_set():
+                    self._print_line(now)
+                    seconds = self._plain_every_seconds
+
+    def _end_lines(self) -> None:
+        self._ended.set()
+        with self._lines:  # one that is being printed
+            pass
+
+    def _print_line(self, now: float) -> None:
+        self._line_at = now
+        if self._latest is None:
+            self._print(f"{_clock_time(now - self._begun)} starting")
+            return
+        self._shown, updated_at = self._latest
+        progress = self._shown._replace(wall_seconds=self._shown.wall_seconds + now - updated_at)
+        self._print(_plain_line(progress, self._pace.seconds_left(progress)))
+
     def _line_is_due(self, progress: Progress, now: float) -> bool:
-        if self._shown is None:
-            return True
-        shown, shown_at = self._shown
-        if now - shown_at >= self._plain_every_seconds:
+        shown = self._shown
+        if shown is None or now - self._line_at >= self._plain_every_seconds:
             return True
         if progress.phase == "evaluating":
             return False  # its result is worth the line, not its beginning
@@ -167,7 +216,7 @@ class Display:
     def _render(self) -> RenderableType:
         """The panel as of now; runs in the drawing thread."""
         if self._latest is None:
-            return Text("")
+            return Text(f"{_clock_time(self._clock() - self._begun)} starting", "dim")
         progress, updated_at = self._latest
         width = min(self._console.width, MAX_WIDTH)
         # The last update may be long ago, while JAX compiles.
@@ -228,16 +277,20 @@ def _panel_body(progress: Progress, elapsed: float, seconds_left: float | None, 
     share = min(1.0, progress.env_steps / max(1, progress.env_steps_budget))
     steps = f"{progress.env_steps:,} / {progress.env_steps_budget:,} steps"
     narrow = width < 52
+    phase = Text(progress.phase, PHASE_STYLES.get(progress.phase, "bold yellow"))
+    detail = [progress.detail] if progress.detail else []
+    if detail and len(phase) + len(progress.detail) + len(steps) + LEAST_BAR <= width:
+        phase.append(f" ({detail.pop()})", "dim")
     head = Table.grid(padding=(0, 2), expand=True)
     head.add_column(no_wrap=True)
     head.add_column(ratio=1)
     head.add_column(no_wrap=True)
     head.add_row(
-        Text(progress.phase, PHASE_STYLES.get(progress.phase, "bold yellow")),
+        phase,
         ProgressBar(total=1.0, completed=share, complete_style="cyan", finished_style="cyan"),
         Text(f"{share:.0%}" if narrow else steps),
     )
-    facts = [f"{_clock_time(elapsed)} elapsed", *_left(seconds_left), *_speeds(progress)]
+    facts = [*detail, f"{_clock_time(elapsed)} elapsed", *_left(seconds_left), *_speeds(progress)]
     lines = [Text(line, "dim") for line in _pack([steps, *facts] if narrow else facts, width)]
     scores = Table.grid(padding=(0, 2))
     scores.add_column(style="dim", no_wrap=True, min_width=LABEL_WIDTH)
@@ -296,7 +349,7 @@ def _metric(value: float | None) -> Text:
 def _plain_line(progress: Progress, seconds_left: float | None) -> str:
     share = progress.env_steps / max(1, progress.env_steps_budget)
     parts = [
-        f"{_clock_time(progress.wall_seconds)} {progress.phase}",
+        f"{_clock_time(progress.wall_seconds)} {progress.phase}{progress.detail and f' ({progress.detail})'}",
         f"{progress.env_steps:,}/{progress.env_steps_budget:,} steps ({share:.0%})",
         *_speeds(progress),
         *_left(seconds_left),

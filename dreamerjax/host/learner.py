@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import gc
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 from dreamerjax.agent.agent import Agent, init_train_state
 from dreamerjax.agent.train_step import Mode, train_steps
 from dreamerjax.host import programs
+from dreamerjax.host.background import Background
 from dreamerjax.types import Batch, Device, Metrics, Params, StoredLatent, TrainState
 
 DISPATCHES_AHEAD = 2  # how far the host may run ahead of the device: enough to keep it busy, and bounded in memory
@@ -53,16 +53,14 @@ class Learner:
         self.compile_seconds = 0.0
         self._agent, self._policy_device = agent, policy_device
         self._compiled: dict[Mode, Update] = {}
-        self._errors: list[BaseException] = []
-        self._thread: threading.Thread | None = None
+        self._compiling: Background | None = None
         self._under_way: deque[Metrics] = deque()
         self._copies: deque[Params] = deque()  # of the parameters on the policy's device: (lagging,) arriving
 
     def compile(self, modes: tuple[Mode, ...], batches: Batch) -> None:
         """Starts to compile the updates of these modes for batches of these shapes [U, T, B, ...]."""
         batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), batches)
-        self._thread = threading.Thread(target=self._compile, args=(modes, (self.shapes, batches)), daemon=True)
-        self._thread.start()
+        self._compiling = Background(functools.partial(self._compile, modes, (self.shapes, batches)))
 
     @functools.cached_property
     def shapes(self) -> TrainState:
@@ -86,9 +84,7 @@ class Learner:
         Raises:
             Exception: what the compiler raised.
         """
-        if self._errors:
-            raise self._errors[0]
-        return self._thread is not None and self._thread.is_alive()
+        return self._compiling is not None and self._compiling.running
 
     @property
     def policy_params(self) -> Params:
@@ -142,8 +138,6 @@ class Learner:
         try:
             for mode in modes:
                 self._compiled[mode] = self._lower(mode, shapes).compile()
-        except BaseException as error:  # handed to the main thread by `compiling`
-            self._errors.append(error)
         finally:
             gc.enable()
         self.compile_seconds += time.perf_counter() - start

@@ -11,7 +11,6 @@ Training is one thread that never waits for the device unless it must. A dispatc
 """
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +23,8 @@ from dreamerjax.agent.train_step import Mode
 from dreamerjax.config import Config, family_key, flatten
 from dreamerjax.host import checkpoint
 from dreamerjax.host.backend import Backend
-from dreamerjax.host.checkpoint import Snapshot
+from dreamerjax.host.background import Background
+from dreamerjax.host.checkpoint import CheckpointError, Snapshot
 from dreamerjax.host.collector import Collector
 from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.diagnosis import Diagnosis
@@ -152,6 +152,7 @@ class Loop:
         self._lineage: Lineage = (Event("begun", str(folder.path), 0, None, {}, git_commit()),)
         self._metrics_bytes = 0
         self._saved_at, self._save_seconds = time.perf_counter(), 0.0
+        self._saved: tuple[int, int] | None = None  # environment steps and updates of the newest checkpoint
 
     def resume(self) -> None:
         """Goes on from the newest good checkpoint of the run folder.
@@ -207,10 +208,22 @@ class Loop:
         Raises:
             EnvError: the environment misbehaves.
             CheckpointError: a checkpoint cannot be written.
+            RunFolderError: metrics or summary cannot be written.
+            Exception: whatever else goes wrong; a note of it says whether the run was saved.
         """
+        try:
+            self._reporter.open(keep_bytes=self._metrics_bytes)
+            try:
+                return self._run_phases()
+            except BaseException as error:  # whatever happens, nothing that was learned is lost
+                error.add_note(self._rescue(error))
+                raise
+        finally:
+            self._close()
+
+    def _run_phases(self) -> dict[str, Any]:
         train = self._config.train
         warm_up = train.mode == "joint" and self._counters.warmup_updates < train.world_model_warmup
-        self._reporter.open(keep_bytes=self._metrics_bytes)
         for line in self._env.told:
             self._reporter.note(line)
         if self._replay.bytes_at_capacity >= WORTH_TELLING:
@@ -219,8 +232,7 @@ class Loop:
             shapes = self._replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
             alone = warm_up or (train.mode == "joint" and train.pacing != "fixed")
             self.learner.compile(("world_model", "joint") if alone else (train.mode,), shapes)
-            policy = threading.Thread(target=self._compile_policy, daemon=True)
-            policy.start()
+            policy = Background(self._compile_policy)
             self._prefill()
             self._wait_for_compilation(policy)
             if warm_up:
@@ -229,14 +241,35 @@ class Loop:
             raise AssertionError("training ends by Stop alone")
         except Stop as stop:
             return self._finish(str(stop))
-        except EnvError:
-            self._save()  # whatever the environment does, nothing that was learned is lost
-            raise
-        finally:
-            self._profiler.close()
-            self._reporter.close()
-            self._evaluator.close()
-            self._env.close()
+
+    def _rescue(self, error: BaseException) -> str:
+        """Saves the run, where it can be, after the error that ends it; returns what the user should know of it."""
+        steps = self._collector.env_steps
+        if isinstance(error, CheckpointError):
+            return self._newest_checkpoint()
+        try:
+            if self._saved != (steps, self._counters.updates):
+                self._reporter.enter("saving")
+                self._save()
+        except Exception as second:  # it must not hide the first one
+            reason, _, _ = str(second).partition("\n")
+            return f"{reason or type(second).__name__} {self._newest_checkpoint()}"
+        return f"Saved at {steps:,} environment steps; the same command with --run-dir {self._folder.path} goes on."
+
+    def _newest_checkpoint(self) -> str:
+        try:
+            newest = max(checkpoint.steps(self._folder.checkpoints), default=None)
+        except OSError as error:
+            return f"The checkpoints cannot be read: {error}."
+        return "There is no checkpoint yet." if newest is None else f"The newest checkpoint is at {newest:,} steps."
+
+    def _close(self) -> None:
+        """Closes everything; what cannot be closed must not hide the error that ends the run."""
+        for part in (self._profiler, self._reporter, self._evaluator, self._env):
+            try:
+                part.close()
+            except Exception as error:
+                self._reporter.note(f"Not closed: {type(error).__name__}: {error}")
 
     # Phases
 
@@ -251,8 +284,8 @@ class Loop:
         """Makes the first parameters and compiles the policy; in a thread, beside the updates and the prefill."""
         self._collector.compile_policy(self.learner.policy_params)
 
-    def _wait_for_compilation(self, policy: threading.Thread) -> None:
-        while self.learner.compiling or policy.is_alive():
+    def _wait_for_compilation(self, policy: Background) -> None:
+        while self.learner.compiling or policy.running:
             self._reporter.enter("compiling")
             self._check_interrupt()
             time.sleep(POLL_SECONDS)
@@ -296,6 +329,8 @@ class Loop:
             reason = str(stop)
         if reason != "interrupted":
             self._reporter.log()
+        else:
+            self._reporter.enter("saving")
         self._save()
         if reason == "solved":
             self._reporter.enter("solved")
@@ -463,5 +498,6 @@ class Loop:
         )
         log = self._config.log
         checkpoint.save(self._folder.checkpoints, self._collector.env_steps, snapshot, keep=log.checkpoints_kept)
+        self._saved = (self._collector.env_steps, self._counters.updates)
         self._saved_at = time.perf_counter()
         self._save_seconds = self._saved_at - begun

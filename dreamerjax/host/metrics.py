@@ -2,21 +2,24 @@
 
 A line is `{"step": 4000, "update": 500, "wall_seconds": 61.2, "episode/return": 212.0, ...}`. It is written and
 flushed at once, so `tail -f` follows a run, and it is the record that everything else reads (the report, the
-comparisons). TensorBoard's event files are a second view of it and may lag by a few seconds.
+comparisons). TensorBoard's event files are a second view of it and may lag by a few seconds; where they cannot be
+written, the metrics go on without them.
 """
 
+import contextlib
 import json
 import math
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.record_writer import RecordWriter
 
 RESERVED = ("step", "update", "wall_seconds")  # they open each line; a scalar cannot take their name
 
@@ -31,6 +34,7 @@ class MetricsWriter:
         *,
         keep_bytes: int | None = None,
         purge_step: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ):
         """Opens the file for appending and removes what a killed run may have left behind.
 
@@ -41,16 +45,21 @@ class MetricsWriter:
                 over, None keeps all. In every case a half line at the end is removed.
             purge_step: environment steps of that checkpoint: TensorBoard hides what earlier event files hold from this
                 step on.
+            say: told once if the event files cannot be written.
 
         Raises:
-            OSError: the file or the folder cannot be made.
+            OSError: the metrics file or its folder cannot be made.
         """
         self.path = Path(jsonl_path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
         _cut(self.path, keep_bytes)
-        self._events = None if tensorboard_dir is None else _EventFile(Path(tensorboard_dir), purge_step)
-        self._file = self.path.open("ab")
+        # Without a buffer: what could not be written must not come back when the file is closed.
+        self._file = self.path.open("ab", buffering=0)
+        self._say, self._events = say, None
+        if tensorboard_dir is not None:
+            with self._as_an_extra():
+                self._events = _EventFile(Path(tensorboard_dir), purge_step)
 
     def write(self, step: int, update: int, wall_seconds: float, scalars: Mapping[str, Any]) -> None:
         """Writes one line, in the order given, and hands it to the operating system before it returns.
@@ -65,7 +74,7 @@ class MetricsWriter:
 
         Raises:
             ValueError: a name is taken or a value is not a scalar.
-            OSError: the line cannot be written, for example because the disk is full.
+            OSError: the line cannot be written, for example because the disk is full; the file is as it was.
         """
         values = {name: _scalar(name, value) for name, value in scalars.items()}
         line: dict[str, int | float | None] = {
@@ -74,15 +83,16 @@ class MetricsWriter:
             "wall_seconds": round(float(wall_seconds), 3),
         }
         line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        if self._events is not None:
-            self._events.write(int(step), values)
+        self._append(json.dumps(line, allow_nan=False).encode() + b"\n")
+        with self._as_an_extra():
+            if self._events is not None:
+                self._events.write(int(step), values)
 
     def write_gif(self, step: int, name: str, gif: bytes) -> None:
         """Shows an animated GIF in TensorBoard; the metrics file takes none."""
-        if self._events is not None and gif:
-            self._events.write_gif(int(step), name, gif)
+        with self._as_an_extra():
+            if self._events is not None and gif:
+                self._events.write_gif(int(step), name, gif)
 
     def position(self) -> int:
         """Size of the metrics file in bytes: what a checkpoint records, for `keep_bytes`."""
@@ -93,8 +103,32 @@ class MetricsWriter:
         try:
             self._file.close()
         finally:
-            if self._events is not None:
-                self._events.close()
+            with self._as_an_extra():
+                if self._events is not None:
+                    self._events.close()
+
+    def _append(self, line: bytes) -> None:
+        begun, rest = self._file.tell(), memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._file.truncate(begun)
+                self._file.seek(begun)
+            raise
+
+    @contextlib.contextmanager
+    def _as_an_extra(self) -> Iterator[None]:
+        """Gives TensorBoard up when it cannot be written, and says so; the metrics go on."""
+        try:
+            yield
+        except OSError as error:
+            events, self._events = self._events, None
+            if events is not None:
+                with contextlib.suppress(OSError):
+                    events.close()
+            self._say(f"Nothing more for TensorBoard, its files cannot be written: {error}")
 
     def __enter__(self) -> Self:
         return self
@@ -160,31 +194,35 @@ class _EventFile:
 
     def __init__(self, folder: Path, purge_step: int | None):
         folder.mkdir(parents=True, exist_ok=True)
-        # The library names a file after the second it was opened in, and overwrites one of the same name.
-        earlier = len(list(folder.glob("events.out.tfevents.*")))
-        self._writer = EventsWriter(str(folder / "events"), f".{earlier}")
-        self._closed = False
-        if purge_step is not None:
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(step=purge_step, wall_time=time.time(), session_log=start))
-        self._flush()
+        earlier = len(list(folder.glob("events.out.tfevents.*")))  # a name of its own, also within the same second
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{earlier}"
+        self._writer = RecordWriter(str(folder / name))
+        try:
+            self._add(file_version="brain.Event:2")
+            if purge_step is not None:
+                self._add(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+            self._flush()
+        except OSError:
+            with contextlib.suppress(OSError):
+                self.close()
+            raise
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
-        self._writer.write_event(Event(step=step, wall_time=time.time(), summary=summary))
+        self._add(step=step, summary=summary)
         if time.monotonic() > self._flush_at:
             self._flush()
 
     def write_gif(self, step: int, name: str, gif: bytes) -> None:
         width, height = (int.from_bytes(gif[start : start + 2], "little") for start in (6, 8))  # of the format's header
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
-        summary = Summary(value=[Summary.Value(tag=name, image=image)])
-        self._writer.write_event(Event(step=step, wall_time=time.time(), summary=summary))
+        self._add(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._writer.close()
+        self._writer.close()
+
+    def _add(self, **content: Any) -> None:
+        self._writer.write(Event(wall_time=time.time(), **content).SerializeToString())
 
     def _flush(self) -> None:
         self._writer.flush()

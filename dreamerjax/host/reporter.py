@@ -62,15 +62,23 @@ class Reporter:
         self._first_update: float | None = None  # seconds from the start of this process
 
     def open(self, *, keep_bytes: int) -> None:
-        """Opens the metrics for appending, after the first `keep_bytes`."""
+        """Opens the metrics for appending, after the first `keep_bytes`.
+
+        Raises:
+            RunFolderError: they cannot be written.
+        """
         log, folder = self._config.log, self._folder
-        tensorboard = folder.tensorboard if log.tensorboard else None
-        self._metrics = MetricsWriter(
-            folder.metrics_path, tensorboard, keep_bytes=keep_bytes, purge_step=self.env_steps + 1
-        )
-        # Alerts follow from the metrics: those of a run that resumes are found again.
-        self._alerts = [alert for line in read_metrics(folder.metrics_path) for alert in self._watch.see(line)]
-        folder.alerts_path.write_text("".join(map(_alert_line, self._alerts)), encoding="utf-8")
+        with self._writing():
+            self._metrics = MetricsWriter(
+                folder.metrics_path,
+                folder.tensorboard if log.tensorboard else None,
+                keep_bytes=keep_bytes,
+                purge_step=self.env_steps + 1,
+                say=self.note,
+            )
+            # Alerts follow from the metrics: those of a run that resumes are found again.
+            self._alerts = [alert for line in read_metrics(folder.metrics_path) for alert in self._watch.see(line)]
+            folder.alerts_path.write_text("".join(map(_alert_line, self._alerts)), encoding="utf-8")
 
     def close(self) -> None:
         """Closes the metrics."""
@@ -271,16 +279,22 @@ class Reporter:
     def _write(self, scalars: Mapping[str, Any]) -> None:
         assert self._metrics is not None, "open comes first"
         seconds = round(self.wall_seconds, 3)
-        try:
+        with self._writing():
             self._metrics.write(self.env_steps, self.updates, seconds, scalars)
             for alert in self._watch.see({"step": self.env_steps, "update": self.updates, **scalars}):
                 self._alerts.append(alert)
                 with self._folder.alerts_path.open("a", encoding="utf-8") as file:
                     file.write(_alert_line(alert))
                 self.note(f"Alert at {alert.step:,} environment steps: {alert}.")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what the disk refuses into a sentence."""
+        try:
+            yield
         except OSError as error:
             raise RunFolderError(
-                f"The metrics cannot be written to {self._folder.path}: {error.strerror}.\n"
+                f"The metrics cannot be written to {self._folder.path}: {error.strerror or error}.\n"
                 "Free space or correct the permissions, then resume with the same command."
             ) from error
 

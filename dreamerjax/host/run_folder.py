@@ -13,6 +13,7 @@
 To look into a folder without touching it, use `read_config`; to write in it, `RunFolder.open`.
 """
 
+import contextlib
 import datetime
 import json
 import math
@@ -161,7 +162,8 @@ class RunFolder:
     def close(self) -> None:
         """Gives the folder back; more than once does no harm."""
         if self._lock.is_locked:
-            (self.path / ".pid").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that cannot be written any more
+                (self.path / ".pid").unlink()
             self._lock.release()
 
     def __enter__(self) -> Self:
@@ -243,7 +245,8 @@ class RunFolder:
                 os.fsync(stream.fileno())
             os.replace(temporary, file)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise RunFolderError(
                 f"{file} could not be written: {error.strerror or error}.\nFree space, or correct the permissions."
             ) from error

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ import filelock
 import yaml
 
 from dreamerjax.config import Config, flatten
+from dreamerjax.host.interrupt import STOPPED
 from dreamerjax.host.lineage import IGNORED
 from dreamerjax.host.run_folder import RunFolderError
 from dreamerjax.host.settings import nested
@@ -106,7 +108,8 @@ def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, 
         finally:
             _end(child)
     summary = summary_of(job)
-    if summary is None and child.returncode not in (0, 130):
+    # It dies of the signal itself where that comes before it listens.
+    if summary is None and child.returncode not in (0, -signal.SIGTERM, *STOPPED):
         words = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         raise Failed(f"A run failed (exit code {child.returncode}): {' '.join(words)}\nMore is in {folder}/output.txt.")
     return summary

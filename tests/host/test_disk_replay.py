@@ -1,6 +1,8 @@
 """The replay on the disk: it draws what the replay in memory draws, and finds its images again."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -109,3 +111,23 @@ def test_the_settings_choose(tmp_path):
     config = ReplayConfig(capacity=40, storage="disk")
     options = {"copies": 2, "seed": 0, "model": ModelConfig(deter=8, groups=2), "sequence_length": 4}
     assert type(make_replay(config, SEEING, folder=tmp_path, **options)) is DiskReplay
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be taken beforehand")
+def test_a_disk_that_becomes_full_is_an_error_before_anything_is_stored(tmp_path, monkeypatch):
+    def full(*arguments: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(disk_replay, "SLOTS_AT_ONCE", 4)
+    disk = on_disk(tmp_path)
+    for time in range(4):
+        disk.add(rows(time))
+    eye = next(path for path in tmp_path.iterdir() if "eye" in path.name)
+    assert eye.stat().st_blocks * 512 >= 4 * 2 * 16 * 16, "the room of the first slots was taken"
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left"):
+        disk.add(rows(4))
+    assert disk.rows_added == 8
+    monkeypatch.undo()
+    disk.add(rows(4))
+    assert_images_tell_their_step(disk.sample(4, 4, 1))

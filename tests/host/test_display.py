@@ -146,6 +146,14 @@ class TestPanel:
         assert progress.phase[:8] in picture
         assert "reconstruction" in picture
 
+    @pytest.mark.parametrize("width", [40, 60, 100])
+    def test_the_detail_of_a_phase_is_beside_it_or_below(self, width):
+        progress = LATE._replace(phase="evaluating", detail="37 of 100 episodes")
+        picture = last_picture([progress], width)
+        assert "37 of 100 episodes" in picture
+        assert ("evaluating (37 of 100 episodes)" in picture) == (width == 100)
+        assert {len(line) for line in picture.splitlines() if line} == {width}
+
     def test_alerts_are_named_once(self):
         picture = last_picture([LATE._replace(alerts=["replay frozen", "replay frozen"])], 80)
         (line,) = [line for line in picture.splitlines() if "replay frozen" in line]
@@ -282,6 +290,37 @@ class TestPlainLines:
         assert [line.split(" | ")[0].split()[1] for line in lines] == ["compiling", "training", "training", "solved"]
         assert "evaluation 400.0" in lines[2]
         assert "evaluation 480.0" in lines[3]
+
+    def test_lines_that_are_due_come_by_themselves_and_the_clock_goes_on(self):
+        console, clock = imitated(terminal=False), FakeClock()
+        with Display("x", console=console, plain_every_seconds=0.01, clock=clock) as display:
+            for progress, lines in ((None, 2), (EARLY, 4)):
+                if progress is not None:
+                    display.update(progress)
+                deadline = time.monotonic() + 10
+                while written(console).count("\n") < lines and time.monotonic() < deadline:
+                    clock.now += 1
+                    time.sleep(0.02)
+            display.finish("the end")
+            clock.now += 1
+            time.sleep(0.05)
+        *lines, last = written(console).splitlines()
+        assert last == "the end", "no line comes after the last words"
+        assert lines[0] == "0:01 starting"
+        assert len(lines) >= 4
+        assert len(set(lines)) == len(lines), "no line comes twice"
+        assert lines[-1].startswith("0:0")
+        assert " compiling | 0/20,000 steps (0%)" in lines[-1]
+
+    def test_work_after_the_run_is_a_phase_too(self):
+        console = imitated(terminal=False)
+        with Display("x", console=console) as display:
+            display.update(LATE._replace(phase="solved", detail="at last"))
+            with display.during("writing the report"):
+                pass
+            display.update(LATE._replace(phase="solved"))
+        lines = [line.split(" | ")[0] for line in written(console).splitlines()]
+        assert lines == ["1:05 solved (at last)", "1:05 writing the report", "1:05 solved"]
 
     def test_a_pipe_that_is_not_utf8_does_not_stop_the_run(self):
         for terminal in (True, False):

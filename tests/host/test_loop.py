@@ -1,5 +1,6 @@
 """The training loop: the train ratio to the row, one seed one run, and a resumed run that is the same run."""
 
+import errno
 import functools
 import io
 import json
@@ -522,6 +523,49 @@ def test_an_environment_that_cannot_be_saved_starts_anew(tmp_path: Path, forgetf
     assert jax.tree.structure(learned) == jax.tree.structure(restore_raw(tmp_path / "checkpoints")[0]["params"])
 
 
+# Errors
+
+
+@pytest.mark.usefixtures("only_counting")
+@pytest.mark.parametrize("disk", ["works", "is full"])
+def test_whatever_ends_a_run_it_is_saved_where_it_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str
+) -> None:
+    def fails(*arguments: object) -> None:
+        if disk == "is full":
+            monkeypatch.setattr(checkpoint, "_write", full)
+        raise ZeroDivisionError("nobody foresaw it")
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    play(tmp_path, config("--env-steps=30"))
+    monkeypatch.setattr(CountingLearner, "update", fails)
+    monkeypatch.setattr(loop.Evaluator, "close", fails)
+    with pytest.raises(ZeroDivisionError, match="nobody foresaw it") as caught:
+        play(tmp_path, config())
+    (note,) = caught.value.__notes__
+    steps = checkpoint.steps(tmp_path / "checkpoints")
+    if disk == "works":
+        assert max(steps) > 30
+        assert note == f"Saved at {max(steps)} environment steps; the same command with --run-dir {tmp_path} goes on."
+    else:
+        assert max(steps) == 30
+        assert "could not be written" in note
+        assert note.endswith("The newest checkpoint is at 30 steps.")
+
+
+def test_an_error_of_the_thread_that_compiles_the_policy_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> None:
+        raise MemoryError("the policy is too large")
+
+    monkeypatch.setattr(collector.Collector, "compile_policy", fails)
+    with pytest.raises(MemoryError, match="the policy is too large"):
+        play(tmp_path, config())
+
+
 # Real signals
 
 SIGNALLING = """
@@ -552,7 +596,7 @@ gymnasium.register("Signalling-v0", Signalling)
 # A checkpoint that took long, on a busy machine, would put off the next one: here each is due when it is asked for.
 COMMAND_LINE = (
     "import jax, sys; jax.devices(); from dreamerjax.host import loop; loop.PAUSE_BETWEEN_SAVES = 0; "
-    "from dreamerjax.cli import main; sys.exit(main())"
+    "from dreamerjax.cli import command_line; command_line()"
 )
 
 
@@ -600,7 +644,7 @@ def command(tmp_path: Path, signalling: str) -> list[str]:
 
 def test_sigterm_while_compiling_saves_and_ends_at_once(tmp_path: Path, command: list[str]) -> None:
     ended = train_and_signal(tmp_path, command, 9, signal.SIGTERM, JAX_ENABLE_COMPILATION_CACHE="false")
-    assert (ended.code, ended.errors) == (130, "")
+    assert (ended.code, ended.errors) == (128 + signal.SIGTERM, "")
     assert ended.seconds_after_signal < 10
     assert "Interrupted" in ended.output
     run = tmp_path / "run"

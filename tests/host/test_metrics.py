@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import struct
 import tempfile
 from pathlib import Path
@@ -183,8 +184,37 @@ def test_a_place_that_cannot_be_written_says_so_and_leaves_nothing_open(tmp_path
     (tmp_path / "a-file").write_text("")
     with pytest.raises(OSError, match="a-file"):
         MetricsWriter(tmp_path / "a-file" / "metrics.jsonl", None)
-    with pytest.raises(OSError, match="a-file"):
-        MetricsWriter(tmp_path / "metrics.jsonl", tmp_path / "a-file" / "tensorboard")
+
+
+def test_tensorboard_is_an_extra(tmp_path):
+    (tmp_path / "a-file").write_text("")
+    for tensorboard in (tmp_path / "a-file" / "tensorboard", Path("/dev/full")):
+        said = []
+        with MetricsWriter(tmp_path / "metrics.jsonl", tensorboard, keep_bytes=0, say=said.append) as writer:
+            writer.write(1, 1, 1.0, {"x": 1.0})
+            writer.write(2, 2, 2.0, {"x": 2.0})
+        (sentence,) = said
+        assert str(tensorboard) in sentence
+        assert [row["x"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 2.0]
+
+
+def test_a_line_that_does_not_fit_is_left_out_whole_and_never_comes_back(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path, None)
+    writer.write(1, 1, 1.0, {"x": 1.0})
+    there = writer.position()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (there + 20, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            writer.write(2, 2, 2.0, {"x": 2.0})
+        assert writer.position() == there
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [row["x"] for row in read_metrics(path)] == [1.0]
+    writer.write(3, 3, 3.0, {"x": 3.0})
+    writer.close()
+    assert [row["x"] for row in read_metrics(path)] == [1.0, 3.0]
 
 
 def test_closing_twice_is_fine_and_errors_close_too(tmp_path):

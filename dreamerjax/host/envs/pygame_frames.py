@@ -1,6 +1,6 @@
 """Pictures that pygame drew, read as one block of memory.
 
-Gymnasium's environments read a pygame surface number by number, in another order than it lies in memory. That takes half
+Gymnasium reads a pygame surface number by number, in another order than it lies in memory. That takes half
 of the time in which CartPole draws itself. A block is copied at once, and turned into rows, columns and colours without
 moving anything.
 """

@@ -72,8 +72,9 @@ class Worker:
         self._process = SPAWN.Process(target=_work, args=args, name=f"{self._config.id} {self}", daemon=True)
         self._request, self._asked = 0, time.monotonic()
         resource_tracker.ensure_running()  # its own start would change the mask
-        # The process inherits the mask: Ctrl-C is for the parent alone, and SIGUSR1 waits until it can say where it is.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1})
+        # The process inherits the mask: Ctrl-C and a terminal that closes are for the parent alone, and SIGUSR1 waits
+        # until it can say where it is.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
         try:
             self._process.start()
         except OSError as error:
