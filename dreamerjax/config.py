@@ -146,7 +146,7 @@ class OptimizerConfig:
     agc_floor: Positive = 1e-3  # smallest parameter norm that counts
     beta1: BelowOne = 0.9  # momentum
     beta2: BelowOne = 0.999  # RMS normaliser
-    epsilon: NonNegative = 1e-20  # outside the root
+    epsilon: Positive = 1e-20  # outside the root; at 0, a gradient of 0 would be no number
     warmup_updates: NonNegativeInt = 1000  # linear from 0
     schedule: Schedule = "constant"  # of the learning rates, after the warm-up
     final_fraction: Fraction = 0.1  # cosine: of the learning rate, reached after `decay_updates`

@@ -20,6 +20,7 @@ from dreamerjax.types import Array, Batch, LatentState, Metrics, PRNGKey, TrainS
 
 HORIZONS = (1, 3, 15)  # imagined steps after which a dream is compared with the truth
 CONTEXT = 8  # rows that are seen before a dream that is compared
+LEAST_RANGE = 1e-4  # nats between lowest and highest entropy: below it, the policy has nothing to choose
 
 
 def module_grad_norms(world_model_grad: Variables) -> Metrics:
@@ -45,6 +46,18 @@ def entropy_range(agent: Agent) -> tuple[float, float]:
             lowest += part.size * (0.5 * math.log(2 * math.pi * math.e) + math.log(0.1))
             highest += part.size * 0.5 * math.log(2 * math.pi * math.e)
     return lowest, highest
+
+
+def entropy_share(agent: Agent, entropy: Array) -> Array:
+    """Where an entropy [...] in nats lies between the lowest, 0, and the highest, 1, that the policy can have.
+
+    A policy that has nothing to choose, because each part of its action has one choice or `actor.unimix` is 1, always
+    has the highest entropy: its share is 1.
+    """
+    lowest, highest = entropy_range(agent)
+    if highest - lowest < LEAST_RANGE:
+        return jnp.ones_like(entropy)
+    return (entropy - lowest) / (highest - lowest)
 
 
 def diagnose(

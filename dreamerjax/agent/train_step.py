@@ -9,7 +9,7 @@ import optax
 
 from dreamerjax.agent.actor_critic import actor_critic_grad, dream_targets, imagine, replay_critic_loss
 from dreamerjax.agent.agent import Agent
-from dreamerjax.agent.diagnostics import entropy_range, module_grad_norms
+from dreamerjax.agent.diagnostics import entropy_share, module_grad_norms
 from dreamerjax.agent.optimizer import schedule_shape
 from dreamerjax.agent.world_model import world_model_loss
 from dreamerjax.math.scaling import return_range
@@ -29,11 +29,14 @@ from dreamerjax.types import (
 Mode = Literal["joint", "world_model", "actor_critic"]
 
 
-class _Gradients(NamedTuple):
+class Gradients(NamedTuple):
+    """What a batch comes to before the optimizer sees it."""
+
     grads: dict[str, Variables]  # by field of Params, of those alone that the mode trains
-    return_scale: ReturnScale
+    return_scale: ReturnScale  # the next
     latents: LatentState  # [T, ...] of the batch
     metrics: Metrics
+    key: PRNGKey  # of the next update
 
 
 def train_step(
@@ -52,32 +55,10 @@ def train_step(
         The next state; the metrics, scalars; and the latent states [T, B, ...] of the batch for the replay to keep, if
         the batch has a context (else None).
     """
-    observe_key, dream_key, next_key = jax.random.split(state.key, 3)
-    gradients = _gradients(agent, state, batch, mode, observe_key=observe_key, dream_key=dream_key)
-    params, opt_state = state.params, state.opt_state
-    metrics = dict(gradients.metrics)
-    for name, grad in gradients.grads.items():
-        direction, new_opt_state = agent.optimizer.update(grad, getattr(opt_state, name), getattr(params, name))
-        learning_rate = getattr(state.knobs, f"{name}_learning_rate")
-        updates = jax.tree.map(lambda x, rate=learning_rate: -rate * x, direction)
-        params = dataclasses.replace(params, **{name: optax.apply_updates(getattr(params, name), updates)})
-        opt_state = dataclasses.replace(opt_state, **{name: new_opt_state})
-        metrics[f"{name}_grad_norm"] = optax.tree.norm(grad)
-    if "world_model" in gradients.grads:
-        metrics |= module_grad_norms(gradients.grads["world_model"])
-    slow_critic = state.slow_critic
-    if mode != "world_model":
-        slow_critic = _moving_average(slow_critic, params.critic, agent.config.critic.slow_rate)
-    state = dataclasses.replace(
-        state,
-        step=state.step + 1,
-        params=params,
-        slow_critic=slow_critic,
-        opt_state=opt_state,
-        return_scale=gradients.return_scale,
-        key=next_key,
-    )
-    return state, metrics, None if batch.context is None else to_stored(gradients.latents)
+    gradients = update_gradients(agent, state, batch, mode)
+    state = apply_gradients(agent, state, gradients.grads)
+    state = dataclasses.replace(state, step=state.step + 1, return_scale=gradients.return_scale, key=gradients.key)
+    return state, gradients.metrics, None if batch.context is None else to_stored(gradients.latents)
 
 
 def train_steps(
@@ -96,14 +77,44 @@ def train_steps(
     return state, jax.tree.map(lambda x: x.mean(0), metrics), latents
 
 
+def apply_gradients(agent: Agent, state: TrainState, grads: dict[str, Variables]) -> TrainState:
+    """The optimizer's part of an update.
+
+    Args:
+        agent: the static parts.
+        state: before the update.
+        grads: by field of `Params`, of the networks that are trained.
+
+    Returns:
+        The state with new parameters and optimizer states of those networks, and a slow critic that has followed the
+        critic if that is one of them.
+    """
+    params, opt_state, slow_critic = state.params, state.opt_state, state.slow_critic
+    for name, grad in grads.items():
+        direction, new_opt_state = agent.optimizer.update(grad, getattr(opt_state, name), getattr(params, name))
+        learning_rate = getattr(state.knobs, f"{name}_learning_rate")
+        updates = jax.tree.map(lambda x, rate=learning_rate: -rate * x, direction)
+        params = dataclasses.replace(params, **{name: optax.apply_updates(getattr(params, name), updates)})
+        opt_state = dataclasses.replace(opt_state, **{name: new_opt_state})
+    if "critic" in grads:
+        slow_critic = _moving_average(slow_critic, params.critic, agent.config.critic.slow_rate)
+    return dataclasses.replace(state, params=params, opt_state=opt_state, slow_critic=slow_critic)
+
+
 def _moving_average(slow: Variables, fast: Variables, rate: float) -> Variables:
     return jax.tree.map(lambda slow, fast: (1 - rate) * slow + rate * fast, slow, fast)
 
 
-def _gradients(
-    agent: Agent, state: TrainState, batch: Batch, mode: Mode, *, observe_key: PRNGKey, dream_key: PRNGKey
-) -> _Gradients:
-    """Observes the batch, dreams from every row of it, and differentiates all losses that follow."""
+def update_gradients(agent: Agent, state: TrainState, batch: Batch, mode: Mode = "joint") -> Gradients:
+    """Observes the batch, dreams from every row of it, and differentiates all losses that follow.
+
+    Args:
+        agent: the static parts.
+        state: its key is consumed.
+        batch: [T, B, ...].
+        mode: see `train_step`.
+    """
+    observe_key, dream_key, next_key = jax.random.split(state.key, 3)
     params, knobs = state.params, state.knobs
 
     # Two outputs, because two gradients go back: the loss's, and what the replayed rows teach the critic.
@@ -114,7 +125,8 @@ def _gradients(
     (loss, features), backward, (latents, metrics) = jax.vjp(forward, params.world_model, has_aux=True)
     if mode == "world_model":
         world_model_grad = backward((jnp.ones_like(loss), jnp.zeros_like(features)))[0]
-        return _Gradients({"world_model": world_model_grad}, state.return_scale, latents, metrics)
+        grads = {"world_model": world_model_grad}
+        return Gradients(grads, state.return_scale, latents, metrics | _gradient_norms(grads), next_key)
 
     # Dreams pass no gradient, so they are made outside of every differentiated function.
     dream = imagine(agent, params, state.slow_critic, merge_time(latents), dream_key)
@@ -138,9 +150,9 @@ def _gradients(
     if mode == "joint":
         # What the replayed rows teach the critic also shapes the features that it reads.
         grads["world_model"] = backward((jnp.ones_like(loss), features_grad))[0]
-    lowest, highest = entropy_range(agent)
+    metrics |= _gradient_norms(grads)
     metrics |= dream_metrics | {
-        "actor_entropy_share": (dream_metrics["actor_entropy"] - lowest) / (highest - lowest),
+        "actor_entropy_share": entropy_share(agent, dream_metrics["actor_entropy"]),
         "replay_critic_loss": replay_critic,
         "critic_lag": jnp.abs(dream.value - dream.slow_value).mean(),
         "value_mean": dream.value.mean(),
@@ -151,7 +163,13 @@ def _gradients(
         "dream_cont_mean": dream.cont[1:].mean(),
         "entropy_scale": entropy_scale,
     }
-    return _Gradients(grads, scale, latents, metrics)
+    return Gradients(grads, scale, latents, metrics, next_key)
+
+
+def _gradient_norms(grads: dict[str, Variables]) -> Metrics:
+    """Of each network that is trained, and of the world model's parts."""
+    norms = {f"{name}_grad_norm": optax.tree.norm(grad) for name, grad in grads.items()}
+    return norms | module_grad_norms(grads["world_model"]) if "world_model" in grads else norms
 
 
 def _entropy_shape(agent: Agent, state: TrainState) -> Array:

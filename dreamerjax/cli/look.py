@@ -113,7 +113,7 @@ def report(arguments: list[str]) -> int:
 def selfcheck(arguments: list[str]) -> int:
     """`python run.py selfcheck --backend rocm`."""
     parser = command_parser(
-        "selfcheck", "Makes one real update on the back-end and on the CPU, and compares every number."
+        "selfcheck", "Makes one real update on the back-end and on the CPU, and compares its numbers part by part."
     )
     parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
     backend = start_backend(parser.parse(arguments).backend, also_cpu=True)

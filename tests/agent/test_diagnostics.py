@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dreamerjax.agent.actor_critic import critic_value
-from dreamerjax.agent.agent import init_train_state
+from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.agent.diagnostics import (
     _cut,
     _heads_against_rows,
@@ -17,18 +17,26 @@ from dreamerjax.agent.diagnostics import (
     _value_against_returns,
     diagnose,
     entropy_range,
+    entropy_share,
     module_grad_norms,
 )
+from dreamerjax.agent.policy import action_distribution
 from dreamerjax.agent.train_step import train_step
 from dreamerjax.agent.world_model import observe
-from dreamerjax.types import Batch
-from tests.agent.test_train_step import B, T, make_agent, random_batch
+from dreamerjax.types import ActionSpec, Batch, Spaces
+from tests.agent.test_train_step import CONFIG, OBS, B, T, make_agent, random_batch
 from tests.tiny import jit, random_like
 
 
 def trained_state(agent, seed: int = 0):
     state = init_train_state(agent, jax.random.PRNGKey(seed))
     return dataclasses.replace(state, params=random_like(state.params, scale=0.3, seed=seed, small_returns=True))
+
+
+def agent_with(parts: tuple[ActionSpec, ...], unimix: float) -> Agent:
+    """The agent of these actions."""
+    config = dataclasses.replace(CONFIG, actor=dataclasses.replace(CONFIG.actor, unimix=unimix))
+    return build_agent(config, Spaces(OBS, parts))
 
 
 def rows(length: int, copies: int, *, reward, last=(), terminal=()) -> Batch:
@@ -167,8 +175,6 @@ def test_module_grad_norms_by_hand():
 def test_the_entropy_lies_in_its_range(kind):
     agent = make_agent(kind)
     low, high = entropy_range(agent)
-    from dreamerjax.agent.policy import action_distribution
-
     outputs = agent.spaces.actions[0].outputs
     certain = jnp.full(outputs, -1e3).at[0].set(1e3)
     if kind == "discrete":
@@ -177,3 +183,29 @@ def test_the_entropy_lies_in_its_range(kind):
     else:
         assert float(action_distribution(agent, jnp.full(outputs, 1e3)).entropy()) == pytest.approx(high, rel=1e-5)
         assert float(action_distribution(agent, jnp.full(outputs, -1e3)).entropy()) == pytest.approx(low, rel=1e-5)
+
+
+def choices(*counts: int) -> tuple[ActionSpec, ...]:
+    return tuple(ActionSpec("discrete", count) for count in counts)
+
+
+@pytest.mark.parametrize(
+    ("parts", "unimix"),
+    [(choices(1), 0.0), (choices(1, 1), 0.0), (choices(1), 0.01), (choices(3), 1.0), (choices(1, 256, 256), 1.0)],
+)
+@pytest.mark.parametrize("size", [0.0, 1.0, 1e3])
+def test_a_policy_that_has_nothing_to_choose_has_all_the_entropy_that_it_could_have(parts, unimix, size):
+    agent = agent_with(parts, unimix)
+    outputs = size * jnp.linspace(-1, 1, sum(part.outputs for part in parts))
+    assert entropy_share(agent, action_distribution(agent, outputs[None]).entropy()).tolist() == [1.0]
+
+
+@pytest.mark.parametrize("unimix", [0.0, 0.01])
+@pytest.mark.parametrize("rest", [choices(3), (ActionSpec("continuous", 2),)], ids=["a choice", "a vector"])
+def test_a_part_with_one_choice_changes_no_share(rest, unimix):
+    outputs = jnp.linspace(-1, 2, sum(part.outputs for part in rest))
+    alone, beside = agent_with(rest, unimix), agent_with((*choices(1), *rest), unimix)
+    share = entropy_share(alone, action_distribution(alone, outputs).entropy())
+    with_one = entropy_share(beside, action_distribution(beside, jnp.concatenate([jnp.ones(1), outputs])).entropy())
+    assert 0.1 < share < 0.99
+    assert with_one == pytest.approx(float(share), abs=1e-5)

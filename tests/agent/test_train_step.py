@@ -529,6 +529,23 @@ EDGES = {
 }
 
 
+def test_an_agent_with_nothing_to_choose_and_nothing_to_see_has_numbers():
+    """One action, one observation: gradients of exactly 0, and no entropy to have a share of."""
+    obs, actions = (ObsSpec("one", (), 1),), (ActionSpec("discrete", 1),)
+    agent = build_agent(CONFIG, Spaces(obs, actions))
+    state, plain = random_state(agent), random_batch("discrete", 0)
+    batch = dataclasses.replace(
+        plain, obs={"one": jnp.zeros(plain.reward.shape, jnp.uint8)}, prev_action=jnp.ones((*plain.reward.shape, 1))
+    )
+    step = jit(functools.partial(update, agent))
+    for _ in range(3):
+        state, metrics = step(state, batch)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves((metrics, state.params, state.opt_state)))
+        assert metrics["actor_grad_norm"] == 0
+        assert metrics["actor_entropy"] == 0
+        assert metrics["actor_entropy_share"] == 1
+
+
 @pytest.mark.parametrize("edge", EDGES)
 def test_edge_inputs_give_no_nan(either, edge):
     batch = EDGES[edge](either.batches[0])

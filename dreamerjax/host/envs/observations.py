@@ -33,6 +33,7 @@ MOST_CLASSES = 65_536  # of integers as one-hot: more would be a network's whole
 MOST_VALUES = 32  # of one number of a Box of integers that is seen as classes
 LARGEST = float(np.finfo(np.float32).max)
 LEEWAY = 1e-4  # how far a float may be outside of its bounds, for rounding, as a share of their distance
+ROUNDING = 1e-6  # ... and at the least, as a share of the bound itself
 
 OBSERVATIONS = (
     "Supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of those; gymnasium.wrappers may "
@@ -286,4 +287,6 @@ def _bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         leeway = LEEWAY * np.where(np.isfinite(high - low), high - low, 1 + np.minimum(np.abs(low), np.abs(high)))
-        return np.maximum(low - leeway, -LARGEST), np.minimum(high + leeway, LARGEST)
+        # Bounds of float32 that are far off, next to each other or the same, are rounded by more than that.
+        below, above = (np.maximum(leeway, ROUNDING * np.abs(bound)) for bound in (low, high))
+        return np.maximum(low - below, -LARGEST), np.minimum(high + above, LARGEST)
