@@ -14,7 +14,7 @@ from dreamerjax.host.display import Display
 from dreamerjax.host.envs import spaces_of
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
-from dreamerjax.host.reporter import Film
+from dreamerjax.host.reporter import Films
 from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
 from dreamerjax.host.settings import KEYS, SHORTCUTS, Layer, combine, nested, read_env, read_flags, read_yaml
 from dreamerjax.host.summary import final_paragraph
@@ -127,7 +127,7 @@ def _train_in(
     return summary
 
 
-def _film(loaded: LoadedAgent) -> list[Film]:
+def _film(loaded: LoadedAgent) -> Films:
     from dreamerjax.show.film import film_run  # only now, because it brings what draws, and training starts without
 
     return film_run(loaded)

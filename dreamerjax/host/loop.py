@@ -38,8 +38,9 @@ from dreamerjax.host.load import LoadedAgent, spaces_as_host
 from dreamerjax.host.memory import give_back_memory, memory_sentence
 from dreamerjax.host.pacing import Surprise, next_modes
 from dreamerjax.host.profiler import Profiler
-from dreamerjax.host.reporter import Film, Reporter, git_commit
+from dreamerjax.host.reporter import Films, Reporter, git_commit
 from dreamerjax.host.run_folder import RunFolder
+from dreamerjax.host.sentence import reason_of, sentence_of
 
 POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
 PAUSE_BETWEEN_SAVES = 20  # times as long as one of them takes, at least
@@ -76,7 +77,7 @@ class Loop:
         interrupt: Interrupt,
         *,
         profile: bool = False,
-        film: Callable[[LoadedAgent], list[Film]] | None = None,
+        film: Callable[[LoadedAgent], Films] | None = None,
     ):
         """Makes environments, replay and agent; nothing runs yet.
 
@@ -122,6 +123,7 @@ class Loop:
         self._surprise = Surprise(config.train.pacing_surprise)
         self._reporter = Reporter(config, folder, display)
         self._agent, self._film = agent, film if config.log.video_every else None
+        self._films_missing = set[str]()  # reasons that were told
         self._counters = Counters()
         self._lineage: Lineage = (Event("begun", str(folder.path), 0, None, {}, git_commit()),)
         self._metrics_bytes = 0
@@ -387,16 +389,22 @@ class Loop:
             self._reporter.enter("training")
 
     def _make_films(self) -> None:
-        """A film that cannot be made is no reason to stop."""
+        """A film is an extra: whatever goes wrong with it is told, each reason once, and the run goes on."""
         if self._film is None:
             return
         self._reporter.enter("filming")
         state, now = self.learner.state, self._collector.env_steps
         try:
-            for film in self._film(LoadedAgent(self._folder.path, self._config, self._agent, state, now, ())):
+            films = self._film(LoadedAgent(self._folder.path, self._config, self._agent, state, now, ()))
+            for film in films.made:
                 self._reporter.filmed(film)
-        except (EnvError, OSError) as error:
-            self._reporter.note(f"No film: {error}")
+            missing = films.missing
+        except Exception as error:
+            missing = [sentence_of(error)]
+        for why in missing:
+            if reason_of(why) not in self._films_missing:
+                self._films_missing.add(reason_of(why))
+                self._reporter.note(f"No film: {why}")
         give_back_memory()
 
     def _check_interrupt(self) -> None:

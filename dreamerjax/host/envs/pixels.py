@@ -9,6 +9,7 @@ from gymnasium.spaces import Box, Dict
 from PIL import Image
 
 from dreamerjax.config import ConfigError, EnvConfig, ImageConfig
+from dreamerjax.host.envs.frames import as_picture, drawn
 
 KEY = "image"  # of the rendered picture among the observations
 STATE = "state"  # of the rest, where that is not a dictionary
@@ -69,20 +70,35 @@ def _slices(text: str) -> tuple[slice, ...]:
 
 
 class Rendered(gymnasium.Wrapper):
-    """Adds what `render` shows to the observations (`--obs both`), or puts it in their place (`--obs pixels`)."""
+    """Adds what `render` shows to the observations (`--obs both`), or puts it in their place (`--obs pixels`).
 
-    def __init__(self, env: gymnasium.Env, *, keep_state: bool) -> None:
-        """Renders a first frame, to know its shape."""
+    A picture of another size than the first one is told as any observation that is outside of its space.
+    """
+
+    def __init__(self, env: gymnasium.Env, *, keep_state: bool, label: str) -> None:
+        """Renders a first frame, to know its shape.
+
+        Args:
+            env: it draws itself.
+            keep_state: the picture comes beside what the environment shows.
+            label: of the environment, for errors.
+
+        Raises:
+            RenderError: it cannot be drawn.
+        """
         super().__init__(env)
+        self._label = label
         env.reset(seed=0)
         picture = Box(0, 255, self._frame().shape, np.uint8)
         space = env.observation_space
         self._named = isinstance(space, Dict)
-        self._keep_state = keep_state
+        self._keep_state, self._key = keep_state, KEY
         spaces: dict[str, gymnasium.Space] = {}
         if keep_state:
             spaces = dict(space.items()) if isinstance(space, Dict) else {STATE: space}
-        self.observation_space = Dict(spaces | {KEY: picture})
+        while self._key in spaces:  # the environment shows an image of its own
+            self._key = f"rendered_{self._key}"
+        self.observation_space = Dict(spaces | {self._key: picture})
 
     def reset(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """As the environment's, with the picture."""
@@ -96,14 +112,14 @@ class Rendered(gymnasium.Wrapper):
 
     def _seen(self, obs: Any) -> dict[str, Any]:
         state = (obs if self._named else {STATE: obs}) if self._keep_state else {}
-        return {**state, KEY: self._frame()}
+        return {**state, self._key: self._frame()}
 
     def _frame(self) -> np.ndarray:
-        return np.asarray(self.env.render(), np.uint8)
+        return drawn(self.env.render, self._label, make=as_picture)
 
 
 def with_pixels(env: gymnasium.Env, config: EnvConfig) -> gymnasium.Env:
     """The environment as `config.obs` wants it; for "pixels" and "both", it must have been made to render arrays."""
     if config.obs in ("pixels", "both"):
-        return Rendered(env, keep_state=config.obs == "both")
+        return Rendered(env, keep_state=config.obs == "both", label=config.id)
     return env

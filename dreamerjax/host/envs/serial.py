@@ -11,6 +11,7 @@ import numpy as np
 
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.envs import EnvError, EnvFailureError, Event, VectorEnv, copy_seeds, make_single, placing
+from dreamerjax.host.envs.frames import PICTURE_MODES, drawn
 from dreamerjax.host.envs.spaces import LARGEST, BadValueError, action_of, flat_values, observation_leaves
 from dreamerjax.types import Rows, Spaces
 
@@ -91,9 +92,8 @@ class SerialVectorEnv(VectorEnv):
 
     def render(self) -> np.ndarray | None:
         """See `VectorEnv.render`."""
-        if self._envs[0].render_mode != "rgb_array":
-            return None
-        return np.asarray(self._envs[0].render(), np.uint8)
+        env = self._envs[0]
+        return drawn(env.render, self._config.id) if env.render_mode in PICTURE_MODES else None
 
     def place(self, seen: np.ndarray) -> bool:
         """See `VectorEnv.place`."""

@@ -15,6 +15,7 @@
 Values are handled for all copies at once, stacked: a check costs the same for sixteen copies as for one.
 """
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -102,7 +103,7 @@ def observation_leaves(space: gymnasium.Space, image: ImageConfig, *, label: str
             raise UnsupportedSpaceError(
                 f"{label}: the observation '{name}' is {_short(part)}, which is not supported.\n{OBSERVATIONS}"
             )
-        leaves.append(leaf)
+        leaves.append(leaf._replace(spec=leaf.spec._replace(name=_free_name(leaf.spec.name, leaves))))
     if not leaves:
         raise UnsupportedSpaceError(f"{label}: the observation is an empty {type(space).__name__}.\n{OBSERVATIONS}")
     return leaves
@@ -136,6 +137,17 @@ def _flat_spaces(space: gymnasium.Space, path: str = "") -> Iterator[tuple[str, 
             yield from _flat_spaces(part, f"{path}.{key}" if path else str(key))
     else:
         yield path, space
+
+
+def _free_name(name: str, leaves: Sequence[Observation]) -> str:
+    """The name of the next leaf, which files and checkpoints can hold, and which no other leaf has.
+
+    `a.b` may be a key of its own, and also `b` in a dictionary `a`: one of them is `a.b_2`.
+    """
+    name = name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    taken = {leaf.spec.name for leaf in leaves}
+    others = (f"{name}_{number}" for number in itertools.count(2))
+    return next(free for free in itertools.chain([name], others) if free not in taken)
 
 
 def _observation(path: str, space: gymnasium.Space, image: ImageConfig) -> Observation | None:
