@@ -82,18 +82,27 @@ def show(arguments: list[str]) -> int:
     from dreamerjax.show.curves import learning_curve
     from dreamerjax.show.film import SCENE, film_run
     from dreamerjax.show.health import draw_health
+    from dreamerjax.show.video import whole
 
     loaded = load_run(given.run_dir)
     files = [given.run_dir / "learning_curve.png", given.run_dir / "health.png"]
     learning_curve([given.run_dir], files[0], solve_return=loaded.config.env.solve_return)
     draw_health(given.run_dir, loaded.config, files[1])
     films = film_run(loaded, seed=given.seed)
-    files += [film.file for film in films]
-    for film in films:
+    files += [film.file for film in films.made]
+    missing = list(films.missing)
+    for film in films.made:
         if film.name == SCENE:
-            files.append(given.run_dir / "dream.gif")
-            files[-1].write_bytes(film.gif)
+            gif = given.run_dir / "dream.gif"
+            try:
+                with whole(gif) as unfinished:
+                    unfinished.write_bytes(film.gif)
+                files.append(gif)
+            except OSError as error:
+                missing.append(str(error))
     print("\n".join(map(str, files)))
+    for why in missing:
+        print(f"No film: {why}", file=sys.stderr)
     return 0
 
 

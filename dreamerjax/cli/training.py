@@ -9,12 +9,12 @@ from dreamerjax.config import Config, ConfigError, family_key, flatten
 from dreamerjax.host.backend import Backend
 from dreamerjax.host.checkpoint import has_checkpoint
 from dreamerjax.host.display import Display
-from dreamerjax.host.envs import spaces_of
+from dreamerjax.host.envs import VectorEnv, spaces_of
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
 from dreamerjax.host.memory import check_replay_fits
 from dreamerjax.host.output import complain
-from dreamerjax.host.reporter import Film
+from dreamerjax.host.reporter import Films
 from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
 from dreamerjax.host.settings import KEYS, SHORTCUTS, Layer, combine, nested, read_env, read_flags, read_yaml
 from dreamerjax.host.summary import final_paragraph
@@ -130,10 +130,10 @@ def _without_output(run_dir: Path, summary: Mapping[str, Any], reason: str) -> s
     return f"{how} had ended at {at}, and is saved in {run_dir}."
 
 
-def _film(loaded: LoadedAgent) -> list[Film]:
+def _film(loaded: LoadedAgent, lent: VectorEnv | None) -> Films:
     from dreamerjax.show.film import film_run  # only now, because it brings what draws, and training starts without
 
-    return film_run(loaded)
+    return film_run(loaded, lent=lent)
 
 
 def _report(run_dir: Path, display: Display) -> Path | None:

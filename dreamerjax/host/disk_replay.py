@@ -10,11 +10,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 
 from dreamerjax.config import ConfigError
+from dreamerjax.host.file_names import file_name
 from dreamerjax.host.replay import Replay
 from dreamerjax.types import Rows, Spaces
 
@@ -114,7 +114,7 @@ class DiskReplay(Replay):
         self._block = block
 
     def _file(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
-        path = self._folder / f"{quote(name, safe='')}.ring"
+        path = self._folder / f"{file_name(name)}.ring"
         size = int(np.prod(shape)) * dtype.itemsize
         if not path.exists() or path.stat().st_size != size:
             with path.open("wb") as file:

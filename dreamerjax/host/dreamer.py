@@ -29,6 +29,7 @@ from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
 from dreamerjax.config import Config
 from dreamerjax.host import checkpoint
 from dreamerjax.host.envs import EnvError, VectorEnv, make_env
+from dreamerjax.host.envs.frames import alike
 from dreamerjax.host.envs.serial import SerialVectorEnv
 from dreamerjax.host.load import LoadedAgent, load_run
 from dreamerjax.nets.rssm import repeat_latent
@@ -45,7 +46,8 @@ class Played(NamedTuple):
     """A real episode, or the beginning of one."""
 
     rows: Rows  # [T, 1, ...], in the order of time
-    frames: np.ndarray | None  # [T, height, width, 3] uint8 as the environment draws itself; None if it does not
+    # [T, height, width, 3] uint8 as the environment draws itself, all as large as the first; None if it does not.
+    frames: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.rows.reward)
@@ -116,6 +118,7 @@ class Dreamer:
 
         Raises:
             EnvError: the environment is not installed, does not suit the agent, or misbehaves.
+            RenderError: its frames are asked for, and it cannot be drawn.
         """
         steps = steps or min(LONGEST, self.config.eval.max_episode_steps)
         owned = env is None
@@ -126,8 +129,8 @@ class Dreamer:
             act = None if callable(policy) or policy == "random" else _named_policy(self.loaded.agent, policy)
             rows, drawn = [env.reset(seed=seed)], []
             while True:
-                if frames:
-                    drawn.append(env.render())
+                if frames and (frame := env.render()) is not None:
+                    drawn.append(frame)
                 if len(rows) > steps or rows[-1].is_last.any():
                     break
                 if act is not None:
@@ -143,7 +146,7 @@ class Dreamer:
                 env.close()
         return Played(
             rows=jax.tree.map(lambda *steps: np.stack(steps), *rows),
-            frames=np.stack(drawn) if drawn and drawn[0] is not None else None,
+            frames=np.stack(list(alike(drawn))) if drawn else None,
         )
 
     def encode(self, episode: Played | Rows, *, seed: int = 0) -> Encoding:

@@ -10,9 +10,10 @@ Training is one thread that never waits for the device unless it must. A dispatc
   the same run either way.
 """
 
+import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -29,8 +30,8 @@ from dreamerjax.host.collector import Collector
 from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.diagnosis import Diagnosis
 from dreamerjax.host.display import Display
-from dreamerjax.host.envs import EnvError, make_env
 from dreamerjax.host.envs import Event as EnvEvent
+from dreamerjax.host.envs import VectorEnv, make_env
 from dreamerjax.host.evaluate import Evaluation, Evaluator, Onlooker, cut_sentence
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
@@ -40,8 +41,9 @@ from dreamerjax.host.memory import check_replay_fits, give_back_memory, memory_s
 from dreamerjax.host.pacing import Surprise, next_modes
 from dreamerjax.host.profiler import Profiler
 from dreamerjax.host.replay import regrouped
-from dreamerjax.host.reporter import Film, Reporter, git_commit
+from dreamerjax.host.reporter import Films, Reporter, git_commit
 from dreamerjax.host.run_folder import RunFolder
+from dreamerjax.host.sentence import reason_of, sentence_of
 
 POLL_SECONDS = 0.05  # how often a wait looks for Ctrl-C
 PAUSE_BETWEEN_SAVES = 20  # times as long as one of them takes, at least
@@ -95,7 +97,7 @@ class Loop:
         interrupt: Interrupt,
         *,
         profile: bool = False,
-        film: Callable[[LoadedAgent], list[Film]] | None = None,
+        film: Callable[[LoadedAgent, VectorEnv | None], Films] | None = None,
     ):
         """Makes environments, replay and agent; nothing runs yet.
 
@@ -106,7 +108,8 @@ class Loop:
             display: entered.
             interrupt: entered.
             profile: write traces of the profiler into the run folder.
-            film: makes pictures of the agent as it is; asked every `log.video_every` environment steps and at the end.
+            film: makes pictures of the agent as it is, in environments that are lent or (None) its own; asked every
+                `log.video_every` environment steps and at the end.
 
         Raises:
             EnvError: the environment does not exist or is not supported.
@@ -431,23 +434,31 @@ class Loop:
     def _evaluate(self, episodes: int) -> Evaluation:
         self._reporter.enter("evaluating")
         seed = np.random.SeedSequence((self._eval_seed, self._collector.env_steps, episodes)).generate_state(1)[0]
-        lent = self._config.eval.in_training_env
-        if lent:
-            self._collector.end_episodes()
-        evaluation = self._evaluator.run(
-            self.learner.state.params,
-            episodes=episodes,
-            seed=int(seed),
-            onlooker=_Onlooker(self._reporter, self._interrupt),
-        )
-        if lent:
-            self._collector.begin_episodes()
+        onlooker = _Onlooker(self._reporter, self._interrupt)
+        params = self.learner.state.params
+        with self._lent_env():
+            evaluation = self._evaluator.run(params, episodes=episodes, seed=int(seed), onlooker=onlooker)
         if evaluation is None:
             raise Stop("interrupted")
         self._reporter.enter("training")
         if cut := cut_sentence(evaluation, self._config.eval.max_episode_steps):
             self._reporter.note_once("episodes cut", cut)
         return evaluation
+
+    @contextlib.contextmanager
+    def _lent_env(self) -> Iterator[VectorEnv | None]:
+        """The environments that train, between their episodes, if they are to serve for everything; else None."""
+        if not self._config.eval.in_training_env:
+            yield None
+            return
+        self._collector.end_episodes()
+        try:
+            yield self._env
+        except Exception:
+            with contextlib.suppress(EnvError):  # it must not hide the first one
+                self._collector.begin_episodes()
+            raise
+        self._collector.begin_episodes()
 
     def _make_films_if_due(self) -> None:
         now = self._collector.env_steps
@@ -457,16 +468,23 @@ class Loop:
             self._reporter.enter("training")
 
     def _make_films(self) -> None:
-        """A film that cannot be made is no reason to stop."""
+        """A film is an extra: whatever goes wrong with it is told, each reason once, and the run goes on."""
         if self._film is None:
             return
         self._reporter.enter("filming")
-        state, now = self.learner.state, self._collector.env_steps
+        agent = LoadedAgent(
+            self._folder.path, self._config, self._agent, self.learner.state, self._collector.env_steps, ()
+        )
         try:
-            for film in self._film(LoadedAgent(self._folder.path, self._config, self._agent, state, now, ())):
+            with self._lent_env() as lent:
+                films = self._film(agent, lent)
+            for film in films.made:
                 self._reporter.filmed(film)
-        except (EnvError, OSError) as error:
-            self._reporter.note(f"No film: {error}")
+            missing = films.missing
+        except Exception as error:
+            missing = [sentence_of(error)]
+        for why in missing:
+            self._reporter.note_once(f"no film: {reason_of(why)}", f"No film: {why}")
         give_back_memory()
 
     def _check_interrupt(self) -> None:

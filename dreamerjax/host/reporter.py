@@ -35,6 +35,13 @@ class Film(NamedTuple):
     gif: bytes = b""  # the same for TensorBoard, smaller; empty if it does not move
 
 
+class Films(NamedTuple):
+    """What came of making films."""
+
+    made: list[Film]
+    missing: list[str]  # why others could not be made, one sentence for each reason
+
+
 class Reporter:
     """Knows how far the run is, because the loop tells it, and passes it on."""
 

@@ -35,7 +35,9 @@ def learning_curve(run_dirs: Sequence[Path], file: Path, *, solve_return: float 
         draw_returns(axes, rows, color=f"C{index}", greedy=f"{run_dir.name}: greedy")
     finish_returns(axes, solve_return=solve_return)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    legend = axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # the name of a folder is no formula
     figure.savefig(file, dpi=120)
 
 

@@ -1,7 +1,7 @@
 """What the agent dreams, beside what really happened under the same actions."""
 
-import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.dream import open_loop
 from dreamerjax.agent.policy import initial_policy_state
-from dreamerjax.host.envs import make_env
+from dreamerjax.host.envs import VectorEnv
+from dreamerjax.host.envs.frames import alike
+from dreamerjax.host.envs.one_copy import one_copy
 from dreamerjax.host.evaluate import greedy_policy
 from dreamerjax.host.load import LoadedAgent
 from dreamerjax.show.scene import Scene
@@ -23,6 +25,7 @@ from dreamerjax.types import Array, Batch
 matplotlib.use("Agg")  # pictures go to files; no window is needed
 
 TRUE, DREAMED = "0.25", "C1"
+LONGEST_NAME = 40  # letters of an observation's name above its plot
 
 
 class DreamBesideTruth(NamedTuple):
@@ -37,7 +40,13 @@ class DreamBesideTruth(NamedTuple):
 
 
 def dream_beside_truth(
-    loaded: LoadedAgent, *, context: int = 20, horizon: int = 40, dreams: int = 8, seed: int = 0
+    loaded: LoadedAgent,
+    *,
+    context: int = 20,
+    horizon: int = 40,
+    dreams: int = 8,
+    seed: int = 0,
+    lent: VectorEnv | None = None,
 ) -> DreamBesideTruth:
     """Lets the agent act for `context` steps, then acts at random, and dreams of what these actions lead to.
 
@@ -47,20 +56,20 @@ def dream_beside_truth(
         horizon: steps to dream at most; fewer if the episode ends.
         dreams: how many from the same moment.
         seed: of the environment, the actions and the dreams.
+        lent: environments to act in; None: one of its own.
 
     Raises:
         EnvError: the environment misbehaves.
     """
     agent, params = loaded.agent, loaded.state.params
-    env = make_env(dataclasses.replace(loaded.config.env, workers=0), copies=1, seed=seed)
     generator, policy = np.random.default_rng(seed), greedy_policy(agent)
     state, key = initial_policy_state(agent, 1), jax.random.PRNGKey(seed)
-    rows = [env.reset()]
-    while len(rows) < context + horizon and not rows[-1].is_last.any():
-        state, action, key = policy(params, state, rows[-1].obs, rows[-1].is_first, key)
-        random = len(rows) >= context
-        rows.append(env.step(env.random_action(generator) if random else np.asarray(action)))
-    env.close()
+    with one_copy(loaded.config.env, seed=seed, lent=lent) as env:
+        rows = [env.reset(seed=seed)]
+        while len(rows) < context + horizon and not rows[-1].is_last.any():
+            state, action, key = policy(params, state, rows[-1].obs, rows[-1].is_first, key)
+            random = len(rows) >= context
+            rows.append(env.step(env.random_action(generator) if random else np.asarray(action)))
     length = len(rows)
     padded = rows + rows[-1:] * (context + horizon - length)  # as long as any: one program for every episode
     stacked = jax.tree.map(lambda *xs: np.repeat(np.stack(xs), dreams, axis=1), *padded)
@@ -92,13 +101,17 @@ def scene_frames(seen: DreamBesideTruth, scene: Scene) -> np.ndarray:
     Args:
         seen: what to draw.
         scene: one that `draws`.
+
+    Raises:
+        RenderError: the environment cannot draw one of the states.
     """
     one_dream = {name: values[:, 0] for name, values in seen.dreamed.items()}
-    films = [
-        np.stack([_drawn(scene, {name: values[t] for name, values in obs.items()}) for t in range(len(seen))])
+    pictures = (
+        _drawn(scene, {name: values[t] for name, values in obs.items()})
         for obs in (seen.true, one_dream)
-    ]
-    return _side_by_side(films, seen.context)
+        for t in range(len(seen))
+    )
+    return _side_by_side(np.split(np.stack(list(alike(pictures))), 2), seen.context)
 
 
 def _drawn(scene: Scene, obs: dict[str, np.ndarray]) -> np.ndarray:
@@ -131,10 +144,12 @@ def plot_dream(seen: DreamBesideTruth, file: Path) -> None:
         axes.plot(time, seen.dreamed[name][:, :, index], color=DREAMED, alpha=0.5, linewidth=0.8)
         axes.plot([], [], color=DREAMED, label=f"{seen.dreamed[name].shape[1]} dreams")
         axes.plot(time, seen.true[name][:, index], color=TRUE, linewidth=1.8, label="truth")
-        axes.set_title(f"{name}[{index}]", fontsize="small", loc="left")
+        shown = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+        axes.set_title(f"{shown}[{index}]", fontsize="small", loc="left", parse_math=False)
         axes.spines[["top", "right"]].set_visible(False)
         if number >= len(panels) - 2:
             axes.set_xlabel("environment step")
         if number == 0:
             axes.legend(frameon=False, fontsize="x-small")
-    figure.savefig(file, dpi=120)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a letter that the font does not have
+        figure.savefig(file, dpi=120)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from dreamerjax.host.envs import EnvError
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
 from dreamerjax.host.metrics import read_metrics
 from dreamerjax.host.run_folder import RunFolderError, changed_keys
+from dreamerjax.host.sentence import sentence_of
 from dreamerjax.host.summary import UNFINISHED, count, in_words, outcome, time_taken
 from dreamerjax.host.watch import alerts_of
 from dreamerjax.show.curves import draw_returns, finish_returns, series
-from dreamerjax.show.exhibits import choose, exhibit
-from dreamerjax.show.film import filmed
+from dreamerjax.show.exhibits import Exhibit, choose, exhibit
+from dreamerjax.show.film import Filmed, filmed
 from dreamerjax.show.health import PANELS, REMEDIES, SOUND, draw_panel
 from dreamerjax.show.page import Chart, chart, render
 from dreamerjax.show.trust import trust_in_dreams
@@ -50,7 +51,7 @@ def write_report(run_dir: Path) -> Path:
     loaded = _agent_of(run_dir, notes)
     summary = _summary_of(run_dir, config, lines)
     shown, left_out = choose(filmed(run_dir))
-    exhibits = [exhibit(one) for one in shown]
+    exhibits = list(_exhibits(shown, notes))
     content = {
         "run": run_dir.resolve().name,
         "folder": str(run_dir),
@@ -79,6 +80,15 @@ def write_report(run_dir: Path) -> Path:
     except OSError as error:
         raise RunFolderError(f"{file} could not be written: {error.strerror}.") from error
     return file
+
+
+def _exhibits(films: Sequence[Filmed], notes: dict[str, str]) -> Iterator[Exhibit]:
+    """The films and plots that can be read; of others, a note tells why not."""
+    for one in films:
+        try:
+            yield exhibit(one)
+        except Exception as error:
+            notes["films"] = f"Not all that was filmed can be shown: {sentence_of(error)}"
 
 
 def _metrics_of(run_dir: Path) -> Lines:
@@ -180,7 +190,10 @@ def _trust(loaded: LoadedAgent, notes: dict[str, str]) -> Any:
     try:
         trust = trust_in_dreams(Dreamer(loaded))
     except EnvError as error:
-        notes["trust"] = f"It takes the environment to compare dreams with: {error}"
+        notes["trust"] = f"It takes the environment to compare dreams with: {sentence_of(error)}"
+        return None
+    except Exception as error:
+        notes["trust"] = f"Dreams could not be compared with episodes: {sentence_of(error)}"
         return None
     if trust is None:
         notes["trust"] = "Episodes end too soon to compare dreams with them."

@@ -27,6 +27,7 @@ class Error(NamedTuple):
     name: str
     values: np.ndarray  # [H, N]; NaN where the episode had ended
     scale: float  # what counts as large: the spread of the number in real episodes, or 1 for shares
+    scale_in_words: str = "the range that it can have"
 
     def middle(self, steps: int) -> float:
         """The median after so many steps, or after as many as any episode lasted."""
@@ -62,7 +63,7 @@ def trust_in_dreams(dreamer: Dreamer) -> Trust | None:
     of_how_many = f", the worst of {len(errors)}," if len(errors) > 1 else ""
     sentence = (
         f"After {trained} steps, the length of the dreams that it learns from, the median dream misses "
-        f"{worst.name}{of_how_many} by {worst.middle(trained) / worst.scale:.0%} of {_scale_in_words(worst)}, and "
+        f"{worst.name}{of_how_many} by {worst.middle(trained) / worst.scale:.0%} of {worst.scale_in_words}, and "
         f"{dreamed[trained - 1]:.0%} of dreams still go on, where {real[trained - 1]:.0%} of episodes do. "
         f"({compared.known.shape[1]} stretches of episodes under its own policy, {copies} dreams of each.)"
     )
@@ -77,7 +78,7 @@ def errors_of(compared: Compared, spaces: Spaces) -> Iterator[Error]:
             error, real = compared.error(spec.name), compared.rows.obs[spec.name]
             for i in range(spec.shape[0]):
                 spread = float(np.std(real[..., i][compared.known]))
-                yield Error(f"{spec.name}[{i}]", error[..., i], spread or 1.0)
+                yield Error(f"{spec.name}[{i}]", error[..., i], spread or 1.0, "its spread")
             continue
         real, dreamed = compared.rows.obs[spec.name].astype(np.float32), compared.expected(spec.name)
         missed = np.abs(dreamed - real) / 255 if spec.is_image else dreamed != real
@@ -108,7 +109,7 @@ def _error_chart(error: Error, trained: int) -> Chart:
         axes.legend(fontsize="small")
 
     middle = error.middle(trained)
-    caption = f"After {trained} steps {middle:.3g}, {middle / error.scale:.0%} of {_scale_in_words(error)}."
+    caption = f"After {trained} steps {middle:.3g}, {middle / error.scale:.0%} of {error.scale_in_words}."
     alt = (
         f"Error of {error.name} by imagined steps: median {error.middle(1):.3g} after 1, {middle:.3g} after {trained}."
     )
@@ -132,7 +133,3 @@ def _survival_chart(dreamed: np.ndarray, real: np.ndarray, trained: int) -> Char
 def _finish(axes: Axes, trained: int) -> None:
     axes.axvline(trained, color="0.4", linewidth=0.8, linestyle=":")
     axes.set(xlabel="imagined steps (dotted: as far as it learns from)", xlim=(1, HORIZON))
-
-
-def _scale_in_words(error: Error) -> str:
-    return "its spread" if "[" in error.name else "the range that it can have"

@@ -370,6 +370,25 @@ def test_every_kind_of_observation_arrives_as_it_was(register, space, specs):
                 np.testing.assert_allclose(seen[1].reshape(np.shape(raw)), expected)
 
 
+@pytest.mark.parametrize(
+    ("space", "names"),
+    [
+        (Dict({"../x": VECTOR, " ": VECTOR, "n" * 300: VECTOR}), [" ", "../x", "n" * 300]),
+        (Dict({"\ud800": VECTOR, "a\0b": VECTOR}), ["a\\0b", "\\ud800"]),
+    ],
+    ids=ascii,
+)
+def test_an_observation_may_have_any_name(register, space, names):
+    space.seed(0)
+    played = [space.sample()]
+    env = make(register(Scripted, observation_space=space, observations=played), copies=1, seed=0)
+    assert [spec.name for spec in env.spaces.obs] == names
+    rows = env.reset()
+    for spec, (_, raw) in zip(env.spaces.obs, leaves(space, played[0]), strict=True):
+        if spec.is_vector:
+            np.testing.assert_array_equal(rows.obs[spec.name][0], raw)
+
+
 def leaves(space, value):
     """The leaves of a space beside those of its value, by Gymnasium's own order."""
     if isinstance(space, Dict):

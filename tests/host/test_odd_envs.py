@@ -380,9 +380,19 @@ def test_keys_that_are_not_there_or_not_supported_are_named(options, told):
         assert "--env.obs-ignore 'eyes.1' leaves it out" in str(caught.value)
 
 
-def test_two_observations_of_one_name_are_named():
-    with pytest.raises(UnsupportedSpaceError, match=r"2 parts of the observation have the name 'a\.b'"):
-        spaces_of(Dict({"a.b": VECTOR, "a": Dict({"b": VECTOR})}))
+@pytest.mark.parametrize(
+    ("space", "name"),
+    [
+        (Dict({"a.b": VECTOR, "a": Dict({"b": VECTOR})}), "a.b"),
+        (Dict({"": VECTOR, "state": VECTOR}), "state"),
+        (Dict({1: VECTOR, "1": VECTOR}), "1"),
+        (Dict({"1": VECTOR, "": Dict({"1": VECTOR})}), "1"),
+    ],
+    ids=str,
+)
+def test_two_observations_of_one_name_are_named(space, name):
+    with pytest.raises(UnsupportedSpaceError, match=f"2 parts of the observation have the name '{re.escape(name)}'"):
+        spaces_of(space)
 
 
 def test_an_image_of_its_own_beside_a_rendered_one_is_named(monkeypatch):

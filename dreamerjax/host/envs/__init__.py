@@ -34,6 +34,10 @@ class UnsupportedSpaceError(EnvError):
     """The environment observes or acts in a way that the agent cannot handle."""
 
 
+class RenderError(EnvError):
+    """The environment cannot be drawn: its `render` raised something, or gave what is no picture."""
+
+
 class EnvFailureError(EnvError):
     """The environment's own code raised something."""
 
@@ -122,7 +126,11 @@ class VectorEnv(ABC):
         """Frees what the environments hold. They cannot be used afterwards."""
 
     def render(self) -> np.ndarray | None:
-        """A picture of the first copy, [height, width, 3] uint8; None if the environment draws none."""
+        """A picture of the first copy, [height, width, 3] uint8; None if the environment draws none.
+
+        Raises:
+            RenderError: it should draw one, and cannot.
+        """
         return None
 
     def place(self, seen: np.ndarray) -> bool:

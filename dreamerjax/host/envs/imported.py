@@ -7,6 +7,7 @@ import gymnasium
 
 from dreamerjax.config import EnvConfig, env_kwargs
 from dreamerjax.host.envs import UnknownEnvironmentError, cannot_be_imported, cannot_be_made
+from dreamerjax.host.envs.frames import PICTURE_MODES
 from dreamerjax.host.envs.pixels import with_pixels
 
 
@@ -37,8 +38,9 @@ def make(module: str, function: str, config: EnvConfig) -> gymnasium.Env:
         raise UnknownEnvironmentError(
             f"{env_id} gave {type(env).__name__}, expected a gymnasium.Env with its observation_space and action_space."
         )
-    if config.obs in ("pixels", "both") and env.render_mode != "rgb_array":
+    if config.obs in ("pixels", "both") and env.render_mode not in PICTURE_MODES:
         raise UnknownEnvironmentError(
-            f"{env_id}: env.obs is {config.obs}, but its render_mode is {env.render_mode!r}, expected 'rgb_array'."
+            f"{env_id}: env.obs is {config.obs}, but its render_mode is {env.render_mode!r}, expected 'rgb_array' or "
+            "'rgb_array_list'."
         )
     return with_pixels(env, config)

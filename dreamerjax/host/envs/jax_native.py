@@ -13,6 +13,7 @@ import numpy as np
 from dreamerjax.config import EnvConfig
 from dreamerjax.host.envs import EnvError, Event, StateError, VectorEnv, copy_seeds
 from dreamerjax.host.envs.actions import action_of
+from dreamerjax.host.envs.frames import drawn
 from dreamerjax.host.envs.observations import BadValueError, chosen, flat_values, observation_leaves
 from dreamerjax.host.envs.serial import TRIES, outside_sentence
 from dreamerjax.types import Array, PRNGKey, Rows, Spaces
@@ -113,9 +114,10 @@ class JaxVectorEnv(VectorEnv):
 
     def render(self) -> np.ndarray | None:
         """See `VectorEnv.render`."""
-        if self._draw is None or self._at is None:
+        draw, at = self._draw, self._at
+        if draw is None or at is None:
             return None
-        return np.asarray(self._draw(jax.tree.map(lambda leaf: leaf[0], self._at.state)))
+        return drawn(lambda: draw(jax.tree.map(lambda leaf: leaf[0], at.state)), self._config.id)
 
     def take_events(self) -> list[Event]:
         """See `VectorEnv.take_events`."""

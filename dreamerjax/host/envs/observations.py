@@ -121,7 +121,9 @@ def observation_leaves(space: gymnasium.Space, config: EnvConfig) -> list[Observ
                 f"{label}: the observation '{name}' is {brief(part)}, which is not supported.{leave_out}\n"
                 f"{OBSERVATIONS}"
             )
-        leaves.append(leaf)
+        # A name that files and checkpoints can hold.
+        name = leaf.spec.name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+        leaves.append(leaf._replace(spec=leaf.spec._replace(name=name)))
     if not leaves:
         raise UnsupportedSpaceError(f"{label}: the observation is an empty {type(space).__name__}.\n{OBSERVATIONS}")
     names = collections.Counter(leaf.spec.name for leaf in leaves)

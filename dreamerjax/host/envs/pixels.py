@@ -10,6 +10,7 @@ from PIL import Image
 
 from dreamerjax.config import ConfigError, EnvConfig, ImageConfig
 from dreamerjax.host.envs import EnvError
+from dreamerjax.host.envs.frames import as_picture, drawn
 
 KEY = "image"  # of the rendered picture among the observations
 STATE = "state"  # of the rest, where that is not a dictionary
@@ -70,14 +71,27 @@ def _slices(text: str) -> tuple[slice, ...]:
 
 
 class Rendered(gymnasium.Wrapper):
-    """Adds what `render` shows to the observations (`--obs both`), or puts it in their place (`--obs pixels`)."""
+    """Adds what `render` shows to the observations (`--obs both`), or puts it in their place (`--obs pixels`).
 
-    def __init__(self, env: gymnasium.Env, *, keep_state: bool) -> None:
-        """Renders a first frame, to know its shape."""
+    A picture of another size than the first one is told as any observation that is outside of its space.
+    """
+
+    def __init__(self, env: gymnasium.Env, *, keep_state: bool, label: str) -> None:
+        """Renders a first frame, to know its shape.
+
+        Args:
+            env: it draws itself.
+            keep_state: the picture comes beside what the environment shows.
+            label: of the environment, for errors.
+
+        Raises:
+            RenderError: it cannot be drawn.
+        """
         super().__init__(env)
+        self._label = label
         if keep_state and isinstance(env.observation_space, Dict) and KEY in env.observation_space.spaces:
             raise EnvError(
-                f"{env} has an observation '{KEY}' of its own, and env.obs both adds one: expected auto or pixels."
+                f"{label} has an observation '{KEY}' of its own, and env.obs both adds one: expected auto or pixels."
             )
         env.reset(seed=0)
         picture = Box(0, 255, self._frame().shape, np.uint8)
@@ -104,11 +118,11 @@ class Rendered(gymnasium.Wrapper):
         return {**state, KEY: self._frame()}
 
     def _frame(self) -> np.ndarray:
-        return np.asarray(self.env.render(), np.uint8)
+        return drawn(self.env.render, self._label, make=as_picture)
 
 
 def with_pixels(env: gymnasium.Env, config: EnvConfig) -> gymnasium.Env:
     """The environment as `config.obs` wants it; for "pixels" and "both", it must have been made to render arrays."""
     if config.obs in ("pixels", "both"):
-        return Rendered(env, keep_state=config.obs == "both")
+        return Rendered(env, keep_state=config.obs == "both", label=config.id)
     return env

@@ -21,6 +21,7 @@ from dreamerjax.host.envs import (
 )
 from dreamerjax.host.envs.actions import action_of
 from dreamerjax.host.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
+from dreamerjax.host.envs.frames import PICTURE_MODES, drawn
 from dreamerjax.host.envs.observations import LARGEST, BadValueError, chosen, flat_values, observation_leaves
 from dreamerjax.types import Rows, Spaces
 
@@ -112,9 +113,8 @@ class SerialVectorEnv(VectorEnv):
 
     def render(self) -> np.ndarray | None:
         """See `VectorEnv.render`."""
-        if self._envs[0].render_mode != "rgb_array":
-            return None
-        return np.asarray(self._envs[0].render(), np.uint8)
+        env = self._envs[0]
+        return drawn(env.render, self._config.id) if env.render_mode in PICTURE_MODES else None
 
     def place(self, seen: np.ndarray) -> bool:
         """See `VectorEnv.place`."""

@@ -74,13 +74,8 @@ def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
 
 
 def _frames(pictures: Iterable[Sequence[bytes]]) -> Iterator[np.ndarray]:
-    """The frames of a film: where there is something to see, and all of one size."""
-    shape = None
-    for shown in pictures:
-        frame = _side_by_side(shown)
-        if frame is not None and frame.shape == (shape or frame.shape):
-            shape = frame.shape
-            yield frame
+    """The frames of a film: where there is something to see."""
+    return (frame for shown in pictures if (frame := _side_by_side(shown)) is not None)
 
 
 def _side_by_side(pictures: Sequence[bytes]) -> np.ndarray | None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from dreamerjax.host.dreamer import Dreamer
-from dreamerjax.host.envs import EnvError
+from dreamerjax.host.envs import EnvError, RenderError
+from dreamerjax.host.sentence import sentence_of
 from dreamerjax.show.play import messages, recording
 from dreamerjax.show.play.brain import Brain
 from dreamerjax.show.play.messages import BadMessageError, Message
@@ -65,6 +66,7 @@ class Session:
         self._held: np.ndarray | None = None
         self._recorded: list[Moment] | None = None
         self._pictures: list[tuple[bytes, ...]] = []  # of each recorded moment, as they were shown
+        self._undrawn, self._to_tell = set[str](), list[str]()  # why there are no pictures: all reasons, and new ones
         self._send: Send | None = None
         self._clock: asyncio.Task | None = None
         self._changed = asyncio.Event()
@@ -202,11 +204,13 @@ class Session:
         if send is None:
             return
         await send(await self._do(lambda: self._packed(new=new)))
+        while self._to_tell:
+            await self._tell(note=self._to_tell.pop(0))
 
     def _packed(self, *, new: bool) -> bytes:
         moment = self._tree.now
-        drawn = self._scene.draw(moment.thought.obs), self._tree.picture(moment)
-        pictures = tuple(map(encoded, drawn))
+        draws = lambda: self._scene.draw(moment.thought.obs), lambda: self._tree.picture(moment)
+        pictures = tuple(map(self._picture, draws))
         if new and self._recorded is not None and len(self._recorded) < recording.LONGEST:
             self._recorded.append(moment)
             self._pictures.append(pictures)
@@ -220,6 +224,17 @@ class Session:
             "recording": self._recorded is not None,
         }
         return pack(header, *pictures)
+
+    def _picture(self, draw: Callable[[], np.ndarray | None]) -> bytes:
+        """A picture for the browser; nothing if it cannot be drawn, which is told once."""
+        try:
+            return encoded(draw())
+        except RenderError as error:
+            why = sentence_of(error)
+            if why not in self._undrawn:
+                self._undrawn.add(why)
+                self._to_tell.append(f"No picture: {why}")
+            return b""
 
     def _hello(self) -> dict[str, Any]:
         """What a page must know before it shows anything."""

@@ -130,7 +130,11 @@ class Tree:
         return self._now
 
     def picture(self, moment: Moment) -> np.ndarray | None:
-        """What the real environment looks like at a moment, [height, width, channels] uint8; None: nothing to see."""
+        """What the real environment looks like at a moment, [height, width, channels] uint8; None: nothing to see.
+
+        Raises:
+            RenderError: it cannot be drawn.
+        """
         real = moment.real
         if real is None:
             return None

@@ -14,6 +14,8 @@ import pytest
 
 import dreamerjax
 from dreamerjax.host.dreamer import Dreamer
+from dreamerjax.host.envs import RenderError
+from dreamerjax.host.envs.serial import SerialVectorEnv
 from dreamerjax.show.play import server as server_module
 from dreamerjax.show.play.server import FULL, PortError, Server, Settings
 from tests.tiny_run import make_run
@@ -102,6 +104,28 @@ def test_the_agent_acts_and_time_goes_on(dreamer: Dreamer, tmp_path: Path) -> No
             assert later["wheel"] == "agent"
             assert later["dreamed"].startswith(b"\xff\xd8")  # JPEG
             assert later["real"] is not None
+
+    run(test)
+
+
+def test_a_reality_that_cannot_be_drawn_is_told_once_and_time_goes_on(
+    dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(env: SerialVectorEnv) -> None:
+        raise RenderError("gym:CartPole-v1: `render` raised RuntimeError: no display")
+
+    monkeypatch.setattr(SerialVectorEnv, "render", fail)
+
+    async def test() -> None:
+        async with serving(dreamer, tmp_path) as (_, open_browser):
+            browser = await open_browser()
+            later = await browser.moment(lambda header: header["step"] >= 5)
+            assert later["pictures"] == [0, 0]
+            assert later["real"]["vectors"].keys() == {"state"}
+            notes = [word["note"] for word in browser.words if "note" in word]
+            assert notes == ["No picture: gym:CartPole-v1: `render` raised RuntimeError: no display"]
+            hello = await browser.word("hello")
+            assert not hello["draws"], "the dream shows as numbers"
 
     run(test)
 

@@ -32,7 +32,7 @@ const ask = (message) => socket?.readyState === WebSocket.OPEN && socket.send(JS
 function heard(content) {
   if (content.dream) sessionStorage.setItem("dream", content.dream);
   if (content.hello) begin(content);
-  if (content.note) tell(content.note);
+  if (content.note) tell(note = content.note);
   if (content.saved) saved(content.saved, content.folder);
 }
 
