@@ -53,7 +53,7 @@ test-env-%: .venv-envs/%/.installed
 .PRECIOUS: .venv-envs/%/.installed
 .venv-envs/%/.installed: requirements-%.txt requirements.txt constraints.txt | $(python)
 	$(python) -m venv --clear .venv-envs/$*
-	.venv-envs/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< pytest hypothesis
+	.venv-envs/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< pytest pytest-timeout hypothesis
 	@touch $@
 
 notebooks: $(VENV)/.installed-notebooks

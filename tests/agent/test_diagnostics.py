@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 
 from dreamerjax.agent.actor_critic import critic_value
 from dreamerjax.agent.agent import init_train_state
@@ -23,7 +24,7 @@ from dreamerjax.agent.train_step import train_step
 from dreamerjax.agent.world_model import observe
 from dreamerjax.types import Batch
 from tests.agent.test_train_step import B, T, make_agent, random_batch
-from tests.tiny import jit, random_like
+from tests.tiny import random_like
 
 
 def trained_state(agent, seed: int = 0):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 
 from dreamerjax.agent.actor_critic import critic_value, imagine
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs, init_train_state
@@ -33,7 +34,7 @@ from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel
 from dreamerjax.nets.rssm import latent_features, merge_time
 from dreamerjax.types import ActionSpec, Batch, Knobs, ObsSpec, Params, ReturnScale, Spaces, TrainState
-from tests.tiny import MODEL, jit, random_like
+from tests.tiny import MODEL, random_like
 
 T, B, H, A = 5, 3, 3, 3
 U = 3

@@ -1,7 +1,7 @@
 """The self-check: passes where the numbers are the same, and names what differs where they are not."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,15 +20,6 @@ CPU = Backend("cpu", "a test")
 ACCELERATOR = Backend("rocm", "a test")  # whose device is the CPU, too
 SHAPES = {"deter": 16, "hidden": 8, "groups": 4, "classes": 4, "blocks": 4, "bins": 31}
 LAYERS = {f"{part}_layers": 1 for part in ("encoder", "decoder", "actor", "critic", "prior")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """Programs that are not optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.devices()  # started here, JAX has no flags of XLA that only this file's tests would choose
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

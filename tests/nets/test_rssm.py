@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 
 from dreamerjax.nets.networks import WorldModel, build_networks, init_params
 from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise, merge_time
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Spaces
-from tests.tiny import MODEL, jit, random_like
+from tests.tiny import MODEL, random_like
 
 SPACES = Spaces(obs=(ObsSpec("state", (3,)),), actions=(ActionSpec("continuous", 2),))
 NETWORKS = build_networks(MODEL, SPACES, jnp.dtype(jnp.float32))
