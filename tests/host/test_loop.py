@@ -27,6 +27,7 @@ from dreamerjax.config import Config
 from dreamerjax.host import checkpoint, collector, evaluate, loop
 from dreamerjax.host.backend import Backend
 from dreamerjax.host.checkpoint import has_checkpoint, restore_raw
+from dreamerjax.host.diagnosis import Diagnosis
 from dreamerjax.host.display import Display, Progress
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner, Updated
@@ -34,6 +35,7 @@ from dreamerjax.host.loop import Loop
 from dreamerjax.host.metrics import read_metrics
 from dreamerjax.host.run_folder import RunFolder
 from dreamerjax.host.settings import combine, nested, read_env, read_flags
+from dreamerjax.types import TrainState
 
 ROOT = Path(__file__).parents[2]
 PREFILL = 16
@@ -79,6 +81,28 @@ class SharedLearner(Learner):
         self._compiled = self.compiled[key]
 
 
+class SharedDiagnosis(Diagnosis):
+    """Takes over what was compiled for an earlier run of the same agent."""
+
+    programs: ClassVar[dict[Any, Any]] = {}
+
+    def __init__(self, agent: Agent, *given: Any, **more: Any) -> None:
+        super().__init__(agent, *given, **more)
+        self._key = (agent.config, agent.spaces)
+
+    def compile(self, state: TrainState) -> None:
+        super().compile(state)
+        assert self._thread is not None
+        self._thread.join()  # else it may outlive the tests, and Python cannot end while XLA compiles
+
+    def _compile(self, inputs: tuple) -> None:
+        key = (*self._key, str(jax.tree.map(np.shape, inputs)))
+        if key not in self.programs:
+            super()._compile(inputs)
+            self.programs[key] = self._compiled
+        self._compiled = self.programs[key]
+
+
 class CountingLearner(SharedLearner):
     """Only pretends to learn, and remembers what it was asked for."""
 
@@ -96,12 +120,15 @@ class CountingLearner(SharedLearner):
         return Updated({"loss": jnp.zeros(())}, None, None)
 
 
-@pytest.fixture(autouse=True)
-def shared_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "Learner", SharedLearner)
-    monkeypatch.setattr(loop, "build_agent", AGENTS)
-    monkeypatch.setattr(collector, "jit_policy", POLICIES)
-    monkeypatch.setattr(evaluate, "jit_policy", POLICIES)
+@pytest.fixture(scope="module", autouse=True)
+def shared_programs() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "Learner", SharedLearner)
+        patch.setattr(loop, "Diagnosis", SharedDiagnosis)
+        patch.setattr(loop, "build_agent", AGENTS)
+        patch.setattr(collector, "jit_policy", POLICIES)
+        patch.setattr(evaluate, "jit_policy", POLICIES)
+        yield
 
 
 AGENTS = functools.cache(build_agent)
@@ -206,12 +233,10 @@ def assert_same_state(path: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, shared_programs: None) -> Path:
     """The run that all others are compared with."""
     path = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "Learner", SharedLearner)
-        summary = play(path, config()).summary
+    summary = play(path, config()).summary
     assert (summary["stopped"], summary["env_steps"], summary["updates"]) == ("budget", 60, 44)
     return path
 
