@@ -4,6 +4,8 @@ Child processes inherit the environment, and so find what is compiled already.
 """
 
 import os
+import shutil
+from pathlib import Path
 
 # Before jax is imported anywhere. The compiler needs a fifth of the time; the numbers are the same to rounding. Vectors
 # are as wide as `select_backend` makes them, so that the programs of a process in which it starts JAX are no others.
@@ -18,6 +20,8 @@ import hypothesis
 import jax
 import pytest
 
+LARGEST_CACHE = 10**9  # bytes
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("default", max_examples=50, deadline=None)
@@ -29,6 +33,13 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_configure(config: pytest.Config) -> None:
     """All tests share what they compile, also those of the other worker and of the next session."""
-    folder = str(config.cache.mkdir("xla"))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-    jax.config.update("jax_compilation_cache_dir", folder)
+    folder = config.cache.mkdir("xla")
+    if not hasattr(config, "workerinput") and _size(folder) > LARGEST_CACHE:
+        shutil.rmtree(folder)  # mostly programs of older versions of the code
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
