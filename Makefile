@@ -1,6 +1,7 @@
 # make train    set everything up, train CartPole and watch it       ARGS="--seed 1" adds options
 # make play     set everything up and step into an agent's dream, in the browser       ARGS="--example cartpole_pixels"
 # make test     set everything up, lint, check the types, run the tests
+# make quick    the tests of math, nets and agent, and one training: within 90 seconds on two cores
 # make learn    train CartPole and fail unless it ends solved (what CI runs after the tests)
 # make test-envs    the tests of every family of environments, each with its package, and a short training
 # make notebooks    run the notebooks from top to bottom and keep their pictures; then: .venv/bin/jupyter lab notebooks
@@ -24,7 +25,7 @@ dev     := $(VENV)/.installed-dev
 
 families := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
 
-.PHONY: train play test test-envs learn notebooks lint format setup lock clean
+.PHONY: train play test quick test-envs learn notebooks lint format setup lock clean
 .DEFAULT_GOAL := train
 
 train: $(runtime)
@@ -34,7 +35,11 @@ play: $(runtime)
 	$(python) run.py play $(or $(ARGS),--example cartpole)
 
 test: lint
-	$(python) -m pytest -n 2
+	$(python) -m pytest -n 2 --dist loadfile
+
+quick: $(dev)
+	$(python) -m pytest -n 2 --dist loadfile tests/math tests/nets tests/agent \
+	tests/host/test_loop.py::test_the_same_seed_gives_the_same_run
 
 # A new folder each time, so that nothing is resumed.
 learn: $(runtime)
@@ -53,7 +58,7 @@ test-env-%: .venv-envs/%/.installed
 .PRECIOUS: .venv-envs/%/.installed
 .venv-envs/%/.installed: requirements-%.txt requirements.txt constraints.txt | $(python)
 	$(python) -m venv --clear .venv-envs/$*
-	.venv-envs/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< pytest hypothesis
+	.venv-envs/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< pytest pytest-timeout hypothesis
 	@touch $@
 
 notebooks: $(VENV)/.installed-notebooks

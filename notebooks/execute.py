@@ -8,13 +8,17 @@ import asyncio
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
+import zmq
 from nbclient import NotebookClient
+from nbclient.output_widget import OutputWidget
 from nbformat import NotebookNode
 from traitlets.config import Config
 
 HERE = Path(__file__).resolve().parent
+OUTPUT = "@jupyter-widgets/output"
 SLIDER = "application/vnd.jupyter.widget-view+json"
 ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})  # else the kernel warns of its absence
 METADATA = {
@@ -23,8 +27,26 @@ METADATA = {
 }
 
 
-def execute(file: Path, *, timeout: int = 300) -> NotebookNode:
+class Output(OutputWidget):
+    """The client's side of an output widget, which `interact` makes; it never loses the kernel's reply.
+
+    The client sends what a widget shows back to the kernel, on the socket on which it waits for the reply of the cell.
+    It sends past asyncio, and ZeroMQ announces a message once: a reply that arrived just before is announced to the
+    sender, not to the waiting client, which then sleeps until the timeout of the cell, with an idle kernel.
+    """
+
+    def send(self, *args: Any, **kwargs: Any) -> None:
+        """Sends, then lets asyncio look whether a reply arrived meanwhile."""
+        super().send(*args, **kwargs)
+        self.kernel_client.shell_channel.socket.get(zmq.EVENTS)
+
+
+def execute(file: Path, *, timeout: int | None = 300) -> NotebookNode:
     """Runs all cells of a notebook in a fresh interpreter, in the folder that it lies in; the file stays as it is.
+
+    Args:
+        file: the notebook.
+        timeout: seconds that each cell may take; None: any number.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed.
@@ -38,6 +60,7 @@ def execute(file: Path, *, timeout: int = 300) -> NotebookNode:
         resources={"metadata": {"path": str(file.parent)}},
         record_timing=False,
     )
+    client.widget_registry[OUTPUT]["OutputModel"] = Output
     if sys.platform == "win32":  # where ZeroMQ needs the other loop
         asyncio.set_event_loop_policy(asyncio.WindowsSelectorEventLoopPolicy())
     client.execute()

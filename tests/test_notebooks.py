@@ -1,5 +1,7 @@
 """The notebooks run from top to bottom, and are kept with pictures that a reader without a kernel can see."""
 
+import importlib
+import select
 import sys
 from pathlib import Path
 
@@ -54,14 +56,50 @@ def test_each_slider_stands_below_a_picture(file):
         assert any(PICTURE in output.get("data", {}) for output in code[at - 1].outputs), code[at].source
 
 
-@each
-def test_it_runs_and_shows_as_many_pictures_as_were_kept(file):
+@pytest.fixture(scope="module")
+def execute():
+    """`notebooks/execute.py`'s function."""
     pytest.importorskip("nbclient")
-    sys.path.insert(0, str(file.parent))
+    folder = str(NOTEBOOKS[0].parent)
+    sys.path.insert(0, folder)
     try:
-        from execute import execute
+        return importlib.import_module("execute").execute
     finally:
-        sys.path.remove(str(file.parent))
+        sys.path.remove(folder)
+
+
+@each
+def test_it_runs_and_shows_as_many_pictures_as_were_kept(file, execute):
     ran = execute(file)  # raises where a cell fails
     assert problems(ran) == []
     assert len(pictures(ran)) == len(pictures(nbformat.read(file, as_version=4)))
+
+
+WAITING = """
+import pathlib, time
+from ipywidgets import interact
+interact(lambda x: print(x), x=(0, 9))
+while not pathlib.Path("sending").exists():
+    time.sleep(0.01)
+"""
+
+
+def test_a_reply_that_arrives_before_the_client_sends_is_not_lost(tmp_path, execute, monkeypatch):
+    """The client would wait for it without end: it has no timeout here."""
+    from nbclient.output_widget import OutputWidget
+
+    arrived = []
+
+    def send_late(widget, *args, **kwargs):
+        (tmp_path / "sending").touch()
+        arrived.extend(select.select([widget.kernel_client.shell_channel.socket.FD], [], [], 60)[0])
+        send(widget, *args, **kwargs)
+
+    send = OutputWidget.send
+    monkeypatch.setattr(OutputWidget, "send", send_late)
+    notebook = tmp_path / "sliders.ipynb"
+    cells = [nbformat.v4.new_code_cell(source) for source in (WAITING, "print('and on')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), notebook)
+    ran = execute(notebook, timeout=None)
+    assert len(arrived) == 1
+    assert outputs(ran)[-1].text == "and on\n"

@@ -1,6 +1,5 @@
-"""What the tests of networks and agent share: a tiny architecture, random parameters, and a compiler in a hurry."""
+"""What the tests of networks and agent share: a tiny architecture and random parameters."""
 
-import functools
 from typing import Any
 
 import jax
@@ -21,11 +20,6 @@ MODEL = ModelConfig(
     decoder_layers=1,
     actor_layers=1,
     critic_layers=1,
-)
-
-# Compiles in half the time; the numbers are the same to rounding.
-jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 )
 
 

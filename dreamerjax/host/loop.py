@@ -306,7 +306,7 @@ class Loop:
         start = counters.train_start = counters.train_start or self._collector.env_steps
         if counters.solved_at and train.stop_when_solved:
             raise Stop("solved")
-        if self._config.eval.diagnose:
+        if self._config.eval.diagnose and self._config.eval.every:  # it belongs to the evaluations
             self._diagnosis.compile(self.learner.state)
         rows_per_update = train.batch_size * train.sequence_length
         while True:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 
 from dreamerjax.agent.actor_critic import (
     accumulated_grad,
@@ -26,7 +27,7 @@ from dreamerjax.math.transforms import symexp_bins
 from dreamerjax.nets.networks import WorldModel, init_params
 from dreamerjax.nets.rssm import initial_latent, latent_features, latent_noise
 from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, Params, ReturnScale, Spaces, Trajectory
-from tests.tiny import MODEL, jit, random_like
+from tests.tiny import MODEL, random_like
 
 H, N, A = 3, 6, 3
 T, B = 4, 3

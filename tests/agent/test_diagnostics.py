@@ -1,12 +1,14 @@
 """Diagnostics: against numbers worked out from the same parameters by other means."""
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 
 from dreamerjax.agent.actor_critic import critic_value
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
@@ -25,12 +27,18 @@ from dreamerjax.agent.train_step import train_step
 from dreamerjax.agent.world_model import observe
 from dreamerjax.types import ActionSpec, Batch, Spaces
 from tests.agent.test_train_step import CONFIG, OBS, B, T, make_agent, random_batch
-from tests.tiny import jit, random_like
+from tests.tiny import random_like
 
 
-def trained_state(agent, seed: int = 0):
-    state = init_train_state(agent, jax.random.PRNGKey(seed))
-    return dataclasses.replace(state, params=random_like(state.params, scale=0.3, seed=seed, small_returns=True))
+@functools.cache
+def trained_state(agent):
+    state = jit(functools.partial(init_train_state, agent))(jax.random.PRNGKey(0))
+    return dataclasses.replace(state, params=random_like(state.params, scale=0.3, small_returns=True))
+
+
+@functools.cache
+def observe_jit(agent):
+    return jit(functools.partial(observe, agent))
 
 
 def agent_with(parts: tuple[ActionSpec, ...], unimix: float) -> Agent:
@@ -85,7 +93,7 @@ def test_rows_are_cut_into_windows_in_the_order_of_time():
 def test_a_reward_head_that_is_a_step_late_is_told_by_the_rows_before(monkeypatch):
     agent = make_agent("discrete")
     state, batch = trained_state(agent), random_batch("discrete", 1)
-    states = observe(agent, state.params.world_model, batch, jax.random.PRNGKey(0)).states
+    states = observe_jit(agent)(state.params.world_model, batch, jax.random.PRNGKey(0)).states
     late = jnp.concatenate([batch.reward[:1], batch.reward[:-1]])
     monkeypatch.setattr(
         "dreamerjax.agent.diagnostics._predictions", lambda agent, state, states: (late, jnp.full((T, B), 0.5))
@@ -118,8 +126,8 @@ def test_values_of_the_newest_rows_are_the_critics():
     agent = make_agent("discrete")
     state, batch = trained_state(agent), random_batch("discrete", 2)
     key = jax.random.PRNGKey(5)
-    found = diagnose(agent, state, batch, batch, key, sequence_length=T)
-    states = observe(agent, state.params.world_model, batch, jax.random.split(key, 4)[0]).states
+    found = jit(functools.partial(diagnose, agent, sequence_length=T))(state, batch, batch, key)
+    states = observe_jit(agent)(state.params.world_model, batch, jax.random.split(key, 4)[0]).states
     from dreamerjax.nets.rssm import latent_features
 
     value = critic_value(agent, state.params.critic, latent_features(states))[:-1]
@@ -130,7 +138,7 @@ def test_values_of_the_newest_rows_are_the_critics():
 def test_the_norms_of_the_modules_make_up_that_of_the_world_model():
     agent = make_agent("discrete")
     state, batch = trained_state(agent), random_batch("discrete", 3)
-    _, metrics, _ = jit(lambda: train_step(agent, state, batch))()
+    _, metrics, _ = jit(lambda: train_step(agent, state, batch, mode="world_model"))()
     parts = {name: float(x) for name, x in metrics.items() if name.startswith("grad_norm/")}
     assert set(parts) == {
         f"grad_norm/{n}" for n in ("encoder", "decoder", "reward", "cont", "gru", "prior", "posterior")
@@ -153,7 +161,7 @@ def test_no_gradient_reaches_a_prior_below_the_free_nats():
     state, batch = trained_state(agent), random_batch("discrete", 4)
     norms = {}
     for name, other in (("clip", clip), ("through", through)):
-        _, metrics, _ = jit(lambda other=other: train_step(other, state, batch))()
+        _, metrics, _ = jit(lambda other=other: train_step(other, state, batch, mode="world_model"))()
         norms[name] = float(metrics["grad_norm/prior"])
         assert metrics["free_nats_share"] == 1
     assert norms["clip"] == 0

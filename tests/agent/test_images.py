@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs, init_train_state
 from dreamerjax.agent.dream import decode, dream, open_loop
@@ -17,7 +18,7 @@ from dreamerjax.config import AgentConfig, WorldModelConfig
 from dreamerjax.nets.networks import WorldModel, init_params
 from dreamerjax.nets.rssm import latent_features
 from dreamerjax.types import ActionSpec, Batch, ObsSpec, Params, Spaces
-from tests.tiny import MODEL, jit, random_like
+from tests.tiny import MODEL, random_like
 
 T, B, A = 4, 2, 3
 CAMERA, DEPTH, STATE = ObsSpec("camera", (16, 32, 3)), ObsSpec("depth", (16, 32, 1)), ObsSpec("state", (3,))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 from scipy import stats
 
 from dreamerjax.agent.agent import Agent, build_agent
@@ -20,7 +21,7 @@ from dreamerjax.config import ActorConfig, AgentConfig
 from dreamerjax.nets.networks import init_params
 from dreamerjax.nets.rssm import latent_features
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, PolicyState, Spaces
-from tests.tiny import MODEL, jit, random_like
+from tests.tiny import MODEL, random_like
 
 A = 3
 KINDS = ["discrete", "continuous"]

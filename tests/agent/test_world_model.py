@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 
 from dreamerjax.agent.agent import Agent, build_agent, init_knobs
 from dreamerjax.agent.dream import decode
@@ -29,7 +30,7 @@ from dreamerjax.types import (
     StoredLatent,
     Variables,
 )
-from tests.tiny import MODEL, jit, random_like
+from tests.tiny import MODEL, random_like
 
 T, B = 5, 3
 SPACES = Spaces(obs=(ObsSpec("position", (3,)), ObsSpec("speed", (2,))), actions=(ActionSpec("discrete", 3),))

@@ -106,10 +106,7 @@ def meets() -> gymnasium.Env:
         """Waits until two processes are here, in the folder that the environment variable `MEETING` names."""
         meeting = Path(os.environ["MEETING"])
         (meeting / str(os.getpid())).touch()
-        deadline = time.monotonic() + 20
         while len(list(meeting.iterdir())) < 2:
-            if time.monotonic() > deadline:
-                raise RuntimeError("nobody came")
             time.sleep(0.01)
         return obs
 

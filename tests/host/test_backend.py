@@ -24,7 +24,6 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
         env=inherited | environment,
         capture_output=True,
         text=True,
-        timeout=120,
     )
 
 

@@ -53,14 +53,6 @@ class ForgetfulClock(Clock, gymnasium.utils.EzPickle):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """Programs that are not optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module", autouse=True)
 def clocks() -> Iterator[None]:
     gymnasium.register("Clock-v0", Clock)
     gymnasium.register("ForgetfulClock-v0", ForgetfulClock)

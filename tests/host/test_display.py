@@ -7,7 +7,6 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dreamerjax.host.display import BARS, SHOWN_METRICS, Display, Progress, sparkline
+from tests.system import wait_until
 
 SHOW_CURSOR = "\x1b[?25h"
 EARLY = Progress(phase="compiling", env_steps=0, env_steps_budget=20_000, updates=0, wall_seconds=1.0)
@@ -190,10 +190,7 @@ class TestPanel:
         console = imitated(terminal=True)
         with Display("x", console=console) as display:
             display.update(EARLY)
-            deadline = time.monotonic() + 10
-            while "compiling" not in written(console) and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert "compiling" in written(console)
+            wait_until(lambda: "compiling" in written(console))
 
     def test_notes_stay_above_and_the_last_words_below(self):
         console = imitated(terminal=True)
@@ -362,6 +359,6 @@ def test_ctrl_c_in_a_real_terminal_brings_the_cursor_back():
     except OSError:  # Linux's end of file for a pseudo-terminal
         pass
     os.close(ours)
-    assert process.wait(timeout=30) != 0
+    assert process.wait() != 0
     assert screen.count(b"\x1b[?25l") == screen.count(SHOW_CURSOR.encode()) == 1
     assert screen.rindex(b"\xe2\x95\xaf") < screen.rindex(SHOW_CURSOR.encode()) < screen.rindex(b"KeyboardInterrupt")

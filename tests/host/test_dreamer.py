@@ -1,6 +1,5 @@
 """The public API: acting and dreaming, ten lines from a run folder."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import gymnasium
@@ -18,14 +17,7 @@ from dreamerjax.host.fidelity import compare, end_error, trusted_steps
 from dreamerjax.host.load import load_run
 from dreamerjax.host.run_folder import RunFolderError
 from dreamerjax.types import Batch
-from tests.system import unoptimised_programs
 from tests.tiny_run import make_run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with unoptimised_programs(tmp_path_factory.getbasetemp()):
-        yield
 
 
 @pytest.fixture(scope="module")

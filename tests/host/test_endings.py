@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ import pytest
 from dreamerjax.host.background import Background, any_running
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.output import LostOutputError, Output
-from tests.system import unoptimised_programs
 
 ROOT = Path(__file__).parents[2]
 TINY = """
@@ -243,7 +242,7 @@ class Slow(CartPoleEnv):
 
 
 @pytest.fixture
-def trains(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def trains(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     (tmp_path / "ending_envs.py").write_text(ENVIRONMENTS)
     (tmp_path / "tiny.yaml").write_text(TINY)
 
@@ -255,8 +254,7 @@ def trains(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             env=os.environ | {"PYTHONPATH": str(tmp_path)} | environment,
         )
 
-    with unoptimised_programs(tmp_path_factory.getbasetemp()):
-        yield start
+    return start
 
 
 def test_an_environment_that_fails_while_programs_compile(trains: Callable[..., subprocess.Popen[str]], tmp_path: Path):

@@ -70,14 +70,6 @@ def without_network(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return asked
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """Programs that are not optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def tiny(env_id: str) -> tuple[Agent, Params]:
     """An agent with small random parameters, without the time that a real initialisation takes to compile."""
     env = make_env(EnvConfig(id=env_id), copies=1, seed=0)

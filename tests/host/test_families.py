@@ -21,7 +21,6 @@ from dreamerjax.config import EnvConfig, ImageConfig
 from dreamerjax.host.envs import FAMILIES, EnvError, UnknownEnvironmentError, VectorEnv, make_env, make_single
 from dreamerjax.host.settings import ENVS, combine, read_env
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
-from tests.system import unoptimised_programs
 
 # Warnings of other people's packages. That of SWIG, in Box2D, would end the process if it were an error.
 pytestmark = [
@@ -161,12 +160,6 @@ def families(names: Any = CASES) -> list[Any]:
 def needs(name: str) -> pytest.MarkDecorator:
     package = CASES[name].package
     return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory):
-    with unoptimised_programs(tmp_path_factory.getbasetemp()):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,16 +10,9 @@ from dreamerjax.config import EnvConfig
 from dreamerjax.host.envs import EnvError
 from dreamerjax.host.envs.jax_native import Arrival, JaxTask, JaxVectorEnv
 from dreamerjax.types import ActionSpec, ObsSpec
-from tests.system import unoptimised_programs
 
 LIMIT = 7
 STAY, GO = np.eye(2, dtype=np.float32)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory):
-    with unoptimised_programs(tmp_path_factory.getbasetemp()):
-        yield
 
 
 def reset(key):

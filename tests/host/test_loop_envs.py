@@ -13,11 +13,7 @@ from dreamerjax.host.metrics import read_metrics
 from tests.host import test_loop
 from tests.host.test_loop import config, counters, newest, play
 
-quick_compilation, shared_programs, only_counting = (  # fixtures
-    test_loop.quick_compilation,
-    test_loop.shared_programs,
-    test_loop.only_counting,
-)
+shared_programs, only_counting = test_loop.shared_programs, test_loop.only_counting  # fixtures
 pytestmark = pytest.mark.usefixtures("only_counting")
 
 

@@ -1,7 +1,7 @@
 """The self-check: passes where the numbers are the same, and names what differs where they are not."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -26,15 +26,6 @@ ACCELERATOR = Backend("rocm", "a test")  # whose device is the CPU, too
 SHAPES = {"deter": 16, "hidden": 8, "groups": 4, "classes": 4, "blocks": 4, "bins": 31}
 PARTS = ("world_model", "actor", "critic")
 LAYERS = {f"{part}_layers": 1 for part in ("encoder", "decoder", "actor", "critic", "prior")}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation() -> Iterator[None]:
-    """Programs that are not optimised."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.devices()  # started here, JAX has no flags of XLA that only this file's tests would choose
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 MODEL = ModelConfig(size="300k", **SHAPES, **LAYERS)

@@ -26,7 +26,6 @@ from dreamerjax.lab.synthetic import filled_replay
 from dreamerjax.lab.work import matmul_flop
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests import tiny
-from tests.system import unoptimised_programs
 
 WORK = {"batch_size": 2, "sequence_length": 4, "horizon": 3, "copies": 2, "updates_per_dispatch": 2}
 WORK |= {"replay_rows": 50, "obs_size": 3, "actions": 5, "rounds": 2}
@@ -37,10 +36,9 @@ MEASURED += ("update_ms", "parts_together_ms", "parts_share_of_update")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with unoptimised_programs(tmp_path_factory.getbasetemp()), pytest.MonkeyPatch.context() as patch:
+def quick() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench, "CPU_SIZES", (32, 64))
-        patch.setattr(jax, "jit", tiny.jit)
         yield
 
 

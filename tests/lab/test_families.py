@@ -1,7 +1,6 @@
 """Families and lineage: what is kept, what is shown, and that nothing of another architecture is ever mixed in."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from dreamerjax.host.load import read_settings
 from dreamerjax.host.settings import combine, nested, read_env
 from dreamerjax.lab.families import find_members
 from tests.host.test_loop import TINY
-from tests.system import unoptimised_programs
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with unoptimised_programs(tmp_path_factory.getbasetemp()):
-        yield
 
 
 @pytest.fixture(scope="module")

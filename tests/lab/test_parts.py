@@ -6,6 +6,7 @@ import functools
 import chex
 import jax
 import pytest
+from jax import jit
 
 from dreamerjax.agent.actor_critic import imagine
 from dreamerjax.agent.agent import build_agent, init_train_state
@@ -16,7 +17,7 @@ from dreamerjax.lab import bench_table, parts
 from dreamerjax.lab.synthetic import filled_replay
 from dreamerjax.nets.rssm import merge_time
 from dreamerjax.types import ActionSpec, ObsSpec, Params, Spaces
-from tests.tiny import MODEL, jit, random_like
+from tests.tiny import MODEL, random_like
 
 SPACES = Spaces((ObsSpec("state", (4,)),), (ActionSpec("discrete", 3),))
 SMALL = dataclasses.replace(MODEL, reward_layers=0, cont_layers=0, prior_layers=0, posterior_layers=0)

@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +23,7 @@ from dreamerjax.lab.study import run_study
 from dreamerjax.lab.sweep_plan import SweepPlan, read_sweep
 from dreamerjax.lab.sweep_report import PointResult, SweepResult, pattern, write_sweep_report
 from tests.host.test_loop import TINY
-from tests.system import unoptimised_programs
+from tests.system import wait_until
 
 QUICK = {key: value for key, value in TINY.items() if key != "env.name"}
 GRID = {
@@ -36,12 +34,6 @@ GRID = {
     "over": {"agent.actor.entropy_scale": [0.001, 0.1], "agent.actor.learning_rate": [1e-3]},
     "metric": "mean_return",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with unoptimised_programs(tmp_path_factory.getbasetemp()):
-        yield
 
 
 def write(folder: Path, content: dict) -> Path:
@@ -161,13 +153,14 @@ def test_a_sweep_on_ray_survives_the_loss_of_a_worker(tmp_path: Path, monkeypatc
     plan = read_sweep(file)
     jobs = [job for point in plan.grid() for job in plan.jobs(point)]
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill_a_worker() -> None:
         pid = jobs[0].folder / ".pid"
         metrics = jobs[0].folder / "metrics.jsonl"
-        end = time.monotonic() + 120
-        while not (pid.exists() and metrics.exists() and metrics.stat().st_size) and time.monotonic() < end:
-            time.sleep(0.05)
+        wait_until(lambda: ended.is_set() or (pid.exists() and metrics.exists() and metrics.stat().st_size))
+        if ended.is_set():
+            return
         status = Path(f"/proc/{int(pid.read_text())}/status").read_text()
         killed.append(int(next(line for line in status.splitlines() if line.startswith("PPid")).split()[1]))
         os.kill(killed[0], signal.SIGKILL)
@@ -176,8 +169,11 @@ def test_a_sweep_on_ray_survives_the_loss_of_a_worker(tmp_path: Path, monkeypatc
     killer.start()
     # In a process of its own, which Ray may fork.
     command = [sys.executable, str(ROOT / "run.py"), "sweep", str(file), "--executor=ray"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    killer.join()
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    finally:
+        ended.set()
+        killer.join()
     assert done.returncode == 0, done.stderr
     assert killed
     assert [summary["env_steps"] for job in jobs if (summary := summary_of(job)) is not None] == [400, 400]

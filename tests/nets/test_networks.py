@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import jit
 from scipy import stats
 from scipy.linalg import block_diag
 
@@ -15,7 +16,7 @@ from dreamerjax.nets.layers import BlockDense, from_blocks, to_blocks, truncated
 from dreamerjax.nets.networks import Networks, WorldModel, build_networks, init_params
 from dreamerjax.nets.rssm import BlockGRU, initial_latent, latent_features
 from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, Spaces
-from tests.tiny import MODEL, jit
+from tests.tiny import MODEL
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 CARTPOLE = Spaces(obs=(ObsSpec("state", (4,)),), actions=(ActionSpec("discrete", 2),))

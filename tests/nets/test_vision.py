@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import jit
 
 from dreamerjax.agent.world_model import image_loss
 from dreamerjax.config import ConfigError
@@ -19,7 +20,7 @@ from dreamerjax.nets.networks import WorldModel, build_networks, init_params
 from dreamerjax.nets.patches import from_patches, to_patches
 from dreamerjax.nets.vision import Conv, DoublingConv
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
-from tests.tiny import MODEL, jit, random_like
+from tests.tiny import MODEL, random_like
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 ACTIONS = (ActionSpec("discrete", 2),)

@@ -3,7 +3,7 @@
 import io
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,15 +27,8 @@ from dreamerjax.show.dreams import DreamBesideTruth, dream_beside_truth, dream_f
 from dreamerjax.show.film import film_run, filmed
 from dreamerjax.show.scene import Scene
 from dreamerjax.show.video import as_gif, enlarged, first_frame, write_mp4
-from tests.system import unoptimised_programs
 from tests.test_cli import TINY
 from tests.tiny import MODEL
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with unoptimised_programs(tmp_path_factory.getbasetemp()):
-        yield
 
 
 def size_and_frames(file: Path) -> tuple[int, int, int]:

@@ -4,7 +4,6 @@ import itertools
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +22,6 @@ from dreamerjax.show.film import Filmed, filmed
 from dreamerjax.show.health import PANELS, REMEDIES, SOUND
 from dreamerjax.show.trust import errors_of, survival_of
 from dreamerjax.types import ObsSpec, Rows, Spaces
-from tests.system import unoptimised_programs
 from tests.test_cli import TINY, mistake
 
 ROOT = Path(__file__).parents[2]
@@ -71,12 +69,6 @@ class Page(HTMLParser):
 
 def page_of(run_dir: Path) -> Page:
     return Page((run_dir / "report.html").read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with unoptimised_programs(tmp_path_factory.getbasetemp()):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def address(recordings: Path) -> Iterator[str]:
     assert found, "the server said no address"
     yield found[0]
     server.send_signal(signal.SIGINT)
-    assert server.wait(timeout=30) == 0
+    assert server.wait() == 0
     server.stdout.close()
 
 
@@ -47,6 +47,7 @@ def chromium() -> Iterator:
 @pytest.fixture
 def page(chromium, address: str) -> Iterator:
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(0)  # each test has a limit
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: message.type == "error" and problems.append(message.text))
