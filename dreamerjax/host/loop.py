@@ -30,8 +30,8 @@ from dreamerjax.host.collector import Collector
 from dreamerjax.host.device_replay import make_replay
 from dreamerjax.host.diagnosis import Diagnosis
 from dreamerjax.host.display import Display
+from dreamerjax.host.envs import EnvError, VectorEnv, make_env
 from dreamerjax.host.envs import Event as EnvEvent
-from dreamerjax.host.envs import VectorEnv, make_env
 from dreamerjax.host.evaluate import Evaluation, Evaluator, Onlooker, cut_sentence
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner

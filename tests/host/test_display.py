@@ -294,13 +294,14 @@ class TestPlainLines:
             for progress, lines in ((None, 2), (EARLY, 4)):
                 if progress is not None:
                     display.update(progress)
-                deadline = time.monotonic() + 10
-                while written(console).count("\n") < lines and time.monotonic() < deadline:
+
+                def have_come(lines=lines) -> bool:
                     clock.now += 1
-                    time.sleep(0.02)
+                    return written(console).count("\n") >= lines
+
+                wait_until(have_come)
             display.finish("the end")
             clock.now += 1
-            time.sleep(0.05)
         *lines, last = written(console).splitlines()
         assert last == "the end", "no line comes after the last words"
         assert lines[0] == "0:01 starting"
