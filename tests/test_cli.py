@@ -144,7 +144,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("eval", "the following arguments are required: --run-dir"),
         ("eval --run-dir missing", "missing is no run folder"),
         ("eval --run-dir missing --episodes 0", "--episodes is 0"),
-        ("eval --run-dir missing --episodes many", "argument --episodes: invalid int value: 'many'"),
+        ("eval --run-dir missing --episodes many", "argument --episodes: 'many' is given, expected a whole number"),
         ("eval --run-dir missing --seed -1", "--seed is -1"),
         ("eval --run-dir missing --episode 3", "--episode"),
         ("eval --run-dir missing --backend gpu", "Back-end 'gpu' was asked for."),

@@ -8,9 +8,27 @@ from dreamerjax.cli.common import command_parser, path, start_backend, whole_num
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BACKENDS
 from dreamerjax.host.envs import Event
+from dreamerjax.host.evaluate import Evaluator, Onlooker, cut_sentence
 from dreamerjax.host.load import load_run
 
 TOLD_EVERY_SECONDS = 10.0
+
+
+class _Teller(Onlooker):
+    """Tells on standard error where a long evaluation is, and what happens in it."""
+
+    def __init__(self) -> None:
+        self._told_at, self._topics = time.monotonic(), set[str]()
+
+    def progress(self, finished: int, wanted: int, steps: int) -> None:
+        if time.monotonic() - self._told_at >= TOLD_EVERY_SECONDS:
+            self._told_at = time.monotonic()
+            print(f"{finished} of {wanted} episodes, step {steps:,}", file=sys.stderr)
+
+    def event(self, event: Event) -> None:
+        if event.note and event.topic not in self._topics:
+            self._topics.add(event.topic)
+            print(f"note: {event.note}", file=sys.stderr)
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -27,32 +45,13 @@ def evaluate(arguments: list[str]) -> int:
             f"--episodes is {given.episodes} and --seed is {given.seed}, expected at least 1 and at least 0."
         )
     start_backend(given.backend)
-    # Only after the back-end is chosen may anything touch JAX.
-    from dreamerjax.host.evaluate import Evaluator, Onlooker, cut_sentence
-
-    class Teller(Onlooker):
-        """Tells on standard error where a long evaluation is, and what happens in it."""
-
-        def __init__(self) -> None:
-            self._told_at, self._topics = time.monotonic(), set[str]()
-
-        def progress(self, finished: int, wanted: int, steps: int) -> None:
-            if time.monotonic() - self._told_at >= TOLD_EVERY_SECONDS:
-                self._told_at = time.monotonic()
-                print(f"{finished} of {wanted} episodes, step {steps:,}", file=sys.stderr)
-
-        def event(self, event: Event) -> None:
-            if event.note and event.topic not in self._topics:
-                self._topics.add(event.topic)
-                print(f"note: {event.note}", file=sys.stderr)
-
     loaded = load_run(given.run_dir)
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
     copies = min(given.episodes, loaded.config.eval.copies)
     limit = loaded.config.eval.max_episode_steps
     evaluator = Evaluator(loaded.agent, loaded.config.env, copies=copies, max_episode_steps=limit)
-    evaluation = evaluator.run(loaded.state.params, episodes=given.episodes, seed=given.seed, onlooker=Teller())
+    evaluation = evaluator.run(loaded.state.params, episodes=given.episodes, seed=given.seed, onlooker=_Teller())
     evaluator.close()
     assert evaluation is not None, "nobody interrupts it"
     if cut := cut_sentence(evaluation, limit):

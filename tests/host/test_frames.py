@@ -250,24 +250,6 @@ def test_what_cannot_be_drawn_cannot_be_seen(monkeypatch):
         make_env(EnvConfig(id=config.id, obs="pixels"), copies=1, seed=0)
 
 
-class DrawnAsWell(Drawn):
-    """It has an image of its own."""
-
-    observation_space = gymnasium.spaces.Dict({"image": Box(0, 255, (4, 4, 1), np.uint8)})
-
-    def reset(self, **options: Any) -> Any:
-        super().reset(**options)
-        return {"image": np.full((4, 4, 1), 9, np.uint8)}, {}
-
-
-def test_a_picture_does_not_replace_what_is_seen_under_its_name():
-    env = make_env(EnvConfig(id=f"{__name__}:DrawnAsWell", obs="both"), copies=1, seed=0)
-    seen = env.reset().obs
-    assert list(seen) == ["image", "rendered_image"]
-    assert (seen["image"] == 9).all()
-    assert seen["rendered_image"].std() > 20
-
-
 @pytest.mark.parametrize(
     ("draw", "told"),
     [

@@ -23,7 +23,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from dreamerjax.config import EnvConfig, ImageConfig
 from dreamerjax.host.envs import UnsupportedSpaceError
 from dreamerjax.host.envs.names import brief, joined
-from dreamerjax.host.envs.pictures import SMALLEST, Picture, UnclearLayoutError, picture_of
+from dreamerjax.host.envs.pictures import SMALLEST, Picture, PictureBox, UnclearLayoutError, picture_of
 from dreamerjax.host.envs.pixels import Shrink
 from dreamerjax.types import ObsSpec
 
@@ -218,6 +218,8 @@ def _observation(path: str, space: gymnasium.Space, image: ImageConfig) -> Obser
         return _integers(path or ALONE, space)
     if not isinstance(space, Box) or not space.low.size or space.dtype.kind not in "iufb":
         return None
+    if isinstance(space, PictureBox):
+        return _image(path or ALONE_IMAGE, Picture(space.shape, 0), image)
     if space.dtype.kind in "iub":
         low, high = (bound.astype(np.float64) for bound in (space.low, space.high))
         if (few := (high - low).max() < MOST_VALUES) and (seen := _box_classes(path or ALONE, space)) is not None:

@@ -10,14 +10,26 @@ shape                          seen as
 """
 
 import itertools
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from gymnasium.spaces import Box
 
 SMALLEST = 16  # pixels of the height and the width of a picture
 MOST_CHANNELS = 64  # on the one axis that differs from two equal ones
 
 Layout = Literal["auto", "channels_last", "channels_first"]
+
+
+class PictureBox(Box):
+    """A space of pictures [height, width, channels], however small they are."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Of uint8."""
+        super().__init__(0, 255, shape, np.uint8)
+
+    def __reduce__(self) -> Any:
+        return PictureBox, (self.shape,)
 
 
 class UnclearLayoutError(ValueError):

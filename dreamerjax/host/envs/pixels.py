@@ -5,12 +5,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict
+from gymnasium.spaces import Dict
 from PIL import Image
 
 from dreamerjax.config import ConfigError, EnvConfig, ImageConfig
 from dreamerjax.host.envs import EnvError
 from dreamerjax.host.envs.frames import as_picture, drawn
+from dreamerjax.host.envs.pictures import PictureBox
 
 KEY = "image"  # of the rendered picture among the observations
 STATE = "state"  # of the rest, where that is not a dictionary
@@ -94,7 +95,7 @@ class Rendered(gymnasium.Wrapper):
                 f"{label} has an observation '{KEY}' of its own, and env.obs both adds one: expected auto or pixels."
             )
         env.reset(seed=0)
-        picture = Box(0, 255, self._frame().shape, np.uint8)
+        picture = PictureBox(self._frame().shape)
         space = env.observation_space
         self._named = isinstance(space, Dict)
         self._keep_state = keep_state
