@@ -40,7 +40,7 @@ eval: {every: 20, episodes: 2, final_episodes: 3, copies: 2}
 log: {every: 10, checkpoint_seconds: 1000, video_every: 0, report: false}
 alerts: {data_wait_share: 1}
 """
-EVALUATION = {"episodes", "return_mean", "return_std", "return_min", "return_max", "length_mean"}
+EVALUATION = {"episodes", "episodes_cut", "return_mean", "return_std", "return_min", "return_max", "length_mean"}
 
 
 @pytest.fixture(scope="module")
@@ -571,7 +571,8 @@ def test_eval_prints_one_object_and_nothing_else(trained: Path, capsys: pytest.C
         capsys.readouterr()
         assert cli.main(["eval", "--run-dir", str(trained), "--episodes", "5", "--seed", str(seed), "--json"]) == 0
         out, err = capsys.readouterr()
-        assert err == ""
+        # Where the machine is busy, it says now and then where it is.
+        assert all(re.fullmatch(r"\d of 5 episodes, step \d+", line) for line in err.splitlines())
         assert out.count("\n") == 1
         evaluation = json.loads(out)
         assert set(evaluation) == EVALUATION
