@@ -102,6 +102,15 @@ def test_an_environment_that_shows_nothing_gives_only_the_plot(tmp_path):
     assert missing == []
 
 
+def test_films_are_made_in_the_environments_that_are_lent(tmp_path, monkeypatch):
+    config = EnvConfig(id="gym:CartPole-v1", obs="both", image=ImageConfig(height=32, width=48))
+    loaded, lent = untrained(tmp_path, config), make_env(config, copies=3, seed=0)
+    monkeypatch.setattr("dreamerjax.host.envs.one_copy.make_env", lambda *given, **options: 1 / 0)
+    films, missing = film_run(loaded, lent=lent)
+    assert ([film.name for film in films], missing) == (["episode", "dream_image", "dream"], [])
+    assert lent.reset().is_first.all(), "they are left open"
+
+
 def test_a_dream_beside_the_truth_and_the_error_with_a_bar_that_tells_when_it_dreams():
     true = np.zeros((4, 48, 32, 1), np.uint8)
     dreamed = np.zeros((4, 2, 48, 32, 1), np.uint8)
@@ -408,7 +417,7 @@ def test_a_training_whose_films_fail_ends_well_tells_why_once_and_resumes(tmp_pa
         assert cli.main([*arguments, "--env-steps", str(env_steps)]) == 0
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("No film")]
 
-    def fail(loaded: LoadedAgent) -> Films:
+    def fail(loaded: LoadedAgent, *, lent: Any = None) -> Films:
         raise ZeroDivisionError(f"nobody foresaw this at step {loaded.env_steps}")
 
     monkeypatch.setattr(Odd, "pictures", [RuntimeError("no display")])
