@@ -1,6 +1,9 @@
-"""A short training of one family of environments, with a model that learns nothing: it must run, end and be resumed.
+"""What a family of environments does: under any actions, and in a short training that must run, end and be resumed.
 
     python experiments/smoke_families.py dmc
+
+First, the examples of docs/environments.md are stepped with random actions, and with the same action all the time: no
+step may be refused, and what left its declared bounds is told. Then a model that learns nothing is trained.
 
 The family's package must be installed; `make test-envs` does that for all of them.
 """
@@ -12,8 +15,25 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 ROOT = Path(__file__).parents[1]
 STEPS = 2000
+WANDERED = 1000  # steps of two copies, for each way to act
+EXAMPLES = {
+    "atari": ["atari:pong", "atari100k:pong"],
+    "box2d": ["gym:LunarLander-v3", "gym:BipedalWalker-v3"],
+    "brax": ["brax:inverted_pendulum"],
+    "bsuite": ["bsuite:catch/0", "bsuite:cartpole/0"],
+    "craftax": ["craftax:Craftax-Classic-Symbolic-v1"],
+    "crafter": ["crafter:reward"],
+    "dmc": ["dmc:walker-walk", "dmc:cartpole-swingup"],
+    "gymnax": ["gymnax:CartPole-v1", "gymnax:Breakout-MinAtar"],
+    "memory-maze": ["memory-maze:9x9"],
+    "minigrid": ["minigrid:MiniGrid-DoorKey-6x6-v0"],
+    "mujoco": ["gym:HalfCheetah-v5", "gym:InvertedPendulum-v5"],
+    "popgym": ["popgym:RepeatPreviousEasy", "popgym:NoisyPositionOnlyCartPoleEasy"],
+}
 ENVS = {
     "atari": ["atari:breakout", "atari100k:boxing"],
     "box2d": ["gym:LunarLander-v3"],
@@ -37,6 +57,30 @@ FLAGS = """
 """
 
 
+def wander(env_id: str) -> None:
+    """Steps an environment with random actions, with none, and with each of the first actions all the time."""
+    sys.path.insert(0, str(ROOT))
+    from dreamerjax.config import EnvConfig
+    from dreamerjax.host.envs import make_env
+
+    env = make_env(EnvConfig(id=env_id), copies=2, seed=0)
+    generator, size = np.random.default_rng(0), env.spaces.action_size
+    constant = [np.zeros(size), np.ones(size), -np.ones(size), *np.eye(size)[:6]]
+    notes, outside = set[str](), 0
+    for action in [None, *constant]:
+        env.reset()
+        for _ in range(WANDERED):
+            env.step(env.random_action(generator) if action is None else np.float32([action, action]))
+            events = env.take_events()
+            notes |= {event.note for event in events if event.note}
+            outside += sum(event.outside for event in events)
+    env.close()
+    steps = 2 * WANDERED * (1 + len(constant))
+    print(
+        "\n".join([f"{env_id}: {steps:,} steps, {outside} rows outside of declared bounds", *sorted(notes)]), flush=True
+    )
+
+
 def smoke(env: str) -> None:
     """Trains, looks at what came of it, and goes on."""
     with tempfile.TemporaryDirectory() as folder:
@@ -54,5 +98,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="+", choices=ENVS)
     for family in parser.parse_args().families:
+        for env_id in EXAMPLES[family]:
+            wander(env_id)
         for env_id in ENVS[family]:
             smoke(env_id)
