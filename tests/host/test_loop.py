@@ -93,8 +93,8 @@ class SharedDiagnosis(Diagnosis):
 
     def compile(self, state: TrainState) -> None:
         super().compile(state)
-        assert self._thread is not None
-        self._thread.join()  # else it may outlive the tests, and Python cannot end while XLA compiles
+        assert self._compiling is not None
+        self._compiling.wait()  # else it may outlive the tests, and Python cannot end while XLA compiles
 
     def _compile(self, inputs: tuple) -> None:
         key = (*self._key, str(jax.tree.map(np.shape, inputs)))
@@ -453,7 +453,7 @@ def test_resuming_equals_no_interruption(tmp_path: Path, uninterrupted: Path, wh
     second = play(tmp_path, config())
     assert second.summary["stopped"] == "budget"
     steps, updates = first.summary["env_steps"], first.summary["updates"]
-    told = [note for note in second.notes if not note.startswith("Alert at")]
+    told = [note for note in second.notes if not note.startswith(("Alert at", "Sees ", "Does: "))]
     assert told == [f"Resumed at {steps} environment steps and {updates} updates."]
     assert_same_run(tmp_path, uninterrupted)
 
@@ -525,7 +525,7 @@ def test_an_environment_that_cannot_be_saved_starts_anew(tmp_path: Path, forgetf
     learned = restore_raw(tmp_path / "checkpoints")[0]["params"]
 
     second = play(tmp_path, settings)
-    assert "cannot be saved and start new episodes" in second.notes[0]
+    assert second.notes[0].endswith("; new episodes begin: the environments cannot be saved.")
     assert (second.summary["stopped"], second.summary["env_steps"]) == ("budget", 60)
     assert second.summary["updates"] == 44
     assert first.summary["updates"] == 8
@@ -701,13 +701,16 @@ def test_a_killed_run_resumes_with_the_same_command(
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(tmp_path: Path, uninterrupted: Path) -> None:
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(
+    tmp_path: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def dies(looks: int, progress: Progress | None) -> bool:
         if progress is not None and progress.updates == 8:
             raise KeyboardInterrupt  # as if killed: nothing is saved
         return False
 
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Loop, "_rescue", lambda *given: "")
         play(tmp_path, config(), dies)
     assert metrics(tmp_path)
     assert not checkpoint.has_checkpoint(tmp_path / "checkpoints")
