@@ -709,9 +709,10 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(
             raise KeyboardInterrupt  # as if killed: nothing is saved
         return False
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Loop, "_rescue", lambda *given: "")
-        play(tmp_path, config(), dies)
+        with pytest.raises(KeyboardInterrupt):
+            play(tmp_path, config(), dies)
     assert metrics(tmp_path)
     assert not checkpoint.has_checkpoint(tmp_path / "checkpoints")
     play(tmp_path, config())
