@@ -37,11 +37,11 @@ def as_frame(rendered: Any) -> np.ndarray:
         FrameError: it is no picture.
     """
     picture = as_picture(rendered)
-    return picture.repeat(3, -1) if picture.shape[-1] == 1 else picture
+    return picture.repeat(3, -1) if picture.shape[-1] == 1 else np.array(picture, order="C")
 
 
 def as_picture(rendered: Any) -> np.ndarray:
-    """As `as_frame`, but what is grey stays so: [height, width, 1 or 3] uint8.
+    """As `as_frame`, but what is grey stays so: [height, width, 1 or 3] uint8. It may lie in the memory of `render`.
 
     Raises:
         FrameError: it is no picture.
@@ -55,7 +55,7 @@ def as_picture(rendered: Any) -> np.ndarray:
         array = np.moveaxis(array, 0, -1)
     if array.ndim != 3 or array.shape[-1] not in CHANNELS or not array.size:
         raise FrameError(f"gave {_described(rendered)}, {EXPECTED}")
-    return np.array(_bytes(array[..., : 1 if array.shape[-1] < 3 else 3]), order="C")
+    return _bytes(array[..., : 1 if array.shape[-1] < 3 else 3])
 
 
 def drawn(draw: Callable[[], Any], label: str, *, make: Callable[[Any], np.ndarray] = as_frame) -> np.ndarray:
