@@ -19,7 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 STEPS = 2000
-WANDERED = 1000  # steps of two copies, for each way to act
+WANDERED = 300  # steps of two copies, for each way to act
 EXAMPLES = {
     "atari": ["atari:pong", "atari100k:pong"],
     "box2d": ["gym:LunarLander-v3", "gym:BipedalWalker-v3"],
