@@ -33,7 +33,8 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 def pytest_configure(config: pytest.Config) -> None:
     """All tests share what they compile, also those of the other worker and of the next session."""
-    folder = config.cache.mkdir("xla")
+    folder = config.rootpath / ".pytest_cache" / "xla"
+    folder.mkdir(parents=True, exist_ok=True)
     if not hasattr(config, "workerinput") and _size(folder) > LARGEST_CACHE:
         shutil.rmtree(folder)  # mostly programs of older versions of the code
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
