@@ -35,10 +35,10 @@ play: $(runtime)
 	$(python) run.py play $(or $(ARGS),--example cartpole)
 
 test: lint
-	$(python) -m pytest -n 2 --dist loadfile
+	$(python) -m pytest -n 2 --dist worksteal
 
 quick: $(dev)
-	$(python) -m pytest -n 2 --dist loadfile tests/math tests/nets tests/agent \
+	$(python) -m pytest -n 2 --dist worksteal tests/math tests/nets tests/agent \
 	tests/host/test_loop.py::test_the_same_seed_gives_the_same_run
 
 # A new folder each time, so that nothing is resumed.
