@@ -347,14 +347,13 @@ def test_no_space_for_a_checkpoint(
     def full(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoint, "_write", full)
-    error = fails(capsys, "--run-dir", "run", "--env-steps", "62")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", full)
+        error = fails(capsys, "--run-dir", "run", "--env-steps", "62")
     assert "Checkpoint 62 could not be written" in error
     assert "no space left" in error
     assert "Older checkpoints are intact" in error
     assert contents(here / "run/checkpoints") == before
-    monkeypatch.undo()
-    os.chdir(here)
     assert cli.main(["--run-dir", "run", "--env-steps", "62"]) == 0
 
 

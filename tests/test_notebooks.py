@@ -68,10 +68,11 @@ def execute():
         sys.path.remove(folder)
 
 
+@pytest.mark.timeout(1800)
 @each
 def test_it_runs_and_shows_as_many_pictures_as_were_kept(file, execute, monkeypatch):
     monkeypatch.delenv("XLA_FLAGS")  # it computes for minutes: programs that compile quickly would take longer
-    ran = execute(file)  # raises where a cell fails
+    ran = execute(file, timeout=None)  # raises where a cell fails
     assert problems(ran) == []
     assert len(pictures(ran)) == len(pictures(nbformat.read(file, as_version=4)))
 

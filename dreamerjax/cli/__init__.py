@@ -50,8 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for a mistake of the user or a full disk, 128 + a signal's number if asked to end: 130
         for Ctrl-C, 143 for SIGTERM, 129 for a terminal that was closed, 141 for a pipe that was (`| head`).
     """
-    if os.getcwd() not in sys.path:  # environments of the user's own are found beside where the program was started
-        sys.path.append(os.getcwd())
+    with contextlib.suppress(OSError):  # the folder may be gone
+        if (here := os.getcwd()) not in sys.path:  # environments of the user's own are found where one types
+            sys.path.append(here)
     output = Output(_raise)
     try:
         with contextlib.redirect_stdout(output):  # pyright: ignore[reportArgumentType]
