@@ -1,7 +1,7 @@
 # make train    set everything up, train CartPole and watch it       ARGS="--seed 1" adds options
 # make play     set everything up and step into an agent's dream, in the browser       ARGS="--example cartpole_pixels"
 # make test     set everything up, lint, check the types, run the tests
-# make quick    the tests of math, nets and agent, and one training: within 90 seconds on two cores
+# make quick    the tests of math, nets and agent, and one training: some 90 seconds, the first time three minutes
 # make learn    train CartPole and fail unless it ends solved (what CI runs after the tests)
 # make test-envs    the tests of every family of environments, each with its package, and a short training
 # make notebooks    run the notebooks from top to bottom and keep their pictures; then: .venv/bin/jupyter lab notebooks
