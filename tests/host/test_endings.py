@@ -15,20 +15,9 @@ import pytest
 from dreamerjax.host.background import Background, any_running
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.output import LostOutputError, Output
+from tests.test_cli import TINY
 
 ROOT = Path(__file__).parents[2]
-TINY = """
-agent:
-  model:
-    {deter: 16, hidden: 8, groups: 4, classes: 4, blocks: 4, bins: 31,
-     encoder_layers: 1, decoder_layers: 1, actor_layers: 1, critic_layers: 1, prior_layers: 1}
-  returns: {imagination_horizon: 3}
-  optimizer: {warmup_updates: 0}
-train: {env_steps: 40, prefill: 16, ratio: 8, batch_size: 2, sequence_length: 4, updates_per_dispatch: 2}
-replay: {capacity: 1000}
-eval: {every: 20, episodes: 2, final_episodes: 3, copies: 2}
-log: {every: 10, checkpoint_seconds: 1000, video_every: 0, report: false}
-"""
 
 
 def child(*arguments: object, **options: object) -> subprocess.Popen[str]:

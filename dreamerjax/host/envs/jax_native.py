@@ -15,7 +15,7 @@ from dreamerjax.host.envs import EnvError, Event, StateError, VectorEnv, copy_se
 from dreamerjax.host.envs.actions import action_of
 from dreamerjax.host.envs.frames import drawn
 from dreamerjax.host.envs.observations import BadValueError, chosen, flat_values, observation_leaves
-from dreamerjax.host.envs.serial import TRIES, outside_sentence
+from dreamerjax.host.envs.serial import TRIES, outside_sentence, told_lines
 from dreamerjax.types import Array, PRNGKey, Rows, Spaces
 
 
@@ -65,7 +65,7 @@ class JaxVectorEnv(VectorEnv):
         self._leaves = observation_leaves(self._space, config)
         self._action = action_of(task.action_space, label=config.id)
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
-        self.told = (*(f"Sees {leaf.spec.name}: {leaf.told}." for leaf in self._leaves), f"Does: {self._action.told}.")
+        self.told = told_lines(self._leaves, self._action)
         self._stillborn = np.zeros(copies, int)  # episodes in a row that were cut short before their second row
         self._noted = set[str]()  # observations that left their bounds
         self._begin = jax.jit(partial(_begin, task))

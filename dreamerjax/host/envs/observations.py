@@ -154,7 +154,7 @@ def chosen(space: gymnasium.Space, config: EnvConfig) -> gymnasium.Space:
     there = ", ".join(names)
     for setting, patterns in (("obs_keys", keys), ("obs_ignore", ignored)):
         for pattern in patterns:
-            if not fnmatch.filter(names, pattern):
+            if not any(_fits(name, [pattern]) for name in names):
                 meant = difflib.get_close_matches(pattern, names, n=1)
                 advice = f" Did you mean `{meant[0]}`?" if meant else ""
                 raise UnsupportedSpaceError(
@@ -162,14 +162,17 @@ def chosen(space: gymnasium.Space, config: EnvConfig) -> gymnasium.Space:
                 )
 
     def is_seen(name: str) -> bool:
-        fits = lambda patterns: any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)  # noqa: E731
-        return (not keys or fits(keys)) and not fits(ignored)
+        return (not keys or _fits(name, keys)) and not _fits(name, ignored)
 
     if not any(map(is_seen, names)):
         raise UnsupportedSpaceError(
             f"{config.id}: env.obs_keys and env.obs_ignore leave no observation, of: {there}. Name one that is seen."
         )
     return _pruned(space, is_seen, "")
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _pruned(space: gymnasium.Space, is_seen: Callable[[str], bool], path: str) -> gymnasium.Space:

@@ -47,7 +47,7 @@ def read(state: bytes, env_id: str, copies: int) -> tuple[int, np.ndarray, list[
     Raises:
         StateError: it is of another environment or another number of copies, or cannot be read.
     """
-    steps, saved = check(state, env_id, copies), _opened(state, env_id)
+    saved = _checked(state, env_id, copies)
     envs: list[gymnasium.Env] = []
     try:
         for written in saved.copies:
@@ -56,7 +56,7 @@ def read(state: bytes, env_id: str, copies: int) -> tuple[int, np.ndarray, list[
         for env in envs:
             env.close()
         raise StateError(f"The saved state of {env_id} cannot be read: {type(error).__name__}: {error}") from error
-    return steps, np.array(saved.ended, bool), envs
+    return saved.steps, np.array(saved.ended, bool), envs
 
 
 def merge(states: Sequence[bytes], env_id: str) -> bytes:
@@ -82,12 +82,16 @@ def check(state: bytes, env_id: str, copies: int) -> int:
     Raises:
         StateError: it is of another environment or another number of copies, or cannot be read.
     """
+    return _checked(state, env_id, copies).steps
+
+
+def _checked(state: bytes, env_id: str, copies: int) -> _Saved:
     saved = _opened(state, env_id)
     if (saved.env_id, len(saved.copies)) != (env_id, copies):
         raise StateError(
             f"The saved state is of {len(saved.copies)} copies of {saved.env_id}, expected {copies} of {env_id}."
         )
-    return saved.steps
+    return saved
 
 
 def _opened(state: bytes, env_id: str) -> _Saved:

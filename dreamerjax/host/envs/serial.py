@@ -19,10 +19,17 @@ from dreamerjax.host.envs import (
     placing,
     saving,
 )
-from dreamerjax.host.envs.actions import action_of
+from dreamerjax.host.envs.actions import Action, action_of
 from dreamerjax.host.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
 from dreamerjax.host.envs.frames import PICTURE_MODES, drawn
-from dreamerjax.host.envs.observations import LARGEST, BadValueError, chosen, flat_values, observation_leaves
+from dreamerjax.host.envs.observations import (
+    LARGEST,
+    BadValueError,
+    Observation,
+    chosen,
+    flat_values,
+    observation_leaves,
+)
 from dreamerjax.types import Rows, Spaces
 
 TRIES = 10  # in a row to begin an episode that is any good, before it is an error whatever the settings
@@ -67,7 +74,7 @@ class SerialVectorEnv(VectorEnv):
             self.close()
             raise
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
-        self.told = (*(f"Sees {leaf.spec.name}: {leaf.told}." for leaf in self._leaves), f"Does: {self._action.told}.")
+        self.told = told_lines(self._leaves, self._action)
         self._seeded = takes_seed(self._envs[0])
         self.steps = 0  # since the reset, for messages
         self._ended = np.zeros(copies, bool)
@@ -261,6 +268,11 @@ class SerialVectorEnv(VectorEnv):
 
     def _told(self, index: int, what: str) -> str:
         return f"{self._config.id}: {what} (copy {self._first_copy + index}, step {self.steps})."
+
+
+def told_lines(leaves: Sequence[Observation], action: Action) -> tuple[str, ...]:
+    """See `VectorEnv.told`."""
+    return (*(f"Sees {leaf.spec.name}: {leaf.told}." for leaf in leaves), f"Does: {action.told}.")
 
 
 def outside_sentence(name: str, outside: str) -> str:
