@@ -32,6 +32,7 @@ class ActionDistribution(NamedTuple):
     mode: Callable[[], Array]  # [..., A]
     log_prob: Callable[[Array], Array]  # action [..., A] -> [...]
     entropy: Callable[[], Array]  # [...] in nats
+    std: Callable[[], Array]  # [..., A] standard deviation of each number; of a choice, that of its one-hot
 
 
 def categorical_actions(logits: Array, unimix_share: float = 0.0) -> ActionDistribution:
@@ -42,6 +43,7 @@ def categorical_actions(logits: Array, unimix_share: float = 0.0) -> ActionDistr
         mode=lambda: mode_one_hot(log_probs),
         log_prob=lambda action: (action * log_probs).sum(-1),
         entropy=lambda: categorical_entropy(log_probs),
+        std=lambda: jnp.sqrt(jnp.exp(log_probs) * (1 - jnp.exp(log_probs))),
     )
 
 
@@ -53,6 +55,7 @@ def normal_actions(outputs: Array) -> ActionDistribution:
         mode=lambda: mean,
         log_prob=lambda action: normal_log_prob(action, mean, std),
         entropy=lambda: normal_entropy(std),
+        std=lambda: std,
     )
 
 
@@ -71,6 +74,7 @@ def joint_actions(parts: Sequence[ActionDistribution], sizes: Sequence[int]) -> 
         mode=lambda: jnp.concatenate([part.mode() for part in parts], -1),
         log_prob=log_prob,
         entropy=lambda: jnp.stack([part.entropy() for part in parts]).sum(0),
+        std=lambda: jnp.concatenate([part.std() for part in parts], -1),
     )
 
 

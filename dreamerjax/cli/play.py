@@ -45,7 +45,7 @@ def play(arguments: list[str]) -> int:
     from dreamerjax.show.play.server import PortError, Server, Settings
 
     dreamer = Dreamer(load_run(run_dir, step=given.step))
-    print(f"{dreamer.title}, after {dreamer.loaded.env_steps:,} environment steps. Compiling …", flush=True)
+    print(f"{dreamer.title}, after {dreamer.loaded.env_steps:,} environment steps.", flush=True)
     server = Server(
         dreamer,
         Settings(
@@ -118,6 +118,12 @@ async def _serve_until(stop: asyncio.Event, server: Any, port: int, *, browser: 
         print(f"Open {server.url}    (Ctrl-C ends it)", flush=True)
         if browser:
             await asyncio.get_running_loop().run_in_executor(None, webbrowser.open, server.url)
-        await stop.wait()
+        print("Compiling: some 20 seconds the first time, a few later …", flush=True)
+        ended, ready = asyncio.create_task(stop.wait()), asyncio.create_task(server.ready())
+        await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            ready.result()
+            print("Ready.", flush=True)
+        await ended
     finally:
         await server.stop()

@@ -34,6 +34,7 @@ class Action(ABC):
     """One leaf of an action space, or a dictionary or tuple of them."""
 
     specs: list[ActionSpec]
+    names: list[str]  # [size] of each choice, and of each number of a vector, after the keys of the space
 
     @property
     def told(self) -> str:
@@ -54,8 +55,9 @@ class Action(ABC):
 
 
 class _Choice(Action):
-    def __init__(self, count: int, start: int) -> None:
+    def __init__(self, count: int, start: int, path: str) -> None:
         self.specs, self._start = [ActionSpec("discrete", count)], start
+        self.names = [f"{path or 'action'} {i + 1}" for i in range(count)]
 
     def to_env(self, action: np.ndarray) -> Iterable[Any]:
         return self._start + action.argmax(axis=-1)
@@ -64,8 +66,11 @@ class _Choice(Action):
 class _Choices(Action):
     """An array of choices."""
 
-    def __init__(self, counts: np.ndarray, start: np.ndarray, dtype: np.dtype) -> None:
+    def __init__(self, counts: np.ndarray, start: np.ndarray, dtype: np.dtype, path: str) -> None:
         self.specs = [ActionSpec("discrete", int(count)) for count in counts.ravel()]
+        self.names = [
+            f"{path or 'part'} {part + 1}: {i + 1}" for part, spec in enumerate(self.specs) for i in range(spec.size)
+        ]
         self._ends = np.cumsum(counts.ravel())[:-1]
         self._start, self._shape, self._dtype = start, counts.shape, dtype
 
@@ -75,8 +80,10 @@ class _Choices(Action):
 
 
 class _Vector(Action):
-    def __init__(self, space: Box) -> None:
-        self.specs = [ActionSpec("continuous", space.low.size)]
+    def __init__(self, space: Box, path: str) -> None:
+        size = space.low.size
+        self.specs = [ActionSpec("continuous", size)]
+        self.names = [path or "action"] if size == 1 else [f"{path or 'axis'} {i + 1}" for i in range(size)]
         self._low, self._high = space.low.astype(np.float64), space.high.astype(np.float64)
         self._dtype = space.dtype
 
@@ -89,6 +96,7 @@ class _Vector(Action):
 class _Several(Action):
     def __init__(self, parts: Sequence[Action], join: Callable[[tuple], Any]) -> None:
         self.specs = [spec for part in parts for spec in part.specs]
+        self.names = [name for part in parts for name in part.names]
         self._parts, self._join = parts, join
         self._ends = np.cumsum([part.size for part in parts])[:-1]
 
@@ -123,16 +131,16 @@ def _action(space: gymnasium.Space, label: str, path: str) -> Action:
             return _Several(parts, tuple)
         return _Several(parts, lambda values: dict(zip(keys, values, strict=True)))
     if isinstance(space, Discrete):
-        return _Choice(int(space.n), int(space.start))
+        return _Choice(int(space.n), int(space.start), path)
     if isinstance(space, MultiDiscrete):
-        return _Choices(space.nvec, space.start, space.dtype)
+        return _Choices(space.nvec, space.start, space.dtype, path)
     if isinstance(space, MultiBinary):
-        return _Choices(np.full(space.shape, 2), np.zeros(space.shape, np.int64), space.dtype)
+        return _Choices(np.full(space.shape, 2), np.zeros(space.shape, np.int64), space.dtype, path)
     if isinstance(space, Box) and space.low.size and space.is_bounded():
         if space.dtype.kind == "f":
-            return _Vector(space)
+            return _Vector(space, path)
         counts = space.high.astype(np.int64) - space.low.astype(np.int64) + 1
         if space.dtype.kind in "iub" and counts.max() <= MOST_CHOICES:
-            return _Choices(counts, space.low.astype(np.int64), space.dtype)
+            return _Choices(counts, space.low.astype(np.int64), space.dtype, path)
     what = f"the action '{path}'" if path else "the action"
     raise UnsupportedSpaceError(f"{label}: {what} is {brief(space)}, which is not supported.\n{ACTIONS}")

@@ -65,6 +65,11 @@ class CrafterEnv(gymnasium.Env):
         self.observation_space = Dict({KEY: Box(0, 255, (size[1], size[0], 3), np.uint8)})
         self.action_space = Discrete(len(self._world.action_names))
 
+    @property
+    def action_names(self) -> list[str]:
+        """What the player can do."""
+        return self._world.action_names
+
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Makes a new world; a seed starts a whole sequence of them."""
         super().reset(seed=seed)

@@ -68,6 +68,11 @@ class ControlEnv(gymnasium.Env):
         action = self._env.action_spec()
         self.action_space = Box(np.float32(action.minimum), np.float32(action.maximum), action.shape, np.float32)
 
+    @property
+    def action_names(self) -> list[str]:
+        """The actuators of its body."""
+        return self._env.action_spec().name.split("\t")
+
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Starts an episode; a seed starts a whole sequence of them."""
         super().reset(seed=seed)

@@ -19,6 +19,7 @@ from dreamerjax.host.envs import (
     placing,
     saving,
 )
+from dreamerjax.host.envs.action_names import own_action_names
 from dreamerjax.host.envs.actions import Action, action_of
 from dreamerjax.host.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
 from dreamerjax.host.envs.frames import PICTURE_MODES, drawn
@@ -130,6 +131,10 @@ class SerialVectorEnv(VectorEnv):
         placing.place(self._envs[0], seen)
         self._ended[0] = False
         return True
+
+    def action_names(self) -> list[str]:
+        """See `VectorEnv.action_names`."""
+        return own_action_names(self._envs[0], self._action.size) or self._action.names
 
     def take_events(self) -> list[Event]:
         """See `VectorEnv.take_events`."""

@@ -34,6 +34,7 @@ class Thought:
     policy_entropy: Array  # [] nats
     prior_probs: Array  # [S, K] of the latent groups, before anything was seen
     action: Array  # [1, A] that the agent would take here, most likely
+    policy_std: Array  # [A] standard deviation of each number of it
 
 
 class Sight(NamedTuple):
@@ -55,9 +56,9 @@ class Brain:
         # What is "seen" where there is no real environment: nothing of it is used.
         self._blank = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in dreamer.spaces.obs}
 
-    def warm_up(self) -> None:
-        """Compiles everything."""
-        thought = self.begin(None, seed=0)
+    def warm_up(self, rows: Rows | None = None) -> None:
+        """Compiles everything; what sees rows [T, 1, ...], too, if some are given."""
+        thought = self.begin(rows, seed=0)
         self.step(thought.state, np.zeros_like(thought.action), None, np.zeros(2, np.uint32))
 
     def begin(self, rows: Rows | None, *, seed: int) -> Thought:
@@ -110,7 +111,7 @@ def _step(
 
 def _think(agent: Agent, params: Params, state: LatentState, surprise: Array, discount: Array) -> Thought:
     reading = read(agent, params, state, cont_discount=discount)
-    outputs = apply(agent.networks.actor, params.actor, latent_features(state))
+    actions = action_distribution(agent, apply(agent.networks.actor, params.actor, latent_features(state)))
     return Thought(
         state=state,
         obs={name: x[0] for name, x in reading.obs.items()},
@@ -120,5 +121,6 @@ def _think(agent: Agent, params: Params, state: LatentState, surprise: Array, di
         surprise=surprise,
         policy_entropy=reading.policy_entropy[0],
         prior_probs=unimix_probs(reading.prior_logits[0], agent.config.model.unimix),
-        action=action_distribution(agent, outputs).mode(),
+        action=actions.mode(),
+        policy_std=actions.std()[0],
     )

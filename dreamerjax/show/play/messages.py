@@ -71,6 +71,12 @@ class Eyes(_Message):
     opened: bool
 
 
+class Seen(_Message):
+    """The last moment that was sent has been drawn."""
+
+    do: Literal["seen"]
+
+
 class Record(_Message):
     """Starts to record, or stops and saves."""
 
@@ -78,7 +84,7 @@ class Record(_Message):
     on: bool
 
 
-Message = Begin | Wheel | Hold | Run | Speed | Step | Go | Eyes | Record
+Message = Begin | Wheel | Hold | Run | Speed | Step | Go | Eyes | Seen | Record
 _MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="do")])
 
 

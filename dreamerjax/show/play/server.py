@@ -14,18 +14,20 @@ from typing import Any, NamedTuple
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from dreamerjax.host.background import Background
 from dreamerjax.host.dreamer import Dreamer
 from dreamerjax.show.play.brain import Brain
 from dreamerjax.show.play.messages import LARGEST_MESSAGE, BadMessageError
 from dreamerjax.show.play.session import Saved, Session
-from dreamerjax.show.play.starts import episodes_of
+from dreamerjax.show.play.starts import Episode, episodes_of
 
 PAGE = Path(__file__).parent / "page"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 20
 KEPT_SECONDS = 60.0  # a dream whose browser has gone
+COMPILING = "Compiling the agent's programs: some 20 seconds the first time, a few later."
 FULL = 4001  # close code: too many dreams
-OPEN = ("page.css", "page.js", "moments.js", "moves.js", "strips.js")  # served to everybody: nothing of a dream
+OPEN = tuple(sorted(file.name for file in PAGE.glob("*.[cj]s*")))  # served to everybody: nothing of a dream
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -62,11 +64,12 @@ class Server:
     """Serves the page, from `start` to `stop`."""
 
     def __init__(self, dreamer: Dreamer, settings: Settings) -> None:
-        """Compiles and plays what the dreams begin from; that takes some seconds."""
+        """Of an agent; `start` compiles its programs."""
         self._dreamer, self._settings = dreamer, settings
         self._brain = Brain(dreamer)
-        self._brain.warm_up()
-        self._episodes = episodes_of(dreamer)
+        self._episodes: list[Episode] = []
+        self._preparing: Background | None = None
+        self._ready = asyncio.Event()
         self.token = "" if settings.host in LOCAL else secrets.token_urlsafe(16)
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="dream")
         self._places: dict[str, Place] = {}
@@ -83,7 +86,7 @@ class Server:
         return f"http://{host}:{self.port}/{f'?token={self.token}' if self.token else ''}"
 
     async def start(self) -> None:
-        """Listens on the first free port.
+        """Listens on the first free port, and begins to prepare the dreams; browsers wait for that.
 
         Raises:
             PortError: there is none.
@@ -98,6 +101,26 @@ class Server:
         await self._runner.setup()
         self.port = await self._listen(self._runner)
         self._sweeper = asyncio.create_task(self._sweep())
+        self._preparing = Background(functools.partial(self._prepare, asyncio.get_running_loop()))
+
+    async def ready(self) -> None:
+        """Waits until dreams can begin.
+
+        Raises:
+            Exception: what went wrong while they were prepared.
+        """
+        await self._ready.wait()
+        if self._preparing is not None:
+            self._preparing.wait()
+
+    def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Compiles, and plays what the dreams begin from; that takes some seconds. In a thread."""
+        try:
+            self._episodes = episodes_of(self._dreamer)
+            self._brain.warm_up(self._episodes[0].rows if self._episodes else None)
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._ready.set)
 
     async def stop(self) -> None:
         """Ends every dream and frees the port."""
@@ -161,14 +184,31 @@ class Server:
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(max_msg_size=LARGEST_MESSAGE, heartbeat=20.0, compress=False)
         await socket.prepare(request)
-        async with self._door:
-            name = await self._enter(request.query.get("dream", ""), socket)
-        if name is None:
-            await socket.close(
-                code=FULL, message=f"There are {self._settings.most} dreams already, the most. Try later.".encode()
-            )
-            return socket
-        session = self._places[name].session
+        # In a task: the socket is read from the first moment on, so that one that closes is noticed.
+        welcome = asyncio.create_task(self._welcome(request.query.get("dream", ""), socket))
+        try:
+            async for message in socket:
+                if message.type is not WSMsgType.TEXT:
+                    raise BadMessageError("text expected")
+                name = await welcome
+                if name is not None:
+                    await self._places[name].session.handle(message.data)
+        except BadMessageError as error:
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=_short(f"Not understood: {error}"))
+        finally:
+            if not self._ready.is_set():
+                welcome.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await welcome
+            for name, place in self._places.items():
+                if place.browser is socket:  # and no other window has taken the dream over
+                    self._places[name] = place._replace(browser=None, left=time.monotonic())
+                    await place.session.disconnect()
+                    break
+        return socket
+
+    async def _welcome(self, name: str, socket: web.WebSocketResponse) -> str | None:
+        """Shows a browser its dream, which has a name from then on; None if there is no room."""
         lock = asyncio.Lock()  # pictures and words in the order in which they are sent
 
         async def send(content: dict[str, Any] | bytes) -> None:
@@ -176,21 +216,22 @@ class Server:
                 with contextlib.suppress(ConnectionError):
                     await (socket.send_bytes(content) if isinstance(content, bytes) else socket.send_json(content))
 
+        if not self._ready.is_set():
+            await send({"wait": COMPILING})
+            await self._ready.wait()
         try:
-            await send({"dream": name})
-            await session.connect(send)
-            async for message in socket:
-                if message.type is not WSMsgType.TEXT:
-                    raise BadMessageError("text expected")
-                await session.handle(message.data)
-        except BadMessageError as error:
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=_short(f"Not understood: {error}"))
-        finally:
-            # Another window may have taken the dream over.
-            if name in self._places and self._places[name].browser is socket:
-                self._places[name] = self._places[name]._replace(browser=None, left=time.monotonic())
-                await session.disconnect()
-        return socket
+            async with self._door:
+                entered = await self._enter(name, socket)
+        except Exception as error:
+            await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=_short(f"No dream can begin: {error}"))
+            raise
+        if entered is None:
+            why = f"There are {self._settings.most} dreams already, the most. Try later."
+            await socket.close(code=FULL, message=why.encode())
+            return None
+        await send({"dream": entered})
+        await self._places[entered].session.connect(send)
+        return entered
 
     async def _enter(self, name: str, socket: web.WebSocketResponse) -> str | None:
         """Gives a browser its old dream, or a new one; None if there is no room."""

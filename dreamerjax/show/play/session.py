@@ -20,9 +20,11 @@ from dreamerjax.show.play.messages import BadMessageError, Message
 from dreamerjax.show.play.pictures import described, encoded, pack, strip
 from dreamerjax.show.play.starts import Episode
 from dreamerjax.show.play.tree import Moment, Tree
+from dreamerjax.show.play.words import words_for
 from dreamerjax.show.scene import Scene
 
 OVER = 0.5  # a dream ends where its probability to go on falls below this
+AHEAD = 2  # moments on their way to a browser: the next one waits until one of them is drawn
 USUAL_SPEED = {"agent": 20.0, "you": 10.0}  # steps a second: people need time to think
 
 Send = Callable[[dict[str, Any] | bytes], Awaitable[None]]
@@ -70,11 +72,13 @@ class Session:
         self._send: Send | None = None
         self._clock: asyncio.Task | None = None
         self._changed = asyncio.Event()
+        self._unseen = 0  # moments that were sent and are not drawn yet
+        self._drawn = asyncio.Event()
 
     async def connect(self, send: Send) -> None:
         """A browser is there (again): shows it everything, and lets time go on."""
         await self.disconnect()
-        self._send = send
+        self._send, self._unseen = send, 0
         await send(self._hello())
         await self._show()
         self._clock = asyncio.create_task(self._tick())
@@ -134,15 +138,20 @@ class Session:
                     await self._tell(note="That moment is forgotten: only the last few thousand are remembered.")
                 await self._show()
             case messages.Eyes():
-                self._tree.opened = message.opened
+                was_ended, self._tree.opened = self._ended, message.opened
+                if was_ended and not self._ended and self._wheel == "agent":
+                    self._running = True  # it dreams on without reality
                 await self._show()
+            case messages.Seen():
+                self._unseen = max(0, self._unseen - 1)
+                self._drawn.set()
             case messages.Record():
                 await self._record(on=message.on)
 
     # Time
 
     async def _tick(self) -> None:
-        """Lets time go on, while it runs and somebody acts."""
+        """Lets time go on, while it runs, somebody acts, and the browser keeps up."""
         loop = asyncio.get_running_loop()
         due = loop.time()
         while True:
@@ -152,6 +161,9 @@ class Session:
                 due = loop.time()
                 continue
             await asyncio.sleep(due - loop.time())
+            while self._unseen >= AHEAD:
+                self._drawn.clear()
+                await self._drawn.wait()
             if not self._moves():  # any more
                 continue
             # A machine that is too slow does not try to catch up.
@@ -164,13 +176,15 @@ class Session:
                 await self._tell(note=str(error))
 
     def _moves(self) -> bool:
-        """Whether time goes on: it runs, the dream has not ended, and whoever is at the wheel acts."""
+        """Whether time goes on: it runs, nothing has ended, and whoever is at the wheel acts."""
         return self._running and not self._ended and (self._wheel == "agent" or self._chosen() is not None)
 
     @property
     def _ended(self) -> bool:
-        """Whether the dream has ended; `Step` alone goes on beyond."""
-        return bool(self._tree.now.thought.cont < OVER)
+        """Whether the dream has ended, or the agent looks at a reality that has; `Step` alone goes on beyond."""
+        now = self._tree.now
+        real_ended = now.real is not None and bool(now.real.over or now.real.rows.is_last[0])
+        return bool(now.thought.cont < OVER) or (self._tree.opened and real_ended)
 
     def _chosen(self) -> np.ndarray | None:
         """The action of whoever is at the wheel; None: the agent's, or that no key is held."""
@@ -203,7 +217,9 @@ class Session:
         send = self._send
         if send is None:
             return
-        await send(await self._do(lambda: self._packed(new=new)))
+        packed = await self._do(lambda: self._packed(new=new))
+        self._unseen += 1
+        await send(packed)
         while self._to_tell:
             await self._tell(note=self._to_tell.pop(0))
 
@@ -241,10 +257,9 @@ class Session:
         spaces, config = self._dreamer.spaces, self._dreamer.config
         return {
             "hello": self._dreamer.title,
-            "id": config.env.id,
             "steps_learned": self._dreamer.loaded.env_steps,
             "actions": [spec._asdict() for spec in spaces.actions],
-            "vectors": {spec.name: spec.shape[0] for spec in spaces.obs if spec.is_vector},
+            **words_for(config.env.id, self._tree.action_names, spaces.action_size),
             "latent": [config.agent.model.groups, config.agent.model.classes],
             "draws": self._scene.draws,
             "pictures": any(spec.is_image for spec in spaces.obs),

@@ -35,7 +35,7 @@ class Moment:
     action: np.ndarray | None  # [1, A] that led here
     thought: Thought
     real: Real | None
-    opened: bool  # the agent saw what is real
+    blind: int  # steps since the agent last saw what is real; 0: it saw it here
 
 
 class Tree:
@@ -49,7 +49,7 @@ class Tree:
             brain: its compiled functions.
             seed: of everything that is random here.
         """
-        self.opened = False  # whether the agent sees the real environment from now on
+        self.opened = True  # whether the agent sees the real environment from now on
         self.trouble = ""  # why there is no real environment
         self._dreamer, self._brain = dreamer, brain
         self._generator = np.random.default_rng(seed)
@@ -61,6 +61,11 @@ class Tree:
             self._env = dreamer.make_env(seed=seed)
         except EnvError as error:
             self.trouble = str(error)
+
+    @property
+    def action_names(self) -> list[str]:
+        """What the environment calls each number of an action [A]; nothing where there is no environment."""
+        return self._env.action_names() if self._env is not None else []
 
     @property
     def now(self) -> Moment:
@@ -96,7 +101,7 @@ class Tree:
             rows, real = None, None
         thought = self._brain.begin(rows, seed=int(self._generator.integers(2**31)))
         self._moments.clear()
-        self._now = self._at = self._add(None, 0, None, thought, real, opened=rows is not None)
+        self._now = self._at = self._add(None, 0, None, thought, real, blind=0)
         return self._now
 
     def step(self, action: np.ndarray | None) -> Moment:
@@ -116,7 +121,8 @@ class Tree:
         thought = self._brain.step(here.thought.state, action, sight, self._key())
         if not sees:
             thought = dataclasses.replace(thought, surprise=np.float32(np.nan))
-        self._now = self._add(here.number, here.step + 1, action, thought, real, opened=sees and self.opened)
+        blind = 0 if sees and self.opened else here.blind + 1
+        self._now = self._add(here.number, here.step + 1, action, thought, real, blind=blind)
         if real is not None and not real.over:
             self._at = self._now
         self._forget()
@@ -159,9 +165,9 @@ class Tree:
         thought: Thought,
         real: Real | None,
         *,
-        opened: bool,
+        blind: int,
     ) -> Moment:
-        moment = Moment(self._count, parent, step, action, thought, real, opened)
+        moment = Moment(self._count, parent, step, action, thought, real, blind)
         self._moments[moment.number] = moment
         self._count += 1
         return moment

@@ -1,5 +1,6 @@
 """The page in a real browser: needs Debian's `chromium` (or Chrome), and is left out where there is none."""
 
+import io
 import re
 import shutil
 import signal
@@ -8,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[3]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -66,9 +69,9 @@ def numbers(page, column: int) -> list[float]:
 
 def still(page) -> None:
     """A new dream in which nothing moves yet."""
-    if page.locator("#wheel").get_attribute("aria-pressed") == "true":
+    if page.locator("#wheel").get_attribute("aria-checked") == "true":
         page.keyboard.press("g")
-        page.wait_for_selector("#wheel[aria-pressed=false]")
+        page.wait_for_selector("#wheel[aria-checked=false]")
     page.keyboard.press("r")
     page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
 
@@ -135,26 +138,37 @@ def test_rewinding_and_branching(page) -> None:
 def test_the_agent_takes_the_wheel_again(page) -> None:
     still(page)
     page.keyboard.press("g")
-    page.wait_for_selector("#wheel[aria-pressed=true]")
+    page.wait_for_selector("#wheel[aria-checked=true]")
     wait_for_step(page, 10)
     assert "The agent acts" in page.locator("#status").inner_text()
 
 
-def test_the_eyes_can_be_opened(page) -> None:
-    still(page)
-    page.keyboard.press("e")
-    page.wait_for_selector("#eyes[aria-pressed=true]")
-    page.keyboard.press("g")
-    page.wait_for_function("() => document.getElementById('dream-note').textContent.startsWith('eyes open')")
-    wait_for_step(page, 30)
+def test_at_first_the_agent_keeps_the_real_pole_up(page) -> None:
+    assert page.get_by_role("switch", name="Agent drives").get_attribute("aria-checked") == "true"
+    assert page.get_by_role("switch", name="Agent's eyes open").get_attribute("aria-checked") == "true"
+    assert "Shut its eyes" in page.locator("#status").inner_text()
+    wait_for_step(page, 100)  # with its eyes shut, the pole falls after 50 to 80
     dreamed, real = numbers(page, 1), numbers(page, 2)
     assert dreamed[2] == pytest.approx(real[2], abs=0.03)
+    assert page.locator("#real-over").is_hidden()
+
+
+def test_the_steps_with_shut_eyes_are_counted(page) -> None:
+    still(page)
+    page.keyboard.press("g")
+    page.wait_for_selector("#wheel[aria-checked=true]")
+    wait_for_step(page, 3)
+    page.get_by_role("switch", name="Agent's eyes open").click()
+    page.wait_for_function("() => document.getElementById('dream-note').textContent === 'eyes shut for 5 steps'")
+    assert "dream alone" in page.locator("#status").inner_text()
+    page.keyboard.press("e")
+    page.wait_for_function("() => document.getElementById('dream-note').textContent.startsWith('eyes open')")
 
 
 def test_a_recording_can_be_fetched(page, recordings: Path) -> None:
     still(page)
     page.keyboard.press("v")
-    page.wait_for_selector("#record[aria-pressed=true]")
+    page.get_by_role("button", name="Stop and save").wait_for()
     page.keyboard.down("ArrowLeft")
     wait_for_step(page, 5)
     page.keyboard.up("ArrowLeft")
@@ -202,7 +216,7 @@ def test_keys_work_after_the_mouse_moved_a_slider(page) -> None:
     assert numbers(page, 1)[1] > 0
     page.locator("#timeline").focus()
     page.keyboard.press("e")
-    page.wait_for_selector("#eyes[aria-pressed=true]")
+    page.wait_for_selector("#eyes[aria-checked=false]")
 
 
 def test_it_begins_at_a_moment_that_there_is(page) -> None:
@@ -233,14 +247,72 @@ def test_a_mouse_or_a_finger_is_enough(page) -> None:
     page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
 
 
-@pytest.mark.parametrize("width", [1280, 390, 320])
+VIEWS = {"desktop": (1280, 900), "phone": (390, 844), "phone in landscape": (844, 390), "small phone": (320, 600)}
+
+
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off(chromium, address: str, width: int, scheme: str) -> None:
-    page = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+def test_nothing_is_cut_off(chromium, address: str, view: str, scheme: str) -> None:
+    width, height = VIEWS[view]
+    page = chromium.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
     page.goto(address)
     page.wait_for_function("() => Number(document.body.dataset.frames) > 3")
     assert page.evaluate("() => document.documentElement.scrollWidth") <= width
     right = "e => e.getBoundingClientRect().right > innerWidth + 1"
     all_of = "[...document.querySelectorAll('button, select, input, canvas')]"
     assert page.evaluate(f"() => {all_of}.filter({right}).map(e => e.id)") == []
+    moves = page.locator("#moves").bounding_box()
+    assert moves["y"] + moves["height"] <= height + 1
     page.close()
+
+
+PAINT = """async ([width, height]) => {
+  const { paint } = await import("./screen.js");
+  document.getElementById("moves").remove();  // on a small screen they lie over what does not fit
+  for (const id of ["dream", "real"]) {
+    const drawn = new OffscreenCanvas(width, height), pen = drawn.getContext("2d");
+    pen.fillStyle = "#00ff00"; pen.fillRect(0, 0, width, height);
+    pen.fillStyle = "#ff0000"; pen.fillRect(0, height - 20, width, 20);  // the lowest rows
+    paint(document.getElementById(id), await createImageBitmap(drawn), {}, "dream");
+  }
+}"""
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("shape", [(300, 300), (300, 200), (200, 300), (400, 100)])
+def test_a_picture_of_any_shape_is_shown_whole(chromium, address: str, view: str, shape: tuple[int, int]) -> None:
+    width, height = VIEWS[view]
+    page = chromium.new_page(viewport={"width": width, "height": height})
+    page.route_web_socket(re.compile("/ws"), lambda socket: None)  # nothing else is drawn
+    page.goto(address)
+    page.evaluate(PAINT, list(shape))
+    for name in ("dream", "real"):
+        canvas = page.locator(f"#{name}")
+        box, screen = canvas.bounding_box(), canvas.locator("..").bounding_box()
+        assert box == pytest.approx(screen)
+        shown = np.asarray(Image.open(io.BytesIO(canvas.locator("..").screenshot())).convert("RGB")).astype(int)
+        red = (shown[..., 0] > 200) & (shown[..., 1] < 60)
+        green = (shown[..., 1] > 200) & (shown[..., 0] < 60)
+        # All of the lowest rows, as wide as the picture and in the right proportion to it.
+        assert red.any(1).sum() == pytest.approx(20 / shape[1] * (red | green).any(1).sum(), abs=2)
+        assert (red | green).any(0).sum() / (red | green).any(1).sum() == pytest.approx(shape[0] / shape[1], rel=0.05)
+    page.close()
+
+
+def test_nothing_fails_before_the_first_moment(chromium, address: str) -> None:
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+    page.route_web_socket(re.compile("/ws"), lambda socket: socket.send('{"wait": "Compiling ..."}'))
+    page.goto(address)
+    page.get_by_text("Compiling ...").wait_for()
+    for key in [*"gerv .[]+-1", "Backspace", "Home", "End", "PageUp", "ArrowLeft"]:
+        page.keyboard.press(key)
+    for control in page.locator("button, input, select, #tree").all():
+        control.dispatch_event("click")
+        control.dispatch_event("input")
+        control.dispatch_event("change")
+    page.locator("#begin").evaluate("form => form.requestSubmit()")
+    page.close()
+    assert problems == []

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from dreamerjax.host.dreamer import Dreamer
 from dreamerjax.host.envs import RenderError
 from dreamerjax.host.envs.serial import SerialVectorEnv
 from dreamerjax.show.play import server as server_module
+from dreamerjax.show.play import session
+from dreamerjax.show.play.brain import Brain
 from dreamerjax.show.play.server import FULL, PortError, Server, Settings
+from dreamerjax.show.play.session import AHEAD
 from tests.tiny_run import make_run
 
 
@@ -43,6 +47,7 @@ class Browser:
             if message.type is aiohttp.WSMsgType.TEXT:
                 self.words.append(json.loads(message.data))
             elif message.type is aiohttp.WSMsgType.BINARY:
+                await self.ask(do="seen")
                 (length,) = struct.unpack_from("<I", message.data)
                 header = json.loads(message.data[4 : 4 + length])
                 sizes = header["pictures"]
@@ -97,6 +102,7 @@ def test_the_agent_acts_and_time_goes_on(dreamer: Dreamer, tmp_path: Path) -> No
             hello = await browser.word("hello")
             assert hello["hello"] == "tiny"
             assert hello["actions"] == [{"kind": "discrete", "size": 2}]
+            assert hello["names"] == ["push left", "push right"]
             later = await browser.moment(lambda header: header["step"] >= 5)
             assert later["wheel"] == "agent"
             assert later["dreamed"].startswith(b"\xff\xd8")  # JPEG
@@ -123,6 +129,90 @@ def test_a_reality_that_cannot_be_drawn_is_told_once_and_time_goes_on(
             assert notes == ["No picture: gym:CartPole-v1: `render` raised RuntimeError: no display"]
             hello = await browser.word("hello")
             assert not hello["draws"], "the dream shows as numbers"
+
+    run(test)
+
+
+def test_time_waits_for_a_browser_that_does_not_keep_up(dreamer: Dreamer, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with serving(dreamer, tmp_path) as (_, open_browser):
+            browser = await open_browser()
+            await browser.word("hello")
+            for _ in range(AHEAD):
+                assert (await browser.socket.receive()).type is aiohttp.WSMsgType.BINARY
+            with pytest.raises(asyncio.TimeoutError):
+                await browser.socket.receive(timeout=1.0)
+            await browser.ask(do="eyes", opened=False)  # what is asked for is answered at once
+            waiting = await browser.moment()
+            assert waiting["step"] == AHEAD - 1
+            for _ in range(AHEAD):
+                await browser.ask(do="seen")
+            assert (await browser.moment(lambda header: header["step"] >= AHEAD + 2))["blind"] > 0
+
+    run(test)
+
+
+def test_who_comes_while_programs_compile_is_told_and_waits(
+    dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = threading.Event()
+    warm_up = Brain.warm_up
+
+    def wait_and_warm_up(brain: Brain, *arguments: Any) -> None:
+        assert compiled.wait(60)
+        warm_up(brain, *arguments)
+
+    monkeypatch.setattr(Brain, "warm_up", wait_and_warm_up)
+
+    async def test() -> None:
+        async with serving(dreamer, tmp_path) as (server, open_browser):
+            gone, browser = await open_browser(), await open_browser()
+            assert "Compiling" in (await browser.word("wait"))["wait"]
+            await gone.socket.close()
+            assert server.dreams == 0
+            compiled.set()
+            await server.ready()
+            assert (await browser.moment(lambda header: header["step"] >= 2))["wheel"] == "agent"
+            assert server.dreams == 1
+
+    run(test)
+
+
+def test_what_goes_wrong_while_programs_compile_is_raised(
+    dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(brain: Brain, *arguments: Any) -> None:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Brain, "warm_up", fail)
+
+    async def test() -> None:
+        async with serving(dreamer, tmp_path) as (server, _):
+            with pytest.raises(RuntimeError, match="no memory"):
+                await server.ready()
+
+    run(test)
+
+
+def test_an_agent_that_looks_at_a_reality_that_has_ended_waits(
+    dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "OVER", -1.0)  # dreams have no end
+
+    async def test() -> None:
+        async with serving(dreamer, tmp_path) as (_, open_browser):
+            browser = await open_browser()
+            await browser.ask(do="hold", action=[1.0, 0.0])
+            ended = await browser.moment(lambda header: header["real"]["ended"])
+            assert ended["real"]["failed"]
+            assert not ended["running"]
+            await browser.ask(do="wheel", who="agent")
+            still = await browser.moment(lambda header: header["wheel"] == "agent")
+            await asyncio.sleep(0.3)
+            await browser.ask(do="eyes", opened=False)
+            blind = await browser.moment(lambda header: not header["eyes"])
+            assert blind["number"] == still["number"] == ended["number"]
+            assert (await browser.moment(lambda header: header["number"] > ended["number"]))["real"]["over"]
 
     run(test)
 

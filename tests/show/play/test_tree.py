@@ -94,11 +94,10 @@ def test_reality_ends_and_the_dream_goes_on(tree: Tree) -> None:
 
 
 def test_with_its_eyes_open_the_agent_is_where_it_would_be_in_the_real_episode(dreamer: Dreamer, tree: Tree) -> None:
-    tree.opened = True
     rows = [tree.now.real.rows]  # pyright: ignore[reportOptionalMemberAccess]
     for action in (LEFT, RIGHT, RIGHT):
         moment = tree.step(action)
-        assert moment.opened
+        assert moment.blind == 0
         rows.append(moment.real.rows)  # pyright: ignore[reportOptionalMemberAccess]
     import jax
 
@@ -106,6 +105,16 @@ def test_with_its_eyes_open_the_agent_is_where_it_would_be_in_the_real_episode(d
     # The first recurrent state comes from the zero state, whatever was drawn: it must agree.
     tree.go(0)
     np.testing.assert_allclose(tree.now.thought.state.deter, seen.states[0].deter, atol=1e-6)
+
+
+def test_steps_with_shut_eyes_are_counted_along_each_branch(tree: Tree) -> None:
+    tree.step(LEFT)
+    tree.opened = False
+    assert [tree.step(LEFT).blind for _ in range(3)] == [1, 2, 3]
+    tree.go(2)
+    assert tree.step(RIGHT).blind == 2
+    tree.opened = True
+    assert tree.step(RIGHT).blind == 0
 
 
 def test_a_dream_begins_at_any_moment_of_an_episode(dreamer: Dreamer, tree: Tree) -> None:

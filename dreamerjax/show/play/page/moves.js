@@ -1,39 +1,25 @@
 // What one can do in an environment: moves with a name and keys, and the action that the held ones make together.
 
-const NAMES = {
-  "gym:CartPole-v1": ["push left", "push right"],
-  "gym:MountainCar-v0": ["push left", "coast", "push right"],
-  "gym:Acrobot-v1": ["torque −", "no torque", "torque +"],
-};
-// What the numbers of an observation are.
-export const NUMBERS = {
-  "gym:CartPole-v1": ["cart, m", "cart's speed, m/s", "pole's angle, rad", "pole's speed, rad/s"],
-  "gym:Pendulum-v1": ["cos of the angle", "sin of the angle", "speed, rad/s"],
-  "gym:MountainCar-v0": ["position", "speed"],
-};
-// What ends an episode.
-export const ENDS = {
-  "gym:CartPole-v1": "The pole leans by 12°, or the cart is 2.4 m away.",
-};
 const ARROWS = { 2: ["ArrowLeft", "ArrowRight"], 3: ["ArrowLeft", "ArrowDown", "ArrowRight"], 4: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"] };
 const LETTERS = { ArrowLeft: "a", ArrowRight: "d", ArrowUp: "w", ArrowDown: "s" };
 const SHOWN = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
 const MOST = 12;
 
-export function movesOf(id, specs) {
+// names: of each number of an action.
+export function movesOf(specs, names) {
   const moves = [];
   let offset = 0, arrows = 0;
   for (const spec of specs) {
     if (spec.kind === "discrete") {
       for (let i = 0; i < spec.size; i++) {
         const arrow = moves.length === i ? (ARROWS[spec.size] ?? [])[i] : undefined;
-        moves.push({ at: offset + i, value: 1, part: offset, arrow, name: (NAMES[id] ?? [])[i] ?? `action ${moves.length + 1}` });
+        moves.push({ at: offset + i, value: 1, part: offset, arrow, name: names[offset + i] });
       }
     } else {
       for (let i = 0; i < spec.size; i++) {
         const pair = [["ArrowLeft", "ArrowRight"], ["ArrowDown", "ArrowUp"]][arrows++] ?? [];
-        moves.push({ at: offset + i, value: -1, arrow: pair[0], name: `axis ${offset + i + 1} −` });
-        moves.push({ at: offset + i, value: 1, arrow: pair[1], name: `axis ${offset + i + 1} +` });
+        moves.push({ at: offset + i, value: -1, arrow: pair[0], name: `${names[offset + i]} −` });
+        moves.push({ at: offset + i, value: 1, arrow: pair[1], name: `${names[offset + i]} +` });
       }
     }
     offset += spec.size;

@@ -1,220 +1,148 @@
 // The page: keys and buttons to messages, messages to pictures.
+import { Link } from "./link.js";
 import { Moments } from "./moments.js";
-import { actionOf, ENDS, movesOf, NUMBERS } from "./moves.js";
-import { drawBars, drawLatent, drawStrips, drawTree, nearest, short } from "./strips.js";
+import { actionOf, movesOf } from "./moves.js";
+import { bitmapOf, paint } from "./screen.js";
+import { drawLatent, drawStrips, drawTree, nearest, readColours } from "./strips.js";
+import { advice, element, write, writeKinds, writeMoment } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const query = new URLSearchParams(location.search), token = query.get("token");
+const token = new URLSearchParams(location.search).get("token");
 const moments = new Moments();
-let hello = null, header = null, moves = [], held = [], socket = null, tries = 0, note = "";
+let hello = null, header = null, moves = [], held = [], note = "";
+const link = new Link({ heard, seen, lost });
+const ask = (message) => link.ask(message);
 
-// The socket
-
-function connect() {
-  const parameters = new URLSearchParams({ dream: sessionStorage.getItem("dream") ?? "" });
-  if (token) parameters.set("token", token);
-  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws?${parameters}`);
-  socket.binaryType = "arraybuffer";
-  socket.onmessage = (event) => (typeof event.data === "string" ? heard(JSON.parse(event.data)) : seen(event.data));
-  socket.onclose = (event) => {
-    held = [];
-    document.body.classList.add("lost");
-    if (event.reason === "opened in another window") return tell("This dream is open in another window. Reload this page to have it here.");
-    if (event.code === 4001 || event.code === 1008) return tell(event.reason);
-    tries += 1;
-    tell("The program has ended, or does not answer. Once it runs again, this page goes on.");
-    setTimeout(connect, Math.min(500 * tries, 5000));
-  };
+function lost(text) {
+  held = [];
+  document.body.classList.add("lost");
+  $("main").inert = true;
+  write($("status"), text);
 }
 
-const ask = (message) => socket?.readyState === WebSocket.OPEN && socket.send(JSON.stringify(message));
-
 function heard(content) {
-  if (content.dream) sessionStorage.setItem("dream", content.dream);
+  if (content.wait) { document.body.classList.remove("lost"); write($("status"), content.wait); }
   if (content.hello) begin(content);
-  if (content.note) tell(note = content.note);
+  if (content.note) write($("status"), note = content.note);
   if (content.saved) saved(content.saved, content.folder);
 }
 
 function begin(content) {
-  tries = 0;
-  document.body.classList.remove("lost");
   hello = content;
+  header = newest = null;
   $("name").textContent = content.hello;
   document.title = `Inside the dream of ${content.hello}`;
   moments.clear();
   for (const [number, parent, step, reward, cont, value, surprise] of content.tree) {
     moments.add(number, parent, step, { reward, cont, value, surprise });
   }
-  moves = movesOf(content.id, content.actions);
+  moves = movesOf(content.actions, content.names);
   $("moves").replaceChildren(...moves.map(moveButton));
   $("episode").replaceChildren(
-    option("a fresh start of the environment", ""),
-    ...content.episodes.map((one, i) => option(one.title, i)),
+    element("option", "a fresh start of the environment", { value: "" }),
+    ...content.episodes.map((one, i) => element("option", one.title, { value: i })),
   );
   rowsOffered();
   $("latent-note").textContent = `${content.latent[0]} groups of ${content.latent[1]} classes: blue is what the agent expects, a dot what it dreamed.`;
   $("keys").replaceChildren(...keyRows());
+  for (const id of ["numbers", "vectors"]) $(id).replaceChildren();
+  writeKinds(content);
   note = content.trouble ? `There is no real side: ${content.trouble.split("\n")[0]}` : "";
 }
 
 // Which rows the chosen episode has to begin from.
 function rowsOffered() {
-  const chosen = hello.episodes[$("episode").value], last = chosen ? chosen.steps - 1 : 0;
+  const chosen = hello?.episodes[$("episode").value], last = chosen ? chosen.steps - 1 : 0;
   Object.assign($("row"), { disabled: !chosen, max: last, value: Math.min($("row").value, last) });
   $("row-most").textContent = chosen ? `of ${last}` : "";
 }
 
-function option(text, value) {
-  const made = document.createElement("option");
-  made.textContent = text;
-  made.value = value;
-  return made;
-}
+// Moments arrive, and the newest one is drawn
 
-// A moment arrives
+let newest = null, undrawn = 0, drawing = false;
 
-async function seen(buffer) {
+function seen(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
-  header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  const known = moments.all.has(header.number);
-  if (!known) moments.add(header.number, header.parent, header.step, header);
-  moments.forget(header.root);
-  moments.go(header.number);
-  const [dreamed, real] = header.pictures, start = 4 + length;
-  words();
+  const arrived = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  const isNew = !moments.all.has(arrived.number);
+  if (isNew) moments.add(arrived.number, arrived.parent, arrived.step, arrived);
+  moments.forget(arrived.root);
+  moments.go(arrived.number);
+  const [dreamed, real] = arrived.pictures, start = 4 + length;
+  header = arrived;
+  newest = { dream: new Uint8Array(buffer, start, dreamed), real: new Uint8Array(buffer, start + dreamed, real) };
+  undrawn += 1;
+  countSteps(isNew && arrived.running);
   schedule();
-  await Promise.all([
-    picture($("dream"), new Uint8Array(buffer, start, dreamed), header.vectors, "--dream"),
-    picture($("real"), new Uint8Array(buffer, start + dreamed, real), header.real?.vectors, "--real"),
-  ]);
-  document.body.dataset.frames = Number(document.body.dataset.frames ?? 0) + 1;
 }
 
-async function picture(canvas, bytes, vectors, colour) {
-  if (!bytes.length) {
-    if (vectors && Object.keys(vectors).length && !hello.draws) drawBars(canvas, vectors, colour);
-    else canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
-    return;
-  }
-  const bitmap = await createImageBitmap(new Blob([bytes]));
-  canvas.classList.toggle("tiny", bitmap.width <= 128);
-  if (canvas.width !== bitmap.width || canvas.height !== bitmap.height) [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
-  canvas.getContext("2d").drawImage(bitmap, 0, 0);
-  bitmap.close();
-}
-
-let scheduled = false;
 function schedule() {
-  if (scheduled || !header) return;
-  scheduled = true;
-  requestAnimationFrame(() => {
-    scheduled = false;
-    drawStrips($("strips"), moments);
-    drawTree($("tree"), moments);
-    drawLatent($("latent"), header.latent, hello.latent);
+  if (drawing || !newest) return;
+  drawing = true;
+  requestAnimationFrame(async () => {
+    const moment = header, pictures = newest, count = undrawn;
+    undrawn = 0;
+    try {
+      await draw(moment, pictures);
+    } finally {
+      drawing = false;
+      for (let i = 0; i < count; i++) ask({ do: "seen" });
+      if (undrawn) schedule();
+    }
   });
 }
 
-const percent = (x) => (x === null ? "–" : `${(100 * x).toFixed(0)}%`);
-
-function words() {
-  const agent = header.wheel === "agent", real = header.real, over = header.cont < 0.5;
-  $("wheel").setAttribute("aria-pressed", agent);
-  $("eyes").setAttribute("aria-pressed", header.eyes);
-  $("record").setAttribute("aria-pressed", header.recording);
-  $("run-shown").textContent = header.running ? "Pause" : "Run";
-  if (document.activeElement !== $("speed")) $("speed").value = header.speed;
-  $("speed-shown").textContent = `${header.speed.toFixed(0)}/s`;
-  $("speed").setAttribute("aria-valuetext", `${header.speed.toFixed(0)} steps a second`);
-  const at = moments.line.indexOf(header.number);
-  Object.assign($("timeline"), { max: moments.line.length - 1, value: at });
-  $("moment-shown").textContent = `step ${header.step}`;
-  const gone = real && (real.ended || real.over);
-  $("dream-note").textContent = header.eyes && gone ? "eyes open, but nothing real is left to see"
-    : !header.opened ? "eyes shut" : header.step ? "eyes open: it sees what is real" : "a first look";
-  banner($("dream-over"), over, "The dream ends here.", `${ENDS[hello.id] ?? ""} “Start again” begins anew, “Back” goes back.`);
-  $("real-pane").style.opacity = real ? 1 : 0.5;
-  $("real-note").textContent = !real ? "not to be had here" : real.over ? "has ended" : hello.pictures ? "as the agent sees it" : "the same actions";
-  banner($("real-over"), gone, real?.failed ? "Here it really ended." : "Its time is up.",
-    over ? "" : "The dream goes on without it. “Start again” begins both anew.");
-  $("numbers").replaceChildren(
-    ...pair("predicted reward", short(header.reward)),
-    ...pair("probability to go on", percent(header.cont)),
-    ...pair("value", short(header.value)),
-    ...pair("surprise", header.surprise === null ? "–" : `${short(header.surprise)} nats`),
-    ...pair("agent's uncertainty", `${short(header.entropy)} nats`),
-  );
-  vectors();
-  const takeOver = `Hold ${moves.slice(0, 2).map((move) => move.label).join(" or ")} to take over.`;
-  const hint = over ? "The dream has ended: start again, or go back and act otherwise."
-    : agent && header.eyes ? `The agent acts, and sees what is real. ${takeOver}`
-    : agent ? `The agent acts by its dream alone; reality only gets the same actions. ${takeOver}`
-    : hello.actions.every((spec) => spec.kind === "discrete")
-      ? "You act. Time moves while you hold a move; “Agent drives” gives the wheel back."
-      : "You act. “Agent drives” gives the wheel back.";
-  tell(note || (header.running || over ? hint : `Paused. ${hint}`));
+async function draw(moment, pictures) {
+  const bitmaps = await Promise.all([bitmapOf(pictures.dream), bitmapOf(pictures.real)]);
+  paint($("dream"), bitmaps[0], hello.draws ? null : moment.vectors, "dream");
+  paint($("real"), bitmaps[1], hello.draws ? null : moment.real?.vectors, "real");
+  writeMoment(hello, moment, reached());
+  write($("status"), note || advice(hello, moment, moves));
+  Object.assign($("timeline"), { max: moments.line.length - 1, value: moments.line.indexOf(moment.number) });
+  drawStrips($("strips"), moments);
+  drawTree($("tree"), moments);
+  drawLatent($("latent"), moment.latent, hello.latent);
+  $("main").inert = false;
+  document.body.classList.remove("lost");
+  document.body.dataset.frames = Number(document.body.dataset.frames ?? 0) + 1;
 }
 
-function banner(place, shown, text, more) {
-  place.hidden = !shown;
-  if (shown) place.replaceChildren(text, element("small", more));
+// How many steps a second are really reached: over the last second or more, while time goes on without a break.
+
+let times = [];
+
+function countSteps(counts) {
+  if (!counts) { times = []; return; }
+  times.push(performance.now());
+  if (times.length > 120) times.shift();
 }
 
-function tell(text) {
-  if ($("status").textContent !== text) $("status").textContent = text;
-}
-
-function element(kind, text) {
-  const made = document.createElement(kind);
-  made.textContent = text;
-  return made;
-}
-
-function pair(term, value) {
-  const group = document.createElement("div");
-  group.append(element("dt", term), element("dd", value));
-  return [group];
-}
-
-function vectors() {
-  const names = Object.keys(header.vectors);
-  $("vectors-card").hidden = !names.length;
-  const rows = [["", "dream", "real"].map((text) => Object.assign(element("th", text), { scope: "col" }))];
-  for (const name of names) {
-    header.vectors[name].slice(0, 12).forEach((value, i) => {
-      const there = header.real?.vectors[name]?.[i];
-      rows.push([Object.assign(element("th", NUMBERS[hello.id]?.[i] ?? `${name}[${i}]`), { scope: "row" }), element("td", value.toFixed(3)), element("td", there === undefined ? "–" : there.toFixed(3))]);
-    });
-  }
-  $("vectors").replaceChildren(...rows.map((cells) => { const row = document.createElement("tr"); row.append(...cells); return row; }));
+function reached() {
+  const last = times.at(-1), first = times.findIndex((time) => last - time < 2000), seconds = (last - times[first]) / 1000;
+  return times.length > 3 && seconds > 1 ? (times.length - 1 - first) / seconds : null;
 }
 
 function saved(files, folder) {
   const item = document.createElement("li");
   item.append("Saved: ");
   files.forEach((file, i) => {
-    const link = element("a", file);
-    link.href = `/recordings/${encodeURIComponent(file)}${token ? `?token=${encodeURIComponent(token)}` : ""}`;
-    link.download = file;
-    item.append(i ? " and " : "", link);
+    const href = `/recordings/${encodeURIComponent(file)}${token ? `?token=${encodeURIComponent(token)}` : ""}`;
+    item.append(i ? " and " : "", element("a", file, { href, download: file }));
   });
   item.append(` in ${folder}`);
   $("saved").prepend(item);
-  note = `Saved in ${folder}: ${files.join(" and ")}.`;
-  tell(note);
+  write($("status"), note = `Saved in ${folder}: ${files.join(" and ")}.`);
 }
 
 // Moves
 
 function moveButton(move) {
-  const button = element("button", move.label);
-  button.type = "button";
-  const hold = (event) => { event.preventDefault(); down(move); };
+  const button = element("button", move.label, { type: "button" });
+  const press = (event) => { event.preventDefault(); down(move); };
   const release = () => up(move);
-  button.addEventListener("pointerdown", hold);
+  button.addEventListener("pointerdown", press);
   for (const kind of ["pointerup", "pointerleave", "pointercancel", "blur"]) button.addEventListener(kind, release);
-  button.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.repeat) hold(event); });
+  button.addEventListener("keydown", (event) => { if (event.key === "Enter" && !event.repeat) press(event); });
   button.addEventListener("keyup", (event) => { if (event.key === "Enter") release(); });
   button.addEventListener("contextmenu", (event) => event.preventDefault());
   move.button = button;
@@ -243,25 +171,26 @@ function releaseAll() {
   if (held.length) { held = []; hold(); }
 }
 
-// Keys and buttons
+// Keys and buttons: none of them does anything before the first moment is drawn
 
 const now = () => moments.line.indexOf(moments.now);
-const along = (index) => ask({ do: "go", to: moments.line[Math.max(0, Math.min(index, moments.line.length - 1))] });
+const along = (index) => link.askMoment({ do: "go", to: moments.line[Math.max(0, Math.min(index, moments.line.length - 1))] });
 
 function branch(way) {
   const tips = moments.tips().sort((a, b) => a.lane - b.lane), tip = moments.line.at(-1);
-  if (tips.length) ask({ do: "go", to: tips.at((tips.findIndex((one) => one.number === tip) + way + tips.length) % tips.length).number });
+  if (tips.length) link.askMoment({ do: "go", to: tips.at((tips.findIndex((one) => one.number === tip) + way + tips.length) % tips.length).number });
 }
 
 function pace(steps) {
+  times = [];
   header.speed = Math.max(1, Math.min(60, steps));
-  ask({ do: "speed", steps: header.speed });
+  link.askMoment({ do: "speed", steps: header.speed });
 }
 
 const COMMANDS = [
   [" ", "Space", "run or pause", () => ask({ do: "run", on: !header.running })],
   ["g", "G", "you or the agent at the wheel", () => ask({ do: "wheel", who: header.wheel === "agent" ? "you" : "agent" })],
-  [".", ".", "one step", () => ask({ do: "step", action: actionOf(hello.actions, held) })],
+  [".", ".", "one step", () => link.askMoment({ do: "step", action: actionOf(hello.actions, held) })],
   ["Backspace", "⌫", "one step back", () => along(now() - 1)],
   ["PageUp", "Page Up", "ten steps back", () => along(now() - 10)],
   ["PageDown", "Page Down", "ten steps on, along what was dreamed", () => along(now() + 10)],
@@ -279,12 +208,14 @@ const COMMANDS = [
 
 function keyRows() {
   const rows = [...moves.map((move) => [move.keys.map((key) => move.arrow === key ? move.label.split(" ")[0] : key.toUpperCase()).join(" or "), `hold: ${move.name}`]), ...COMMANDS.map(([, shown, does]) => [shown, does])];
-  return rows.map(([key, does]) => { const row = document.createElement("tr"); row.append(Object.assign(element("th", key), { scope: "row" }), element("td", does)); return row; });
+  return rows.map(([key, does]) => { const row = document.createElement("tr"); row.append(element("th", key, { scope: "row" }), element("td", does)); return row; });
 }
+
+const ready = () => header !== null && !$("main").inert;
 
 function run(key) {
   const command = COMMANDS.find(([own]) => own === key);
-  if (!command || !header) return false;
+  if (!command || !ready()) return false;
   note = "";
   command[3]();
   return true;
@@ -300,7 +231,7 @@ function needs(target, key) {
 
 addEventListener("keydown", (event) => {
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-  if (event.ctrlKey || event.metaKey || event.altKey || !hello || needs(event.target, key)) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || !ready() || needs(event.target, key)) return;
   const move = moves.find((one) => one.keys.includes(key));
   if (move) { event.preventDefault(); if (!event.repeat) down(move); return; }
   if (run(key)) event.preventDefault();
@@ -321,11 +252,11 @@ for (const control of document.querySelectorAll("button, input[type=range]")) {
   control.addEventListener("pointerup", () => setTimeout(() => control.blur()));
 }
 $("episode").addEventListener("change", rowsOffered);
-$("speed").addEventListener("input", (event) => pace(Number(event.target.value)));
-$("timeline").addEventListener("input", (event) => along(Number(event.target.value)));
+$("speed").addEventListener("input", (event) => ready() && pace(Number(event.target.value)));
+$("timeline").addEventListener("input", (event) => ready() && along(Number(event.target.value)));
 $("tree").addEventListener("click", (event) => {
   const to = nearest($("tree"), moments, event.offsetX, event.offsetY);
-  if (to !== null) ask({ do: "go", to });
+  if (to !== null) link.askMoment({ do: "go", to });
 });
 $("begin").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -333,6 +264,4 @@ $("begin").addEventListener("submit", (event) => {
   ask({ do: "begin", episode: chosen === "" ? null : Number(chosen), step: Math.max(0, Number($("row").value) | 0) });
 });
 addEventListener("resize", schedule);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", schedule);
-
-connect();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); schedule(); });

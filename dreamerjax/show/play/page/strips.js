@@ -1,10 +1,30 @@
-// Small pictures on canvases: strips over time, the tree of what-ifs, the latent state, bars where nothing is drawn.
+// Small pictures on canvases: strips over time, the tree of what-ifs, the latent state.
 
-const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// The colours of the page, read once and when the scheme changes: asking for them is slow.
+export const colours = {};
+export function readColours() {
+  const style = getComputedStyle(document.documentElement);
+  for (const name of ["ink", "soft", "line", "dream", "real", "alarm"]) colours[name] = style.getPropertyValue(`--${name}`).trim();
+}
+readColours();
+
+// The size of each canvas on the page, kept up to date: to ask for it while text changes would lay out the page anew.
+const sizes = new Map();
+const observer = new ResizeObserver((entries) => {
+  for (const { target, contentRect } of entries) sizes.set(target, [contentRect.width, contentRect.height]);
+});
+
+function sizeOf(canvas) {
+  if (!sizes.has(canvas)) {
+    sizes.set(canvas, [canvas.clientWidth, canvas.clientHeight]);
+    observer.observe(canvas);
+  }
+  return sizes.get(canvas);
+}
 
 function prepared(canvas) {
   const ratio = window.devicePixelRatio || 1;
-  const width = canvas.clientWidth, height = canvas.clientHeight;
+  const [width, height] = sizeOf(canvas);
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
@@ -37,17 +57,17 @@ export function drawStrips(canvas, moments) {
     let low = range?.[0] ?? Math.min(...known, 0), high = range?.[1] ?? Math.max(...known, low + 1e-3);
     if (high - low < 1e-6) high = low + 1;
     const y = (value) => bottom - ((bottom - top) * (Math.min(Math.max(value, low), high) - low)) / (high - low);
-    pen.fillStyle = style("--soft");
+    pen.fillStyle = colours.soft;
     pen.fillText(label, left, row * tall + 12);
     if (known.length) {
       pen.fillText(short(high), right + 6, top + 6);
       pen.fillText(short(low), right + 6, bottom);
     }
-    pen.strokeStyle = style("--line");
+    pen.strokeStyle = colours.line;
     pen.lineWidth = 1;
     pen.beginPath(); pen.moveTo(left, bottom + .5); pen.lineTo(right, bottom + .5); pen.stroke();
     for (const [from, to, faint] of [[0, at - first, false], [at - first, shown.length - 1, true]]) {
-      pen.strokeStyle = key === "surprise" ? style("--alarm") : style("--dream");
+      pen.strokeStyle = key === "surprise" ? colours.alarm : colours.dream;
       pen.globalAlpha = faint ? .35 : 1;
       pen.lineWidth = 1.8;
       pen.beginPath();
@@ -62,7 +82,7 @@ export function drawStrips(canvas, moments) {
       pen.globalAlpha = 1;
     }
   });
-  pen.strokeStyle = style("--ink");
+  pen.strokeStyle = colours.ink;
   pen.lineWidth = 1;
   pen.beginPath(); pen.moveTo(x(at - first), 0); pen.lineTo(x(at - first), height); pen.stroke();
 }
@@ -84,7 +104,7 @@ export function drawTree(canvas, moments) {
   if (!moments.all.size) return;
   const [x, y, all] = laneScale(moments, width, height), followed = new Set(moments.line);
   for (const chosen of [false, true]) {
-    pen.strokeStyle = style(chosen ? "--dream" : "--soft");
+    pen.strokeStyle = chosen ? colours.dream : colours.soft;
     pen.lineWidth = chosen ? 3 : 1.5;
     pen.beginPath();
     for (const one of all) {
@@ -97,13 +117,13 @@ export function drawTree(canvas, moments) {
   }
   const now = moments.all.get(moments.now);
   if (!now) return;
-  pen.fillStyle = style("--alarm");
+  pen.fillStyle = colours.alarm;
   pen.beginPath(); pen.arc(x(now.step), y(now.lane), 5, 0, 2 * Math.PI); pen.fill();
 }
 
 // The moment of the tree that is nearest to a point of its canvas.
 export function nearest(canvas, moments, px, py) {
-  const [x, y, all] = laneScale(moments, canvas.clientWidth, canvas.clientHeight);
+  const [x, y, all] = laneScale(moments, ...sizeOf(canvas));
   let best = null, distance = Infinity;
   for (const one of all) {
     const d = (x(one.step) - px) ** 2 + 4 * (y(one.lane) - py) ** 2;
@@ -120,28 +140,15 @@ export function drawLatent(canvas, coded, [groups, classes]) {
   for (let g = 0; g < groups; g++) {
     for (let k = 0; k < classes; k++) {
       const byte = bytes[g * classes + k];
-      pen.fillStyle = style("--dream");
+      pen.fillStyle = colours.dream;
       pen.globalAlpha = .06 + .94 * ((byte >> 4) / 15);
       pen.fillRect(g * wide + .5, k * tall + .5, wide - 1, tall - 1);
       pen.globalAlpha = 1;
       if (byte & 1) {
-        pen.fillStyle = style("--alarm");
+        pen.fillStyle = colours.alarm;
         const size = Math.max(2, Math.min(wide, tall) / 3);
         pen.fillRect(g * wide + (wide - size) / 2, k * tall + (tall - size) / 2, size, size);
       }
     }
   }
-}
-
-// Where an environment cannot be drawn: its numbers as bars.
-export function drawBars(canvas, vectors, colour) {
-  canvas.width = 300; canvas.height = 200;
-  const pen = canvas.getContext("2d"), values = Object.values(vectors).flat().slice(0, 40);
-  pen.fillStyle = "#fff"; pen.fillRect(0, 0, 300, 200);
-  pen.fillStyle = style(colour);
-  values.forEach((value, i) => {
-    const tall = 90 * Math.tanh(value / 2), wide = 280 / values.length;
-    pen.fillRect(10 + i * wide + 1, 100 - Math.max(0, tall), wide - 2, Math.abs(tall));
-  });
-  pen.strokeStyle = "#888"; pen.beginPath(); pen.moveTo(5, 100.5); pen.lineTo(295, 100.5); pen.stroke();
 }
