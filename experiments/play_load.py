@@ -34,6 +34,7 @@ async def watch(client: aiohttp.ClientSession, url: str, seconds: float, speed: 
             if message.type is not aiohttp.WSMsgType.BINARY:
                 continue
             frames += 1
+            await socket.send_json({"do": "seen"})
             (length,) = (int.from_bytes(message.data[:4], "little"),)
             if not json.loads(message.data[4 : 4 + length])["running"]:  # the dream has ended: another one
                 await socket.send_json({"do": "begin"})
@@ -89,6 +90,7 @@ def main() -> None:
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     address = next(match[0] for line in server.stdout if (match := re.search(r"http://\S+", line)))
+    next(line for line in server.stdout if line.startswith("Ready"))
     try:
         asyncio.run(measure(address, given, server.pid))
     finally:

@@ -111,6 +111,8 @@ async def _serve(server: Any, port: int, *, browser: bool) -> None:
 
 
 async def _serve_until(stop: asyncio.Event, server: Any, port: int, *, browser: bool) -> None:
+    from dreamerjax.show.play.server import COMPILING
+
     await server.start()
     try:
         if port not in (0, server.port):
@@ -118,7 +120,7 @@ async def _serve_until(stop: asyncio.Event, server: Any, port: int, *, browser: 
         print(f"Open {server.url}    (Ctrl-C ends it)", flush=True)
         if browser:
             await asyncio.get_running_loop().run_in_executor(None, webbrowser.open, server.url)
-        print("Compiling: some 20 seconds the first time, a few later …", flush=True)
+        print(COMPILING, flush=True)
         ended, ready = asyncio.create_task(stop.wait()), asyncio.create_task(server.ready())
         await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
         if ready.done():

@@ -160,9 +160,11 @@ def test_log_probs_and_entropies_are_those_of_scipy():
     categorical = categorical_actions(jnp.log(jnp.asarray(probs, jnp.float32)))
     np.testing.assert_allclose(categorical.log_prob(jnp.array([0.0, 1.0, 0.0])), np.log(0.3), rtol=1e-5)
     np.testing.assert_allclose(categorical.entropy(), stats.entropy(probs), rtol=1e-5)
+    np.testing.assert_allclose(categorical.std(), [stats.bernoulli(p).std() for p in probs], rtol=1e-5)
 
     normal = normal_actions(jnp.array([0.5, -1.0, 0.2, -3.0]))
     exact = stats.norm(np.tanh([0.5, -1.0]), 0.9 / (1 + np.exp(-(np.array([0.2, -3.0]) + 2))) + 0.1)
+    np.testing.assert_allclose(normal.std(), exact.std(), rtol=1e-5)
     np.testing.assert_allclose(normal.log_prob(jnp.array([0.4, 2.0])), exact.logpdf([0.4, 2.0]).sum(), rtol=1e-5)
     np.testing.assert_allclose(normal.entropy(), exact.entropy().sum(), rtol=1e-5)
 

@@ -142,8 +142,8 @@ class VectorEnv(ABC):
         return False
 
     def action_names(self) -> list[str]:
-        """What each number of an action [A] is called, for people: each choice, and each number of a vector."""
-        return [f"action {i + 1}" for i in range(self.spaces.action_size)]
+        """What each number of an action [A] is called: each choice, each number of a vector. Empty: nobody says."""
+        return []
 
     def take_events(self) -> list[Event]:
         """What happened in the last step, beside its rows; asked again, nothing."""

@@ -72,7 +72,7 @@ class Eyes(_Message):
 
 
 class Seen(_Message):
-    """The last moment that was sent has been drawn."""
+    """One more of the moments that were sent has been drawn, or left out for a newer one."""
 
     do: Literal["seen"]
 

@@ -64,7 +64,7 @@ class Tree:
 
     @property
     def action_names(self) -> list[str]:
-        """What the environment calls each number of an action [A]; nothing where there is no environment."""
+        """See `VectorEnv.action_names`; empty where there is no environment."""
         return self._env.action_names() if self._env is not None else []
 
     @property

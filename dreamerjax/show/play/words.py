@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-# Environment -> a name for each choice, or for each number of a vector. The tables are Gymnasium's documentation.
+# Environment -> a name for each choice, or for each number of a vector. After Gymnasium's documentation.
 ACTIONS: Mapping[str, Sequence[str]] = {
     "gym:CartPole-v1": ["push left", "push right"],
     "gym:MountainCar-v0": ["push left", "coast", "push right"],

@@ -185,6 +185,8 @@ def test_a_recording_can_be_fetched(page, recordings: Path) -> None:
 
 def test_a_dream_that_has_ended_waits_for_somebody_to_start_again(page) -> None:
     still(page)
+    page.keyboard.press("e")  # with open eyes, time stops where reality ends
+    page.wait_for_selector("#eyes[aria-checked=false]")
     page.keyboard.down("ArrowLeft")
     page.wait_for_selector("#dream-over:not([hidden])")
     page.wait_for_timeout(300)

@@ -72,16 +72,16 @@ export function advice(hello, header, moves) {
   return header.running ? said : `Paused. ${said}`;
 }
 
-const axes = (specs) => specs.filter((spec) => spec.kind === "continuous").length > 0;
+const hasAxes = (specs) => specs.some((spec) => spec.kind === "continuous");
 
-// What a glossary and the numbers say of uncertainty depends on the kind of action.
+// What the glossary says of uncertainty depends on the kind of action.
 export function writeKinds(hello) {
-  for (const line of document.querySelectorAll(".choices")) line.hidden = axes(hello.actions);
-  for (const line of document.querySelectorAll(".axes")) line.hidden = !axes(hello.actions);
+  for (const line of document.querySelectorAll(".choices")) line.hidden = hasAxes(hello.actions);
+  for (const line of document.querySelectorAll(".axes")) line.hidden = !hasAxes(hello.actions);
 }
 
 function uncertainty(hello, header) {
-  if (!axes(hello.actions)) return `${short(header.entropy)} nats`;
+  if (!hasAxes(hello.actions)) return `${short(header.entropy)} nats`;
   let at = 0;
   const own = hello.actions.flatMap((spec) => {
     const part = header.policy_std.slice(at, (at += spec.size));
