@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -441,6 +442,26 @@ def test_ctrl_c_is_for_the_parent_alone(tmp_path):
             assert said(process) == "interrupted"
         assert process.communicate() == ("", "")  # when the last of the group has ended
     assert process.returncode == 0
+
+
+def test_ctrl_c_at_any_moment_leaves_no_worker_out_of_step():
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with made("tests.host.faulty_envs:Counting", copies=2, workers=2) as env:
+            env.reset()
+            for delay in np.random.default_rng(0).uniform(0.003, 0.01, 60):  # most of them lie within an answer
+                threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+                with pytest.raises(KeyboardInterrupt):
+                    step_for_ever(env)
+                env.reset()
+                assert not any(event.interrupted for event in env.take_events())
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def step_for_ever(env: VectorEnv) -> None:
+    while True:
+        env.step(np.eye(2, dtype=np.float32))
 
 
 def test_workers_end_with_a_parent_that_is_killed_even_if_they_hang(tmp_path):

@@ -5,9 +5,11 @@ Actions and rows lie in memory that all processes see; only short messages go th
 
 import contextlib
 import faulthandler
+import io
 import mmap
 import multiprocessing
 import os
+import pickle
 import signal
 import tempfile
 import threading
@@ -49,6 +51,7 @@ class Worker:
     restarts: int  # since the last reset
     _process: SpawnProcess | None = None
     _pipe: Connection
+    _answers: IO[bytes]  # what comes through it
     _where: Connection  # it writes there where it crashes or hangs
 
     def __init__(self, config: EnvConfig, number: int, copies: list[int], all_copies: int) -> None:
@@ -70,6 +73,9 @@ class Worker:
         (self._pipe, pipe), (self._where, where) = SPAWN.Pipe(), SPAWN.Pipe(duplex=False)
         args = (pipe, where, self._config, self.copies, self._all_copies, seed)
         self._process = SPAWN.Process(target=_work, args=args, name=f"{self._config.id} {self}", daemon=True)
+        # `Connection.recv` reads a message in two parts; after Ctrl-C between them the next one could not be read. Here
+        # the whole message is read in C, and with a buffer of one byte nothing of the next one.
+        self._answers = io.BufferedReader(io.FileIO(self._pipe.fileno(), closefd=False), 1)
         self._request, self._asked = 0, time.monotonic()
         resource_tracker.ensure_running()  # its own start would change the mask
         # The process inherits the mask: Ctrl-C and a terminal that closes are for the parent alone, and SIGUSR1 waits
@@ -114,8 +120,8 @@ class Worker:
                     if not self._pipe.poll():  # else all processes were stopped for a while, as by Ctrl-Z
                         process.terminate()
                         raise WorkerError(self, f"did not answer within {seconds:g} s", where)
-                request, kind, content = self._pipe.recv()
-            except (EOFError, OSError):
+                request, kind, content = pickle.load(self._answers)
+            except (EOFError, OSError, pickle.UnpicklingError):  # the last: it died before it had said all
                 process.join(END_SECONDS)
                 code = process.exitcode or 0
                 killed = f"was killed by signal {-code} ({signal.strsignal(-code)})" if code < 0 else ""
@@ -192,11 +198,12 @@ def _work(pipe: Connection, where: Connection, config: EnvConfig, copies: slice,
     faulthandler.enable(where.fileno(), all_threads=False)
     faulthandler.register(signal.SIGUSR1, where.fileno(), all_threads=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})  # in this thread alone
-    request, env = 0, None
+    request, env, answers = 0, None, io.BufferedWriter(io.FileIO(pipe.fileno(), "wb", closefd=False))
 
     def say(kind: str, content: Any) -> None:
         with contextlib.suppress(OSError):  # nobody listens any more
-            pipe.send((request, kind, content))
+            pickle.dump((request, kind, content), answers)
+            answers.flush()
 
     try:
         env = SerialVectorEnv(config, copies=copies.stop - copies.start, seed=seed, first_copy=copies.start)
@@ -230,6 +237,8 @@ def _work(pipe: Connection, where: Connection, config: EnvConfig, copies: slice,
         with contextlib.suppress(Exception):
             if env is not None:
                 env.close()
+        with contextlib.suppress(OSError):
+            answers.close()
 
 
 def _end_with_parent() -> None:
