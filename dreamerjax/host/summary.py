@@ -68,6 +68,9 @@ def _alerts(summary: Mapping[str, Any]) -> Iterator[str]:
     if alerts:
         names = ", ".join(dict.fromkeys(alert["name"] for alert in alerts))
         yield f"There {'was an alert' if len(alerts) == 1 else f'were {len(alerts)} alerts'}: {names} (alerts.jsonl)."
+        for name, remedy in {alert["name"]: alert.get("remedy") for alert in alerts}.items():
+            if remedy:
+                yield f'What to do about "{name}": {remedy}.'
 
 
 def _cost(spent: Mapping[str, Any]) -> str:
