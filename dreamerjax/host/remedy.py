@@ -24,6 +24,12 @@ class Remedy(NamedTuple):
         return " ".join(f"--{key.replace('_', '-')} {_typed(value)}" for key, value in self.changes.items())
 
 
+def words_and_flags(remedy: str) -> tuple[str, str]:
+    """The two parts of a remedy as text, as an alert has it; there may be no flags."""
+    words, dashes, flags = remedy.partition(": --")
+    return words, dashes.removeprefix(": ") + flags
+
+
 def more(config: Config, *keys: str) -> dict[str, Any]:
     """Settings -> three times what they are now; those that are 0 get their published value."""
     return _scaled(config, FACTOR, keys)
