@@ -64,7 +64,8 @@ def evaluate(arguments: list[str]) -> int:
         print(
             f"{loaded.config.env.name} after {loaded.env_steps:,} environment steps: "
             f"return {mean_and_spread(e.return_mean, e.return_std, e.episodes)} over "
-            f"{count(e.episodes, 'greedy episode')} (lowest {e.return_min:.1f}, highest {e.return_max:.1f}), {e.length_mean:.1f} steps on average."
+            f"{count(e.episodes, 'greedy episode')} (lowest {e.return_min:.1f}, highest {e.return_max:.1f}), "
+            f"{e.length_mean:.1f} steps on average."
         )
     return 0
 

@@ -17,8 +17,8 @@ def final_paragraph(summary: Mapping[str, Any], *, report: Path | None = None) -
         report: the page with everything that there is to see, if there is one.
 
     Returns:
-        One paragraph; what to do about the alerts, if there were any; commands. The latter two are indented, one a line,
-        and stand after a blank line.
+        One paragraph; what to do about the alerts, if there were any; commands. The latter two are indented, one a
+        line, and stand after a blank line.
     """
     sentences = [outcome(summary), *time_taken(summary), *_alerts(summary), f"Everything is in {summary['run_dir']}."]
     commands = list(_next_commands(summary, report))

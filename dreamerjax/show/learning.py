@@ -8,7 +8,7 @@ import numpy as np
 
 from dreamerjax.config import Config
 from dreamerjax.show.course import Pattern, pattern
-from dreamerjax.show.verdict import Lines, Verdict, least_updates, look, sound, unclear, updates_of
+from dreamerjax.show.verdict import Lines, Verdict, least_updates, look, sound, unclear, updates_of, values_of
 
 Word = Literal[
     "solved",
@@ -22,7 +22,7 @@ Word = Literal[
     "not evaluated",
 ]
 
-FEWEST_EPISODES = 3  # of random actions, to compare with
+FEWEST_EPISODES = 3  # that tell something about their spread
 BEYOND_CHANCE = 3.0  # standard errors by which two means must differ
 BEYOND_CHANCE_OF_MANY = 4.0  # the same of the best of many evaluations
 LEAST_SHARE = 0.01  # of the larger one, by which they must differ, too
@@ -89,14 +89,20 @@ def judge_learning(lines: Lines, config: Config) -> Learning:
 
 
 def scores_of(lines: Lines) -> Iterator[Score]:
-    """The evaluations, oldest first; the last one of those at the same step."""
-    at: dict[int, Score] = {}
-    for line in lines:
-        if math.isfinite(line.get("eval/return_mean", math.nan)):
-            episodes = max(1.0, line.get("eval/episodes", 1))
-            error = line.get("eval/return_std", 0.0) / math.sqrt(episodes)
-            at[line["step"]] = Score(line["eval/return_mean"], error, line["step"])
-    return iter(at.values())
+    """The evaluations, oldest first; the last one of those at the same step.
+
+    One or two episodes do not tell their own spread: theirs counts as no less than that of episodes of random actions,
+    or of the evaluations, where there are fewer than three such episodes.
+    """
+    at = {line["step"]: line for line in lines if math.isfinite(line.get("eval/return_mean", math.nan))}
+    others = _random_returns(lines)
+    if len(others) < FEWEST_EPISODES:
+        others = [line["eval/return_mean"] for line in at.values()]
+    for step, line in at.items():
+        episodes, std = max(1, line.get("eval/episodes", 1)), line.get("eval/return_std", 0.0)
+        if episodes < FEWEST_EPISODES:
+            std = max(std, float(np.std(others)))
+        yield Score(line["eval/return_mean"], std / math.sqrt(episodes), step)
 
 
 def _judge_learned(scores: list[Score], base: Score, before: str, goal: float | None) -> Learning:
@@ -122,8 +128,12 @@ def _above(score: Score, base: Score, errors: float) -> bool:
 
 def _before_learning(lines: Lines, scores: list[Score]) -> tuple[Score | None, str]:
     """What a run got before it had learned anything, and what that was."""
-    random = [line["episode/return"] for line in lines if "episode/return" in line and line["update"] == 0]
-    random = [ret for ret in random if math.isfinite(ret)]
+    random = _random_returns(lines)
     if len(random) >= FEWEST_EPISODES:
         return Score(float(np.mean(random)), float(np.std(random) / math.sqrt(len(random)))), "random actions"
     return (scores[0], "its first evaluation") if len(scores) > 1 else (None, "")
+
+
+def _random_returns(lines: Lines) -> list[float]:
+    """The returns of the training episodes before the first update."""
+    return values_of([line for line in lines if line["update"] == 0], "episode/return")
