@@ -56,7 +56,7 @@ def draw_health(run_dir: Path, config: Config, file: Path) -> list[Alert]:
 
 
 def draw_panel(axes: Axes, lines: list[dict[str, Any]], panel: Panel, alerts: Sequence[Alert] = ()) -> None:
-    """Draws one of `PANELS` over environment steps; alerts are red lines.
+    """Draws one of `PANELS` over environment steps, as far as it was measured; alerts are red lines.
 
     Args:
         axes: where to draw.
@@ -66,8 +66,9 @@ def draw_panel(axes: Axes, lines: list[dict[str, Any]], panel: Panel, alerts: Se
     """
     for label, metric in panel.metrics.items():
         at, values = series(lines, metric)
-        axes.plot(at, values, label=label, linewidth=1.4, marker="." if len(at) == 1 else "")
-    if len(panel.metrics) > 1:
+        if len(at):
+            axes.plot(at, values, label=label, linewidth=1.4, marker="." if len(at) == 1 else "")
+    if len(axes.lines) > 1:
         axes.legend(frameon=False, fontsize="small", ncols=3)
     if panel.share:
         axes.set_ylim(-0.02, 1.05)

@@ -110,15 +110,15 @@ def _judge_learned(scores: list[Score], base: Score, before: str, goal: float | 
     last, best = scores[-1], max(scores)
     how = pattern(np.array([score.mean for score in scores]))
     fell = last.differs(best)
-    told = f"It had risen from {before} to {best.mean:,.1f} after {best.step:,} environment steps"
+    told = f"Its return had reached {best.mean:,.1f} after {best.step:,} environment steps, from the {before}"
     if fell and best.mean - last.mean > LOST * (best.mean - base.mean):
         return Learning("collapsed", look(f"{told}, and has lost more than half of that: {last.mean:,.1f} at the end."))
     if fell and (how == "peak then decline" or not _above(last, base, BEYOND_CHANCE)):
         return Learning("declined", look(f"{told}, and has fallen to {last.mean:,.1f}."))
-    told = f"It rose from {before} to {last.mean:,.1f}"
+    told = f"Its return, {last.mean:,.1f}, is above the {before}"
     if goal is not None and how != "rising" and how != "too few to tell":
-        return Learning("stalled", look(f"{told}, short of the goal of {goal:g}; {HOW[how]}."))
-    short = "" if goal is None else f", short of the goal of {goal:g}"
+        return Learning("stalled", look(f"{told}, and short of the goal of {goal:g}; {HOW[how]}."))
+    short = "" if goal is None else f", and short of the goal of {goal:g}"
     return Learning("learned", (look if how == "up and down" else sound)(f"{told}{short}; {HOW[how]}."))
 
 

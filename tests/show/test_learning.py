@@ -46,13 +46,20 @@ def run(
             None,
             "learned",
             "sound",
-            "It rose from 21.2 of random actions to 300.0; it still rises",
+            "Its return, 300.0, is above the 21.2 of random actions; it still rises",
         ),
         ([20, 100, 200, 300], {}, GOAL, "learned", "sound", "short of the goal of 475; it still rises."),
         ([20, 300, 301, 300, 299], {}, None, "learned", "sound", "it has levelled off"),
         ([20, 300, 301, 300, 299], {}, GOAL, "stalled", "look", "short of the goal of 475; it has levelled off."),
         ([100, 300, 100, 300, 100, 300], {"std": 1.0}, None, "learned", "look", "it goes up and down"),
-        ([-554, -145, -58, -16], {"random": (-200, -180, -230)}, None, "learned", "sound", "from -203.3 of random"),
+        (
+            [-554, -145, -58, -16],
+            {"random": (-200, -180, -230)},
+            None,
+            "learned",
+            "sound",
+            "is above the -203.3 of random",
+        ),
         # Did not.
         ([21, 20, 23, 22], {}, GOAL, "did not learn", "look", "its return, 22.0, is no better than the 21.2 of random"),
         (
@@ -67,7 +74,14 @@ def run(
         ([20, 60, 22, 40], {"std": 100.0, "episodes": 4}, GOAL, "did not learn", "look", "no better"),
         # One or two episodes tell no spread of their own: that of random actions counts.
         ([20, 23, 19, 24], {"std": 0.0, "episodes": 1}, None, "did not learn", "look", "no better than"),
-        ([20, 100, 300, 490], {"std": 0.0, "episodes": 1}, None, "learned", "sound", "to 490.0; it still rises"),
+        (
+            [20, 100, 300, 490],
+            {"std": 0.0, "episodes": 1},
+            None,
+            "learned",
+            "sound",
+            "Its return, 490.0, is above the 21.2",
+        ),
         # Collapsed, or declined.
         (
             [20, 300, 490, 200, 60],
@@ -75,14 +89,14 @@ def run(
             GOAL,
             "collapsed",
             "look",
-            "to 490.0 after 1,500 environment steps, and has lost",
+            "reached 490.0 after 1,500 environment steps, from the 21.2 of",
         ),
         ([20, 300, 490, 480, 350], {}, GOAL, "declined", "look", "and has fallen to 350.0."),
         # Too short to tell.
         ([], {}, GOAL, "not evaluated", "unclear", "There is no evaluation yet."),
         ([20, 22], {"updates": 40}, GOAL, "too short to tell", "unclear", "With 40 updates, too little happened"),
         ([20], {"random": ()}, GOAL, "too short to tell", "unclear", "With one evaluation"),
-        ([20, 200], {"updates": 40}, GOAL, "learned", "sound", "It rose from 21.2 of random actions to 200.0"),
+        ([20, 200], {"updates": 40}, GOAL, "learned", "sound", "Its return, 200.0, is above the 21.2"),
     ],
 )
 def test_verdicts(
