@@ -1,5 +1,6 @@
 """What to do about a failure: settings to change, as flags that can be copied, and a few words."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -24,10 +25,10 @@ class Remedy(NamedTuple):
         return " ".join(f"--{key.replace('_', '-')} {_typed(value)}" for key, value in self.changes.items())
 
 
-def words_and_flags(remedy: str) -> tuple[str, str]:
-    """The two parts of a remedy as text, as an alert has it; there may be no flags."""
-    words, dashes, flags = remedy.partition(": --")
-    return words, dashes.removeprefix(": ") + flags
+def words_and_flags(remedy: str) -> tuple[str, list[str]]:
+    """The two parts of a remedy as an alert has it: the words, and each flag with its value; there may be no flags."""
+    words, *flags = re.split(r":? (?=--)", remedy)
+    return words, flags
 
 
 def more(config: Config, *keys: str) -> dict[str, Any]:

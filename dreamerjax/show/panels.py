@@ -21,7 +21,7 @@ from dreamerjax.show.verdict import (
 
 DIAGNOSES = 3  # the newest, whose means are judged
 FEWEST_LINES = 4  # of train metrics, to tell where a loss goes
-VALUE_OFF = 0.5  # of the largest return that followed, by which the value may be off
+VALUE_OFF = 0.3  # of the largest return that followed, by which the value may be off
 NEWEST_LOSS = 2.0  # times that on all rows, for the loss on the newest
 LARGE_KL = 0.25  # of the nats that the latents can hold, after one imagined step
 LEAST_AGREEMENT = 0.6  # of prior and posterior, as a share of the groups
@@ -73,12 +73,13 @@ def _of_value(lines: Lines, config: Config) -> Verdict:
         return _too_few(len(followed))
     value, real = (newest_of(lines, f"diagnosis/{name}", DIAGNOSES) for name in ("value_mean", "value_return"))
     told = f"The critic expects {value:.3g}, and {real:.3g} followed (means of the last {DIAGNOSES} diagnoses)"
-    most = VALUE_OFF * max(map(abs, followed))
+    largest = max(map(abs, followed))
+    most = VALUE_OFF * largest
     if value - real > most:
         return look(f"{told}: dreams are better than the world, or the critic has not learned yet.")
     if real - value > most:
         return look(f"{told}: the critic lags behind what the policy gets.")
-    return sound(f"{told}: they go together.")
+    return sound(f"{told}: they differ by {abs(value - real) / max(largest, 1e-9):.0%} of the most that ever followed.")
 
 
 def _of_model_loss(lines: Lines, config: Config) -> Verdict:
@@ -88,7 +89,7 @@ def _of_model_loss(lines: Lines, config: Config) -> Verdict:
     told = f"On the newest rows it is {newest:.3g}, on all {everywhere:.3g}"
     if newest > NEWEST_LOSS * everywhere:
         return look(f"{told}: the policy is where the model does not know its way yet.")
-    return sound(f"{told}: the model knows what the policy meets.")
+    return sound(f"{told}: less than {NEWEST_LOSS:g} times as much, so that the model knows where the policy is.")
 
 
 def _of_kl(lines: Lines, config: Config) -> Verdict:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dreamerjax.config import Config, flatten
+from dreamerjax.host.remedy import words_and_flags
 from dreamerjax.host.rules import RULES
 from dreamerjax.host.settings import combine, read_env, read_flags
 from dreamerjax.host.watch import Alert, Watch, alerts_of
@@ -185,6 +186,9 @@ def test_a_remedy_is_flags_that_change_the_settings(name: str, given: str) -> No
     lines = {"train": [TRAIN], "diagnosis": [DIAGNOSIS | SICK.get(name, {})], "eval": []}
     remedy = RULES[name].remedy(lines, config)
     assert "\n" not in str(remedy)
+    words, flags = words_and_flags(str(remedy))
+    assert (words, " ".join(flags)) == (remedy.words, remedy.flags)
+    assert len(flags) == len(remedy.changes)
     assert bool(remedy.changes) == (name not in NO_SETTING_MENDS)
     layer = read_flags(shlex.split(remedy.flags))
     assert layer == pytest.approx(remedy.changes)
