@@ -187,7 +187,8 @@ def _compare(run_dirs: list[Path], picture: Path, across_families: bool, *, as_j
         return 0
     console = make_console()
     settings = comparison.settings_table(runs) or "The settings are all the same, but for the seed."
-    for part in (comparison.return_table(runs), comparison.outcome_table(runs), settings, str(picture)):
+    tables = (comparison.return_table(runs), comparison.outcome_table(runs), settings)
+    for part in filter(None, (*tables, comparison.about_seeds(runs), str(picture))):
         console.print(part)
     return 0
 

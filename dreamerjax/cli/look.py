@@ -10,6 +10,7 @@ from dreamerjax.host.backend import BACKENDS
 from dreamerjax.host.envs import Event
 from dreamerjax.host.evaluate import Evaluator, Onlooker, cut_sentence
 from dreamerjax.host.load import load_run
+from dreamerjax.host.summary import count, mean_and_spread
 
 TOLD_EVERY_SECONDS = 10.0
 
@@ -62,8 +63,9 @@ def evaluate(arguments: list[str]) -> int:
         e = evaluation
         print(
             f"{loaded.config.env.name} after {loaded.env_steps:,} environment steps: "
-            f"return {e.return_mean:.1f} ± {e.return_std:.1f} over {e.episodes} greedy episodes "
-            f"(lowest {e.return_min:.1f}, highest {e.return_max:.1f}), {e.length_mean:.1f} steps on average."
+            f"return {mean_and_spread(e.return_mean, e.return_std, e.episodes)} over "
+            f"{count(e.episodes, 'greedy episode')} (lowest {e.return_min:.1f}, highest {e.return_max:.1f}), "
+            f"{e.length_mean:.1f} steps on average."
         )
     return 0
 

@@ -22,7 +22,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dreamerjax.host.summary import count
+from dreamerjax.host.summary import count, mean_and_spread
 
 REFRESH_PER_SECOND = 2.0
 MAX_WIDTH = 100  # columns; wider is harder to read
@@ -319,9 +319,10 @@ def _evaluation(progress: Progress) -> Text:
     if progress.eval_mean is None:
         return Text.assemble(DASH, (f"  {goal}", "dim"))
     solved = progress.solve_return is not None and progress.eval_mean >= progress.solve_return
-    spread = "" if progress.eval_std is None else f" ± {progress.eval_std:,.1f}"
+    mean, std = progress.eval_mean, progress.eval_std
+    score = f"{mean:,.1f}" if std is None else mean_and_spread(mean, std, progress.eval_episodes)
     aside = f" over {count(progress.eval_episodes, 'episode')}{goal and f', {goal}'}"
-    return Text.assemble((f"{progress.eval_mean:,.1f}{spread}", "bold green" if solved else "bold"), (aside, "dim"))
+    return Text.assemble((score, "bold green" if solved else "bold"), (aside, "dim"))
 
 
 def _metrics_grid(progress: Progress, width: int) -> Table:

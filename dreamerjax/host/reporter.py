@@ -292,7 +292,7 @@ class Reporter:
                 self._alerts.append(alert)
                 with self._folder.alerts_path.open("a", encoding="utf-8") as file:
                     file.write(_alert_line(alert))
-                self.note(f"Alert at {alert.step:,} environment steps: {alert}.")
+                self.note(f"Alert at {alert.step:,} environment steps: {alert}.\n  What to do: {alert.remedy}")
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+FEWEST_EPISODES = 3  # that tell something about their spread
 UNFINISHED = {"interrupted": "Interrupted", "under way": "Under way"}  # why a run stopped -> how its outcome begins
 
 
@@ -16,12 +17,15 @@ def final_paragraph(summary: Mapping[str, Any], *, report: Path | None = None) -
         report: the page with everything that there is to see, if there is one.
 
     Returns:
-        One paragraph, a blank line, and indented commands, one a line.
+        One paragraph; what to do about the alerts, if there were any; commands. The latter two are indented, one a
+        line, and stand after a blank line.
     """
     sentences = [outcome(summary), *time_taken(summary), *_alerts(summary), f"Everything is in {summary['run_dir']}."]
     commands = list(_next_commands(summary, report))
     pad = max(len(purpose) for purpose, _ in commands)
-    return "\n".join([" ".join(sentences), "", *(f"  {purpose:<{pad}}  {what}" for purpose, what in commands)])
+    remedies = list(_remedies(summary))
+    lines = [" ".join(sentences), *([""] if remedies else []), *remedies, ""]
+    return "\n".join([*lines, *(f"  {purpose:<{pad}}  {what}" for purpose, what in commands)])
 
 
 def count(number: int, noun: str) -> str:
@@ -38,7 +42,7 @@ def outcome(summary: Mapping[str, Any]) -> str:
         verdict = {**UNFINISHED, "budget": "The budget is spent"}.get(summary["stopped"], "Finished")
         return f"{verdict}: {env} has not been evaluated yet."
     score = (
-        f"a mean return of {mean:,.1f} ± {evaluation['return_std']:,.1f} over "
+        f"a mean return of {mean_and_spread(mean, evaluation['return_std'], evaluation['episodes'])} over "
         f"{count(evaluation['episodes'], 'greedy episode')} "
         f"(from {evaluation['return_min']:,.1f} to {evaluation['return_max']:,.1f})"
     )
@@ -68,6 +72,18 @@ def _alerts(summary: Mapping[str, Any]) -> Iterator[str]:
     if alerts:
         names = ", ".join(dict.fromkeys(alert["name"] for alert in alerts))
         yield f"There {'was an alert' if len(alerts) == 1 else f'were {len(alerts)} alerts'}: {names} (alerts.jsonl)."
+
+
+def _remedies(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What to do about each alert, the newest of its name: lines."""
+    for name, remedy in {alert["name"]: alert.get("remedy") for alert in summary.get("alerts") or ()}.items():
+        if remedy:
+            yield f"  against {name}: {remedy}"
+
+
+def mean_and_spread(mean: float, std: float, episodes: int) -> str:
+    """A mean return with the standard deviation over its episodes, which fewer than three do not tell."""
+    return f"{mean:,.1f} ± {std:,.1f}" if episodes >= FEWEST_EPISODES else f"{mean:,.1f}"
 
 
 def _cost(spent: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Any runs side by side: return by environment steps, time to solve, what their settings and commits differ in."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from dreamerjax.host.load import read_settings
 from dreamerjax.host.metrics import read_metrics
 from dreamerjax.host.run_folder import RunFolderError, different_keys
 from dreamerjax.lab.outcomes import returns_of, shown
+from dreamerjax.lab.statistics import FEWEST_SEEDS, too_few_seeds
+from dreamerjax.show.course import final_return, peak_return
 
 TABLE_STEPS = 10
 NOT_COMPARED = ("log.", "alerts.", "seed")  # settings that make no other experiment
@@ -58,6 +61,16 @@ def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
     }
 
 
+def about_seeds(runs: Sequence[ComparedRun]) -> str:
+    """A sentence where some setting has too few runs to tell chance from difference; empty where none has."""
+    different = differing_settings(runs)
+    groups = Counter(tuple(str(values[i]) for values in different.values()) for i in range(len(runs)))
+    fewest = min(groups.values())
+    if len(groups) == 1 or fewest >= FEWEST_SEEDS:
+        return ""
+    return f"{too_few_seeds(fewest)} A difference may be chance: compare {FEWEST_SEEDS} seeds or more of each setting."
+
+
 def return_table(runs: Sequence[ComparedRun]) -> Table:
     """Steps against greedy return: of the last evaluation up to each step; a dash after a run's end."""
     table = Table("environment steps", *(run.name for run in runs))
@@ -68,8 +81,8 @@ def return_table(runs: Sequence[ComparedRun]) -> Table:
 
 
 def outcome_table(runs: Sequence[ComparedRun]) -> Table:
-    """What each run came to: seed, family, commit, time to solve, best and last return, speed, alerts."""
-    table = Table("run", "seed", "family", "commit", "solved after", "best", "last", "updates", "time", "alerts")
+    """What each run came to: seed, family, commit, time to solve, peak and final return, speed, alerts."""
+    table = Table("run", "seed", "family", "commit", "solved after", "peak", "final", "updates", "time", "alerts")
     for run in runs:
         summary, at = run.summary, run.summary.get("solved_at")
         commit, plus, changes = (summary.get("git_commit") or "-").partition("+")
@@ -79,8 +92,8 @@ def outcome_table(runs: Sequence[ComparedRun]) -> Table:
             family_name(run.config),
             commit[:8] + plus + changes,
             f"{at['env_steps']:,} steps, {at['wall_seconds']:.0f} s" if at else "not" if summary else "still training",
-            shown(float(run.returns.max())),
-            shown(float(run.returns[-1])),
+            shown(peak_return(run.returns)),
+            shown(final_return(run.returns)),
             f"{summary['updates']:,}" if summary else "-",
             f"{summary['wall_seconds']:.0f} s" if summary else "-",
             ", ".join(dict.fromkeys(run.alerts)) or "none",

@@ -18,6 +18,7 @@ from dreamerjax.lab.statistics import (
     Interval,
     Judgement,
     interquartile_mean,
+    interval_as_json,
     judge,
     probability_of_improvement,
 )
@@ -43,6 +44,7 @@ class Arm(NamedTuple):
     cost: dict[str, float]  # means over the seeds
     commits: list[str]
     device: str
+    folders: list[str]  # of the runs, by seed
 
 
 class Result(NamedTuple):
@@ -105,18 +107,19 @@ def as_json(result: Result) -> dict[str, Any]:
         "expected": str(h.expect),
         "verdict": j.word,
         "more_seeds": j.more_seeds,
-        "effect": j.effect._asdict(),
-        "probability_of_improvement": result.improvement._asdict(),
+        "effect": interval_as_json(j.effect, len(h.seeds)),
+        "probability_of_improvement": interval_as_json(result.improvement, len(h.seeds)),
         "seeds": list(h.seeds),
         "differing": {key: list(pair) for key, pair in result.differing.items()},
         "arms": {
             arm.name: {
                 "outcomes": [round(x, 6) for x in arm.outcomes],
-                "interquartile_mean": arm.middle._asdict(),
+                "interquartile_mean": interval_as_json(arm.middle, len(h.seeds)),
                 "alerts": arm.alerts,
                 "cost": {key: round(x, 1) for key, x in arm.cost.items()},
                 "commits": arm.commits,
                 "device": arm.device,
+                "folders": arm.folders,
                 "curves": {
                     name: {"steps": curve.steps.tolist(), "values": np.round(curve.values, 5).tolist()}
                     for name, curve in arm.curves.items()
@@ -154,6 +157,7 @@ def _arm(name: str, jobs: Sequence[Job], hypothesis: Hypothesis) -> Arm:
         },
         commits=sorted({_short(summary["git_commit"]) for summary in summaries}),
         device=", ".join(sorted({summary["device"] for summary in summaries})),
+        folders=[str(job.folder) for job in jobs],
     )
 
 

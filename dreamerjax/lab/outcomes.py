@@ -10,6 +10,7 @@ from dreamerjax.config import ConfigError
 from dreamerjax.host.metrics import read_metrics
 from dreamerjax.host.settings import did_you_mean
 from dreamerjax.lab.jobs import Job, summary_of
+from dreamerjax.show.course import final_return, peak_return
 
 Rows = list[dict[str, Any]]  # of metrics.jsonl
 
@@ -45,9 +46,9 @@ METRICS: dict[str, tuple[str, Callable[[Rows, dict[str, Any]], float]]] = {
     ),
     "final_return": (
         "mean greedy return of the last evaluation",
-        lambda rows, summary: float(summary["eval"]["return_mean"]),
+        lambda rows, summary: final_return(returns_of(rows)[1]),
     ),
-    "peak_return": ("highest mean greedy return", lambda rows, summary: float(returns_of(rows)[1].max())),
+    "peak_return": ("highest mean greedy return", lambda rows, summary: peak_return(returns_of(rows)[1])),
     "decline": ("how far the greedy return fell after its peak, at the deepest", _decline),
     "steps_to_solve": ("environment steps until solved; the whole budget if it was not", _at_solution("env_steps")),
     "updates_to_solve": ("updates until solved; all of them if it was not", _at_solution("updates")),

@@ -46,6 +46,11 @@ class Curves(NamedTuple):
     seconds: float  # of updates and evaluations, over all starts
 
 
+def seed_folder(folder: Path, seed: int) -> Path:
+    """Where the population of one seed lies, in the folder of its sweep."""
+    return folder / f"seed{seed}"
+
+
 def source_job(plan: SweepPlan) -> Job | None:
     """The run whose world model the members dream in, where the plan says how to make it."""
     return Job(plan.source) if isinstance(plan.source, Config) else None
@@ -84,7 +89,7 @@ def run_population(
     update = compile_population(agent)
     found = []
     for seed in plan.seeds:
-        with RunFolder.open(folder / f"seed{seed}") as held:
+        with RunFolder.open(seed_folder(folder, seed)) as held:
             one = _Population(plan, members, agent, source, replay, update, held.checkpoints, seed, say)
             curves = one.run(interrupted)
         if curves is None:

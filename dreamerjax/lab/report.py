@@ -1,7 +1,7 @@
 """The report of an experiment: REPORT.md, curves.png, result.json; and one entry in the log."""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dreamerjax.lab.experiment import CURVE, Arm, Curve, Result, write_json
 from dreamerjax.lab.outcomes import shown, what_it_is
+from dreamerjax.lab.statistics import CONFIDENCE, Interval, interval_in_words, too_few_seeds
 
 matplotlib.use("Agg")  # pictures go to files; no window is needed
 
@@ -60,12 +61,16 @@ def in_words(result: Result) -> str:
     """The verdict with its numbers, a sentence or two."""
     j, h = result.judgement, result.hypothesis
     base, change = (shown(float(np.mean(arm.outcomes))) for arm in (result.baseline, result.change))
+    few = too_few_seeds(len(h.seeds))
+    interval = "" if few else f", {CONFIDENCE:.0%} from {shown(j.effect.low)} to {shown(j.effect.high)}"
     text = (
         f"{j.word.capitalize()}: {h.metric} is {change} against {base} "
-        f"(difference {shown(j.effect.estimate)}, 95% from {shown(j.effect.low)} to {shown(j.effect.high)}; expected: "
-        f"{h.expect}; {len(h.seeds)} seeds)."
+        f"(difference {shown(j.effect.estimate)}{interval}; expected: {h.expect}; {len(h.seeds)} seeds)."
     )
-    if j.word == "inconclusive":
+    if few:
+        text += f" {few}"
+        text += f" Add {j.more_seeds} of each arm, at least." if j.more_seeds else ""
+    elif j.word == "inconclusive":
         more = "more than a thousand seeds" if j.more_seeds is None else f"about {j.more_seeds} more seeds of each arm"
         text += f" With this spread it would take {more} to tell."
     return text
@@ -75,7 +80,7 @@ def draw(result: Result, file: Path) -> None:
     """The curves of both arms: the mean over the seeds, from the lowest to the highest, and each seed."""
     names = [name for name in (CURVE, *result.hypothesis.shown) if name in result.baseline.curves][:4]
     figure = Figure(figsize=(7.5, 0.6 + 2.5 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), 1, squeeze=False)[:, 0]
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(panels, names, strict=True):
         for arm in (result.baseline, result.change):
             if name in arm.curves:
@@ -124,10 +129,10 @@ def _lines(result: Result) -> Iterator[str]:
     yield "| | by seed | interquartile mean [95% bootstrap] |"
     yield "|---|---|---|"
     for arm in (result.baseline, result.change):
-        yield f"| {arm.name} | {', '.join(shown(x) for x in arm.outcomes)} | {_interval(arm.middle)} |"
+        yield f"| {arm.name} | {', '.join(shown(x) for x in arm.outcomes)} | {_interval(arm.middle, h.seeds)} |"
     yield (
-        f"\nDifference of the means, with Welch's 95% interval: {_interval(j.effect)}. Probability that a run of the "
-        f"change has more of it: {_interval(result.improvement)}."
+        f"\nDifference of the means, with Welch's 95% interval: {_interval(j.effect, h.seeds)}. Probability that a run "
+        f"of the change has more of it: {_interval(result.improvement, h.seeds)}."
     )
     others = [name for name in h.shown if name in result.baseline.curves or name in result.change.curves]
     if others:
@@ -151,6 +156,9 @@ def _lines(result: Result) -> Iterator[str]:
             f"{', '.join(arm.commits)} |"
         )
     yield f"\nMeans over the seeds; on {result.baseline.device}."
+    yield "\n## Runs\n"
+    for arm in (result.baseline, result.change):
+        yield f"- {arm.name}: {', '.join(f'`{folder}`' for folder in arm.folders)}"
 
 
 def _table(baseline: Arm, change: Arm) -> Iterator[str]:
@@ -175,5 +183,5 @@ def _spread(values: np.ndarray) -> str:
     return f"{shown(values.mean())} ({shown(values.min())} to {shown(values.max())})"
 
 
-def _interval(interval: tuple[float, float, float]) -> str:
-    return f"{shown(interval[0])} [{shown(interval[1])}, {shown(interval[2])}]"
+def _interval(interval: Interval, seeds: Sequence[int]) -> str:
+    return interval_in_words(interval, len(seeds), number=shown)

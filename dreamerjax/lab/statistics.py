@@ -6,7 +6,7 @@ means instead: with three seeds the bootstrap's are too narrow, and a verdict th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from scipy import stats
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 MOST_SEEDS = 1000  # more than these are as good as never
+FEWEST_SEEDS = 3  # of a side: fewer tell nothing about the spread, and no interval is given
+COUNTS = {1: "One seed tells", 2: "Two seeds tell"}
 
 Direction = Literal["higher", "lower", "same"]
 Word = Literal["supported", "refuted", "inconclusive"]
@@ -27,9 +29,6 @@ class Interval(NamedTuple):
     low: float
     high: float
 
-    def __str__(self) -> str:
-        return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
 
 class Judgement(NamedTuple):
     """What the runs say of a hypothesis."""
@@ -38,6 +37,38 @@ class Judgement(NamedTuple):
     effect: Interval  # change - baseline, of the means, Welch's interval
     by: float  # the size that was expected, in units of the metric
     more_seeds: int | None  # of each arm, that it would take if the spread stays; None: decided, or too many
+
+
+def too_few_seeds(seeds: int) -> str:
+    """That so few seeds tell nothing about the spread, as a sentence; empty if there are enough of them.
+
+    Args:
+        seeds: of the side that has fewer.
+    """
+    return f"{COUNTS[seeds]} nothing about the spread from seed to seed." if seeds < FEWEST_SEEDS else ""
+
+
+def interval_in_words(interval: Interval, seeds: int, *, number: Callable[[float], str]) -> str:
+    """An estimate with its interval; in words where there is none to give, or where it has no width.
+
+    Args:
+        interval: of one of the functions below.
+        seeds: of the side that has fewer.
+        number: writes a number.
+    """
+    estimate = number(interval.estimate)
+    if seeds < FEWEST_SEEDS:
+        return f"{estimate} (no interval: {seeds} seed{'' if seeds == 1 else 's'})"
+    if interval.low == interval.high:
+        return f"{estimate} (no interval: all {seeds} seeds agree)"
+    return f"{estimate} [{number(interval.low)}, {number(interval.high)}]"
+
+
+def interval_as_json(interval: Interval, seeds: int) -> dict[str, float | None]:
+    """The same for programs: `low` and `high` are null with too few seeds."""
+    if seeds < FEWEST_SEEDS:
+        return {"estimate": interval.estimate, "low": None, "high": None}
+    return dict(interval._asdict())
 
 
 def interquartile_mean(values: Sequence[float]) -> Interval:
@@ -89,6 +120,7 @@ def judge(baseline: Sequence[float], change: Sequence[float], direction: Directi
     - higher, lower: supported if all of the interval lies on that side of 0, and the estimate reaches `by`; refuted if
       all of the interval falls short of `by`.
     - same: supported if all of the interval lies within `by` of 0; refuted if all of it lies outside.
+    - With fewer than three seeds a side it is inconclusive, unless no seed differs at all.
 
     Args:
         baseline: the metric of each seed, two or more.
@@ -107,9 +139,12 @@ def judge(baseline: Sequence[float], change: Sequence[float], direction: Directi
         supported = size - half > 0 and size >= by
         refuted = size + half < by or (by == 0 and size + half <= 0)
         margin = size if size >= by else by - size
-    if supported or refuted:
-        return Judgement("supported" if supported else "refuted", effect, by, None)
     seeds = min(len(baseline), len(change))
+    enough = seeds >= FEWEST_SEEDS or np.array_equal(baseline, change)
+    if enough and (supported or refuted):
+        return Judgement("supported" if supported else "refuted", effect, by, None)
+    if seeds < FEWEST_SEEDS:
+        return Judgement("inconclusive", effect, by, FEWEST_SEEDS - seeds)
     needed = math.ceil(seeds * (half / margin) ** 2) if margin > 0 else MOST_SEEDS + 1
     more = max(1, needed - seeds)
     return Judgement("inconclusive", effect, by, more if needed <= MOST_SEEDS else None)

@@ -10,11 +10,12 @@ import numpy as np
 from dreamerjax.host.metrics import read_metrics
 from dreamerjax.lab.jobs import Job, run_jobs
 from dreamerjax.lab.outcomes import returns_of
-from dreamerjax.lab.population_run import run_population, source_job
+from dreamerjax.lab.population_run import run_population, seed_folder, source_job
 from dreamerjax.lab.ray_runner import run_jobs_on_ray
 from dreamerjax.lab.study import Runner, run_study
 from dreamerjax.lab.sweep_plan import SweepPlan
-from dreamerjax.lab.sweep_report import PointResult, SweepResult
+from dreamerjax.lab.sweep_result import PointResult, RunCurve, SweepResult
+from dreamerjax.show.course import final_return
 
 Executor = Literal["local", "ray"]
 
@@ -56,13 +57,11 @@ def run_sweep(
     trials = run_study(plan, folder, runner, at_once=at_once)
     if trials is None:
         return None
-    curves = [_curves(plan.jobs(trial.point)) if trial.values else None for trial in trials]
-    positions = next((found[0].tolist() for found in curves if found is not None), [])
     points = [
-        PointResult(trial.point, trial.values, None if found is None else found[1], trial.pruned_at)
-        for trial, found in zip(trials, curves, strict=True)
+        PointResult(trial.point, trial.values, _runs(plan.jobs(trial.point), trial.pruned_at), trial.pruned_at)
+        for trial in trials
     ]
-    return SweepResult(plan, points, positions, "environment steps", 0.0)
+    return SweepResult(plan, points, "environment steps", 0.0)
 
 
 def _population(
@@ -74,16 +73,17 @@ def _population(
     found = run_population(plan, folder, say=say, interrupted=interrupted)
     if found is None:
         return None
-    returns = np.array([curves.returns for curves in found])  # [seeds, evaluations, members]
-    points = [
-        PointResult(point, tuple(returns[:, -2:, number].mean(1).tolist()), returns[:, :, number])
-        for number, point in enumerate(plan.grid())
-    ]
-    return SweepResult(plan, points, found[0].updates, "updates", sum(curves.seconds for curves in found))
+    points = []
+    for number, point in enumerate(plan.grid()):
+        runs = [
+            RunCurve(seed_folder(folder, seed), np.array(curves.updates), np.array(curves.returns)[:, number])
+            for seed, curves in zip(plan.seeds, found, strict=True)
+        ]
+        points.append(PointResult(point, tuple(final_return(run.returns) for run in runs), runs))
+    return SweepResult(plan, points, "updates", sum(curves.seconds for curves in found))
 
 
-def _curves(jobs: list[Job]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Steps [evaluations] and greedy returns [seeds, evaluations], at the steps that all seeds have."""
-    each = [dict(zip(*returns_of(read_metrics(job.folder / "metrics.jsonl")), strict=True)) for job in jobs]
-    steps = sorted(set.intersection(*map(set, each)))
-    return (np.array(steps), np.array([[by_step[step] for step in steps] for by_step in each])) if steps else None
+def _runs(jobs: list[Job], pruned_at: int | None) -> list[RunCurve]:
+    """The evaluations of each seed; of a point that was pruned, those of its first seed, which alone ran."""
+    begun = jobs[:1] if pruned_at is not None else jobs
+    return [RunCurve(job.folder, *returns_of(read_metrics(job.folder / "metrics.jsonl"))) for job in begun]

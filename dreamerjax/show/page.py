@@ -64,6 +64,7 @@ class Chart(NamedTuple):
     title: str
     svg: Markup
     caption: str = ""
+    level: str = ""  # of a verdict, which the caption gives the reasons of: sound, look or unclear
 
 
 def data_uri(content: bytes, suffix: str) -> str:

@@ -1,6 +1,7 @@
 """Everything that there is to see of a run as one page, `report.html`, which needs no other file and no network."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,16 +16,21 @@ from dreamerjax.host.dreamer import Dreamer
 from dreamerjax.host.envs import EnvError
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
 from dreamerjax.host.metrics import read_metrics
+from dreamerjax.host.remedy import words_and_flags
 from dreamerjax.host.run_folder import RunFolderError, changed_keys
 from dreamerjax.host.sentence import sentence_of
-from dreamerjax.host.summary import UNFINISHED, count, in_words, outcome, time_taken
-from dreamerjax.host.watch import alerts_of
-from dreamerjax.show.curves import draw_returns, finish_returns, series
+from dreamerjax.host.summary import UNFINISHED, count, in_words, mean_and_spread, outcome, time_taken
+from dreamerjax.host.watch import Alert, Watch
+from dreamerjax.show.curves import draw_returns, finish_returns, return_limits, series, training_in_words
 from dreamerjax.show.exhibits import Exhibit, choose, exhibit
 from dreamerjax.show.film import Filmed, filmed
-from dreamerjax.show.health import PANELS, REMEDIES, SOUND, draw_panel
+from dreamerjax.show.fork import Parent, beside_parent, draw_fork, parent_of
+from dreamerjax.show.health import draw_panel
+from dreamerjax.show.learning import Learning, judge_learning
 from dreamerjax.show.page import Chart, chart, render
+from dreamerjax.show.panels import PANELS, Panel, judge_panel
 from dreamerjax.show.trust import trust_in_dreams
+from dreamerjax.show.verdict import WORDS
 
 TEMPLATE = "report.html.j2"
 
@@ -49,25 +55,32 @@ def write_report(run_dir: Path) -> Path:
         raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
     lines, notes = _metrics_of(run_dir), dict[str, str]()
     loaded = _agent_of(run_dir, notes)
-    summary = _summary_of(run_dir, config, lines)
+    summary, learning = _summary_of(run_dir, config, lines), judge_learning(lines, config)
+    parent = _parent_of(run_dir, loaded, notes)
+    watch = Watch(config)
+    alerts = [alert for line in lines for alert in watch.see(line)]
     shown, left_out = choose(filmed(run_dir))
     exhibits = list(_exhibits(shown, notes))
     content = {
         "run": run_dir.resolve().name,
         "folder": str(run_dir),
         "summary": summary,
-        "verdict": _verdict(summary),
-        "sentences": [outcome(summary), *time_taken(summary)],
+        "verdict": _verdict(summary, learning),
+        "words": WORDS,
+        "sentences": [outcome(summary), learning.verdict.sentence, *time_taken(summary)],
         "tiles": list(_tiles(summary)),
         "lineage": [event for event in loaded.lineage if event.what != "begun"] if loaded else [],
-        "learning": list(_learning(lines, config)),
+        "learning": list(_learning(lines, config, parent)),
+        "training": training_in_words(lines),
         "episodes": [one for one in exhibits if not one.name.startswith("dream")],
         "dreams": [one for one in exhibits if one.name.startswith("dream") and one.moves],
         "plots": [one for one in exhibits if one.name.startswith("dream") and not one.moves],
         "left_out": [one.file.name for one in left_out],
         "trust": _trust(loaded, notes) if loaded else None,
-        "alerts": [(alert, REMEDIES[alert.name]) for alert in alerts_of(lines, config)],
-        "health": list(_health(lines, config)),
+        "alerts": [
+            (alert, watch.standing.get(alert.name) == alert, *words_and_flags(alert.remedy)) for alert in alerts
+        ],
+        "health": list(_health(lines, config, watch, alerts)),
         "changed": _changed(config),
         "settings": {key: _plainly(value) for key, value in flatten(config).items()},
         "costs": list(_costs(lines, summary)),
@@ -136,54 +149,80 @@ def _summary_of(run_dir: Path, config: Config, lines: Lines) -> dict[str, Any]:
     }
 
 
-def _verdict(summary: Mapping[str, Any]) -> str:
+def _verdict(summary: Mapping[str, Any], learning: Learning) -> str:
     """In a word or three."""
     if summary["stopped"] in UNFINISHED:
         return summary["stopped"]
-    mean, goal = (summary.get("eval") or {}).get("return_mean"), summary.get("solve_return")
-    if mean is None or goal is None:
-        return "not evaluated" if mean is None else "finished"
-    return "solved" if mean >= goal else "solved on the way" if summary["solved"] else "not solved"
+    if summary["solved"] and learning.word != "solved":
+        return "solved on the way"
+    has_goal = summary.get("solve_return") is not None
+    return "not solved" if has_goal and learning.word in ("learned", "stalled") else learning.word
 
 
 def _tiles(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Value and label of the numbers that come first."""
     if evaluation := summary.get("eval"):
-        value = f"{evaluation['return_mean']:,.1f} ± {evaluation['return_std']:,.1f}"
+        value = mean_and_spread(evaluation["return_mean"], evaluation["return_std"], evaluation["episodes"])
         yield value, f"return of {count(evaluation['episodes'], 'greedy episode')}"
     yield f"{summary['env_steps']:,}", "environment steps"
     yield f"{summary['updates']:,}", "updates"
     yield in_words(summary["wall_seconds"]), "wall time"
 
 
-def _learning(lines: Lines, config: Config) -> Iterator[Chart]:
+def _parent_of(run_dir: Path, loaded: LoadedAgent | None, notes: dict[str, str]) -> Parent | None:
+    try:
+        return parent_of(run_dir, loaded.lineage) if loaded else None
+    except FileNotFoundError as error:
+        notes["fork"] = str(error)
+        return None
+
+
+def _learning(lines: Lines, config: Config, parent: Parent | None) -> Iterator[Chart]:
+    """Returns over steps and over minutes, and beside the parent's; all with the same axis of returns."""
     steps, means = series(lines, "eval/return_mean")
     told = "No evaluation yet."
     if len(means):
         told = f"{means[0]:,.1f} after {steps[0]:,} environment steps, {means[-1]:,.1f} after {steps[-1]:,}."
+    goal, limits = (
+        config.env.solve_return,
+        return_limits([*lines, *(parent.lines if parent else [])], config.env.solve_return),
+    )
+
+    def draw(axes: Axes, over: str) -> None:
+        draw_returns(axes, lines, training="training", over=over)
+        finish_returns(axes, solve_return=goal, over=over)
+        axes.set_ylim(limits)
+        axes.legend(fontsize="small", loc="best")
+
+    def draw_both(axes: Axes) -> None:
+        assert parent is not None
+        draw_fork(axes, parent, lines, config)
+        axes.set_ylim(limits)
+
     for over, words in (("step", "environment steps"), ("wall_seconds", "minutes")):
-
-        def draw(axes: Axes, over: str = over) -> None:
-            draw_returns(axes, lines, training="training", over=over)
-            finish_returns(axes, solve_return=config.env.solve_return, over=over)
-            axes.legend(fontsize="small", loc="best")
-
-        yield Chart(f"Return over {words}", chart(draw, f"Greedy return over {words}: {told}"))
+        svg = chart(functools.partial(draw, over=over), f"Greedy return over {words}: {told}")
+        yield Chart(f"Return over {words}", svg)
+    if parent is not None:
+        told = beside_parent(parent, lines)
+        yield Chart("Beside its parent", chart(draw_both, f"Greedy returns of this run and its parent. {told}"), told)
 
 
-def _health(lines: Lines, config: Config) -> Iterator[Chart]:
-    alerts = alerts_of(lines, config)
-    for title, named in PANELS.items():
-        newest = {label: series(lines, metric)[1][-1:] for label, metric in named.items()}
+def _health(lines: Lines, config: Config, watch: Watch, alerts: Sequence[Alert]) -> Iterator[Chart]:
+    """The panels of which something was measured, over the same environment steps."""
+    for panel in PANELS:
+        newest = {label: series(lines, metric)[1][-1:] for label, metric in panel.metrics.items()}
         if not any(map(len, newest.values())):
             continue  # nothing was measured: no diagnoses, or no evaluations
 
-        def draw(axes: Axes, title: str = title) -> None:
-            draw_panel(axes, lines, title, alerts)
-            axes.set_xlabel("environment steps")
+        def draw(axes: Axes, panel: Panel = panel) -> None:
+            draw_panel(axes, lines, panel, alerts)
+            axes.set(xlabel="environment steps", xlim=(0, max(1, lines[-1]["step"])))
 
         told = ", ".join(f"{label} {value[0]:.3g}" for label, value in newest.items() if len(value))
-        yield Chart(title[0].upper() + title[1:], chart(draw, f"{title}, at the end: {told}."), SOUND[title])
+        verdict = judge_panel(panel, lines, config, watch.standing)
+        title = panel.title[0].upper() + panel.title[1:]
+        svg = chart(draw, f"{panel.title}, at the end: {told}. {WORDS[verdict.level]}: {verdict.sentence}")
+        yield Chart(title, svg, verdict.sentence, verdict.level)
 
 
 def _trust(loaded: LoadedAgent, notes: dict[str, str]) -> Any:

@@ -48,6 +48,18 @@ class TestFinalParagraph:
         assert "There was an alert: replay frozen" in final_paragraph(SUMMARY | {"alerts": alerts[:1]})
         assert "alert" not in final_paragraph(SUMMARY | {"alerts": []})
 
+    def test_an_alert_comes_with_what_to_do_the_newest_once(self):
+        named = {"name": "entropy collapsed"}
+        alerts = [named | {"remedy": "more: --a.b 1"}, named | {"remedy": "more: --a.b 3"}, {"name": "replay frozen"}]
+        text = final_paragraph(SUMMARY | {"alerts": alerts})
+        assert "\n\n  against entropy collapsed: more: --a.b 3\n\n  evaluate it" in text
+        assert text.count("against") == 1, "a summary of an older version has no remedies"
+
+    @pytest.mark.parametrize(("episodes", "score"), [(1, "222.0"), (2, "222.0"), (3, "222.0 ± 6.1")])
+    def test_a_spread_is_told_where_the_episodes_tell_one(self, episodes, score):
+        few = SUMMARY["eval"] | {"episodes": episodes, "return_mean": 222.0}
+        assert f"a mean return of {score} over" in final_paragraph(SUMMARY | {"eval": few})
+
     def test_a_run_that_went_on_says_when_it_was_solved(self):
         text = final_paragraph(SUMMARY | {"env_steps": 40_000, "wall_seconds": 7_270.0, "stopped": "budget"})
         assert "It was solved after 14,400 environment steps, 1,800 updates and 1 min 58 s." in text

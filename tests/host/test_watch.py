@@ -2,13 +2,16 @@
 
 import json
 import math
+import shlex
 from pathlib import Path
 
 import pytest
 
-from dreamerjax.config import Config
-from dreamerjax.host.settings import combine, read_env
-from dreamerjax.host.watch import RULES, Alert, Watch, alerts_of
+from dreamerjax.config import Config, flatten
+from dreamerjax.host.remedy import words_and_flags
+from dreamerjax.host.rules import RULES
+from dreamerjax.host.settings import combine, read_env, read_flags
+from dreamerjax.host.watch import Alert, Watch, alerts_of
 
 TRAIN = {
     "train/kl": 1.5,
@@ -74,9 +77,10 @@ def test_a_failure_is_named_once_and_nothing_else_is(config: Config, name: str) 
     assert alerts_of(run(sick={}), config) == []
     alerts = alerts_of(run(sick=SICK[name], start=3000), config)
     assert [alert.name for alert in alerts] == [name]
-    lines = {"train": config.alerts.lines, "diagnosis": config.alerts.diagnoses}[RULES[name][0]]
+    lines = {"train": config.alerts.lines, "diagnosis": config.alerts.diagnoses}[RULES[name].kind]
     assert alerts[0].step == 3000 + 500 * (1 if name == "not a number" else lines)
     assert alerts[0].update == alerts[0].step // 10
+    assert alerts[0].remedy
 
 
 def test_an_alert_comes_again_only_after_it_had_ceased(config: Config) -> None:
@@ -135,8 +139,78 @@ def test_an_alert_is_json_and_a_sentence(config: Config) -> None:
     assert Alert(**json.loads(json.dumps(alert._asdict()))) == alert
 
 
-def test_every_alert_is_explained() -> None:
-    """Every alert is in the page that says what to do."""
+def test_what_stands_is_what_has_not_ceased(config: Config) -> None:
+    watch = Watch(config)
+    for line in run(sick=SICK["replay frozen"]):
+        watch.see(line)
+    assert list(watch.standing) == ["replay frozen"]
+    for line in run(sick={}):
+        watch.see(line)
+    assert watch.standing == {}
+
+
+# Remedies
+
+
+def settings(**layer) -> Config:
+    return combine([*read_env("cartpole"), {key.replace("__", "."): value for key, value in layer.items()}])
+
+
+CONFIGS = {
+    "cartpole": settings(),
+    "published": combine([{"env.name": "gym:CartPole-v1"}]),
+    "straight through": settings(agent__world_model__free_nats_gradient="straight_through"),
+    "heavy KL": settings(agent__world_model__dynamics_scale=10.0, agent__world_model__representation_scale=1.0),
+    "entropy fades": settings(agent__actor__entropy_schedule="cosine"),
+    "nothing weighs": settings(
+        agent__actor__entropy_scale=0.0,
+        agent__actor__learning_rate=0.0,
+        agent__world_model__dynamics_scale=0.0,
+        agent__world_model__cont_scale=0.0,
+        agent__world_model__reconstruction_scale=0.0,
+    ),
+    "on the disk": settings(replay__storage="disk"),
+    "on the device": settings(replay__storage="device"),
+    "paced": settings(train__pacing="surprise", train__pacing_factor=3),
+    "model alone": settings(train__mode="world_model"),
+    "actor alone": settings(train__mode="actor_critic"),
+}
+NO_SETTING_MENDS = {"replay frozen", "rewards are shifted"}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("given", CONFIGS)
+def test_a_remedy_is_flags_that_change_the_settings(name: str, given: str) -> None:
+    """They are read as any flags, give good settings, and the page that explains the alert names each of them."""
+    config = CONFIGS[given]
+    lines = {"train": [TRAIN], "diagnosis": [DIAGNOSIS | SICK.get(name, {})], "eval": []}
+    remedy = RULES[name].remedy(lines, config)
+    assert "\n" not in str(remedy)
+    words, flags = words_and_flags(str(remedy))
+    assert (words, " ".join(flags)) == (remedy.words, remedy.flags)
+    assert len(flags) == len(remedy.changes)
+    assert bool(remedy.changes) == (name not in NO_SETTING_MENDS)
+    layer = read_flags(shlex.split(remedy.flags))
+    assert layer == pytest.approx(remedy.changes)
+    before, after = flatten(config), flatten(combine([flatten(config), layer]))
+    assert {key for key in before if before[key] != after[key]} == set(layer)
     page = (Path(__file__).parents[2] / "docs" / "research.md").read_text()
-    for name in RULES:
-        assert f"| *{name}* |" in page
+    (row,) = [line for line in page.splitlines() if line.startswith(f"| *{name}* |")]
+    for key in layer:
+        assert f"`--{key.replace('_', '-')}" in row
+
+
+@pytest.mark.parametrize(("scale", "flags"), [(3e-3, "0.009"), (1e-2, "0.03"), (0.0, "0.0003")])
+def test_a_remedy_follows_from_the_present_settings(scale: float, flags: str) -> None:
+    config = settings(agent__actor__entropy_scale=scale)
+    (alert,) = alerts_of(run(sick=SICK["entropy collapsed"]), config)
+    assert alert.remedy == f"reward entropy more: --agent.actor.entropy-scale {flags}"
+
+
+def test_dreams_that_end_too_soon_are_mended_where_the_fault_is(config: Config) -> None:
+    def remedy(predicted: float) -> dict:
+        lines = {"diagnosis": [DIAGNOSIS | {"diagnosis/cont_predicted": predicted}]}
+        return dict(RULES["dreams end too soon"].remedy(lines, config).changes)
+
+    assert remedy(0.98) == {"agent.world_model.free_nats_gradient": "straight_through"}
+    assert remedy(0.6) == {"agent.world_model.cont_scale": 3.0}

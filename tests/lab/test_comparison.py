@@ -10,7 +10,7 @@ import yaml
 from dreamerjax import cli
 from dreamerjax.config import family_name
 from dreamerjax.host.settings import combine, nested, read_env
-from dreamerjax.lab.comparison import differing_settings, read_runs
+from dreamerjax.lab.comparison import about_seeds, differing_settings, read_runs
 
 
 def write_run(folder: Path, *, returns: list[float], ended: bool = True, **settings) -> Path:
@@ -65,6 +65,7 @@ def test_a_table_of_steps_a_table_of_outcomes_and_what_differs(tmp_path: Path, m
     assert ["b", "3", family, "abcdef12+changes", "not", "20.0", "20.0", "2", "60 s", "replay frozen"] in rows
     assert ["c", "0", family, "-", "still training", "9.0", "9.0", "-", "-", "none"] in rows
     assert (tmp_path / "comparison.png").stat().st_size > 5000
+    assert "One seed tells nothing about the spread from seed to seed." in " ".join(out.split())
 
 
 def test_the_same_as_json(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -86,6 +87,20 @@ def test_families_are_not_mixed(tmp_path: Path, capsys) -> None:
     assert "agent.model.hidden: 64 there, 32 here" in capsys.readouterr().err
     assert cli.main(["compare", str(a), str(b), *out, "--across-families"]) == 0
     assert "agent.model.hidden" in capsys.readouterr().out
+
+
+def test_three_seeds_of_each_setting_need_no_warning(tmp_path: Path) -> None:
+    def runs(count: int, *, rate: float) -> list[Path]:
+        where = tmp_path / f"{rate:g}"
+        return [
+            write_run(where / str(seed), returns=[1.0], seed=seed, agent__actor__learning_rate=rate)
+            for seed in range(count)
+        ]
+
+    three, others, two = runs(3, rate=1e-4), runs(3, rate=2e-4), runs(2, rate=3e-4)
+    assert about_seeds(read_runs([*three, *others])) == ""
+    assert about_seeds(read_runs(three[:2])) == "", "one setting: nothing is compared"
+    assert about_seeds(read_runs([*three, *two])).startswith("Two seeds tell nothing")
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

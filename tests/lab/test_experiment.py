@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,8 +55,12 @@ def test_an_experiment_from_its_file_to_its_report(file, tmp_path):
     report, result = (folder / "REPORT.md").read_text(), json.loads((folder / "result.json").read_text())
     assert "| `agent.actor.entropy_scale` | 0.003 | 0.1 |" in report
     assert (folder / "curves.png").stat().st_size > 5000
+    assert "Two seeds tell nothing about the spread from seed to seed." in report
+    assert result["probability_of_improvement"]["low"] is None
+    assert not re.search(r"\[-?[\d.]+, -?[\d.]+\]", report), "no interval of two seeds"
     for arm, jobs in zip(("baseline", "change"), read_hypothesis(file).jobs(), strict=True):
         rows = [read_metrics(job.folder / "metrics.jsonl") for job in jobs]
+        assert f"- {arm}: `{jobs[0].folder}`, `{jobs[1].folder}`" in report
         # The last evaluation replaces the regular one of the same step.
         returns = [{row["step"]: row["eval/return_mean"] for row in run if "eval/return_mean" in row} for run in rows]
         means = [np.mean(list(by_step.values())) for by_step in returns]

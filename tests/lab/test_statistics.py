@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 
-from dreamerjax.lab.statistics import difference, interquartile_mean, judge, probability_of_improvement
+from dreamerjax.lab.statistics import (
+    Interval,
+    difference,
+    interquartile_mean,
+    interval_as_json,
+    interval_in_words,
+    judge,
+    probability_of_improvement,
+    too_few_seeds,
+)
 
 
 def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
@@ -77,3 +86,24 @@ def test_seeds_that_do_not_differ_at_all_are_the_same():
     assert judge(x, x, "same", 1.0).word == "supported"
     assert judge(x, x, "higher", 1.0).word == "refuted"
     assert judge(x, [197.5, 150.6, 278.8], "same", 1.0).word == "inconclusive"  # as many of each, but not by seed
+
+
+@pytest.mark.parametrize(
+    ("seeds", "interval", "told"),
+    [
+        (1, Interval(0, 0, 0), "0 (no interval: 1 seed)"),
+        (2, Interval(0, 0, 0), "0 (no interval: 2 seeds)"),
+        (2, Interval(0.5, 0.1, 0.9), "0.5 (no interval: 2 seeds)"),
+        (3, Interval(0, 0, 0), "0 (no interval: all 3 seeds agree)"),
+        (3, Interval(0.5, 0.1, 0.9), "0.5 [0.1, 0.9]"),
+    ],
+)
+def test_an_interval_is_given_only_where_the_seeds_can_tell_one(seeds: int, interval: Interval, told: str) -> None:
+    assert interval_in_words(interval, seeds, number="{:g}".format) == told
+    assert (interval_as_json(interval, seeds)["low"] is None) == bool(too_few_seeds(seeds)) == (seeds < 3)
+
+
+@pytest.mark.parametrize("change", [[20, 21], [20, 20], [0, 1], [10, 900]])
+def test_two_seeds_decide_nothing(change: list[float]) -> None:
+    judgement = judge([10, 10], change, "higher", 0)
+    assert (judgement.word, judgement.more_seeds) == ("inconclusive", 1)

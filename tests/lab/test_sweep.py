@@ -12,6 +12,7 @@ import numpy as np
 import optuna
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from dreamerjax import cli
 from dreamerjax.host.settings import combine, read_env
@@ -20,8 +21,10 @@ from dreamerjax.lab.child import ROOT
 from dreamerjax.lab.jobs import Job, summary_of
 from dreamerjax.lab.population_run import run_population
 from dreamerjax.lab.study import run_study
+from dreamerjax.lab.sweep_pictures import draw_sweep
 from dreamerjax.lab.sweep_plan import SweepPlan, read_sweep
-from dreamerjax.lab.sweep_report import PointResult, SweepResult, pattern, write_sweep_report
+from dreamerjax.lab.sweep_report import write_sweep_report
+from dreamerjax.lab.sweep_result import PointResult, RunCurve, SweepResult
 from tests.host.test_loop import TINY
 from tests.system import wait_until
 
@@ -51,8 +54,12 @@ def test_a_grid_from_its_file_to_its_report(tmp_path: Path, monkeypatch: pytest.
     report, result = (folder / "REPORT.md").read_text(), json.loads((folder / "result.json").read_text())
     assert [each["point"]["agent.actor.entropy_scale"] for each in result["points"]] == [0.001, 0.1]
     for each in result["points"]:
-        assert each["values"] == [pytest.approx(np.mean(each["curves"]), abs=1e-3)]
+        (run,) = each["runs"]
+        assert each["values"] == [pytest.approx(np.mean(run["returns"]), abs=1e-3)]
+        assert (tmp_path / run["folder"] / "metrics.jsonl").exists()
+        assert f"`{run['folder']}`" in report
     assert "| 0.001 | 0.001 |" in report
+    assert "One seed tells nothing about the spread from seed to seed." in report
     assert (folder / "heat_map.png").stat().st_size > 5000
     # Once more, and from a journal that was lost: nothing is made again, and the report is the same.
     plan = read_sweep(file)
@@ -206,9 +213,11 @@ def test_a_population_from_its_file_to_its_report(
     assert cli.main(["sweep", str(file)]) == 0
     folder = tmp_path / "runs" / "sweeps" / "entropy"
     result = json.loads((folder / "result.json").read_text())
-    assert result["positions"] == [4, 8, 12]
     assert len(result["points"]) == 4
-    assert np.shape(result["points"][0]["curves"]) == (2, 3)
+    runs = result["points"][1]["runs"]
+    assert [run["steps"] for run in runs] == [[4, 8, 12]] * 2
+    assert [run["folder"] for run in runs] == [f"runs/sweeps/entropy/seed{seed}" for seed in (0, 1)]
+    assert result["points"][1]["values"] == pytest.approx([run["returns"][-1] for run in runs], abs=1e-3)
     assert "| 0.0001 | 1 |" in (folder / "REPORT.md").read_text()
     # Stopped at every moment, it goes on to the same end.
     plan, looks, parts = read_sweep(file), 0, None
@@ -219,7 +228,7 @@ def test_a_population_from_its_file_to_its_report(
             plan, tmp_path / "parts", say=print, interrupted=lambda asked=asked, at=stop_at: next(asked) >= at
         )
     returns = np.array([curves.returns for curves in parts])
-    np.testing.assert_allclose(returns[:, :, 1], result["points"][1]["curves"], atol=1e-3)
+    np.testing.assert_allclose(returns[:, :, 1], [run["returns"] for run in runs], atol=1e-3)
     # Its world model must be of the same architecture.
     other = {**content, "settings": {**QUICK, "agent.model.hidden": 16}, "starts_from": str(_only_run(tmp_path))}
     capsys.readouterr()
@@ -235,33 +244,61 @@ def _only_run(tmp_path: Path) -> Path:
 # Reports
 
 
-@pytest.mark.parametrize(
-    ("curve", "name"),
-    [
-        ([10, 20, 40, 60, 80, 100], "rising"),
-        ([10, 90, 100, 99, 100, 98], "plateau"),
-        ([10, 60, 147, 140, 120, 110], "peak then decline"),
-        ([96, 97, 96, 98, 97, 96], "plateau"),
-        ([-1400, -1200, -900, -600, -300, -150], "rising"),
-    ],
-)
-def test_patterns(curve: list[float], name: str) -> None:
-    assert pattern(np.array(curve, float)) == name
+def runs(*curves: list[float]) -> list[RunCurve]:
+    """Seeds that were evaluated every 30 steps, each as long as it ran."""
+    return [
+        RunCurve(Path(f"runs/pool/seed{seed}"), 30 * np.arange(1, len(curve) + 1), np.array(curve, float))
+        for seed, curve in enumerate(curves)
+    ]
 
 
 def test_the_report_of_a_search_is_sorted_and_names_what_was_pruned(tmp_path: Path) -> None:
-    plan = search(tmp_path)
+    plan = search(tmp_path, metric="final_return")
     key = "agent.actor.learning_rate"
-    curves = np.array([[10.0, 20.0], [11.0, 21.0]])
     points = [
-        PointResult({key: 1e-4}, (20.0, 21.0), curves),
-        PointResult({key: 1e-5}, (), None, 24),
-        PointResult({key: 1e-3}, (40.0, 41.0), 2 * curves),
+        PointResult({key: 1e-4}, (20.0, 21.0), runs([10, 20], [11, 21])),
+        PointResult({key: 1e-5}, (), runs([3])[:1], 24),
+        PointResult({key: 1e-3}, (40.0, 41.0), runs([20, 40], [22, 41])),
     ]
-    report = write_sweep_report(SweepResult(plan, points, [30, 60], "environment steps", 0.0), tmp_path).read_text()
+    report = write_sweep_report(SweepResult(plan, points, "environment steps", 0.0), tmp_path).read_text()
     rows = [line for line in report.splitlines() if line.startswith("| ") and "`" not in line]
     assert [row.split("|")[1].strip() for row in rows] == ["0.001", "0.0001", "1e-05"]
     assert "pruned at 24" in rows[2]
     assert "Best: `agent.actor.learning_rate` 0.001, with 40.5" in report
+    assert "Two seeds tell nothing about the spread from seed to seed." in report
+    assert "- `agent.actor.learning_rate` 0.001: `runs/pool/seed0`, `runs/pool/seed1`" in report
     assert (tmp_path / "points.png").stat().st_size > 3000
     assert combine(read_env("cartpole")).env.name in report
+
+
+def test_final_means_the_same_in_the_table_the_metric_and_the_best(tmp_path: Path) -> None:
+    """Of seeds that ended at different steps, too, and where the last return is far from the one before it."""
+    plan = read_sweep(write(tmp_path, {**GRID, "metric": "final_return", "seeds": 3}))
+    rising, solved_early, falling = [10.3, 16.0, 70.6], [10.0, 99.4], [10.0, 80.0, 20.0]
+    points = []
+    for point, curves in zip(plan.grid(), ((rising, solved_early, rising), (falling,) * 3), strict=True):
+        values = tuple(curve[-1] for curve in curves)
+        points.append(PointResult(point, values, runs(*curves)))
+    report = write_sweep_report(SweepResult(plan, points, "environment steps", 0.0), tmp_path).read_text()
+    assert "with 80.2 (mean greedy return of the last evaluation; 3 seeds)" in report
+    assert "| 0.001 | 0.001 | 80.2 | 80.2 | rising 2, too few to tell 1 | 70.6, 99.4, 70.6 |" in report
+    assert "| 0.1 | 0.001 | 80.0 | 20.0 | peak then decline | 20.0, 20.0, 20.0 |" in report
+    assert "nothing about the spread" not in report
+    assert {"heat_map.png", "curves.png"} <= {file.name for file in tmp_path.iterdir()}
+
+
+def test_panels_of_a_heat_map_share_axes_and_the_colours_of_returns(tmp_path: Path) -> None:
+    """A metric that is no return has colours of its own, and its own name."""
+    plan = read_sweep(write(tmp_path, {**GRID, "metric": "wall_seconds"}))
+    points = [PointResult(point, (5000.0 + n,), runs([10, 20 + n, 30])) for n, point in enumerate(plan.grid())]
+    figures = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, file, **options: figures.append(self))
+        draw_sweep(SweepResult(plan, points, "environment steps", 0.0), tmp_path)
+    peak, final, metric = figures[0].axes[:3]
+    assert [axes.get_title() for axes in (peak, final, metric)] == ["peak return", "final return", "wall_seconds"]
+    assert peak.images[0].norm is final.images[0].norm
+    assert (metric.images[0].norm.vmin, metric.images[0].norm.vmax) == (5000, 5001)
+    for axes in (final, metric):
+        assert axes.get_shared_x_axes().joined(peak, axes)
+        assert axes.get_shared_y_axes().joined(peak, axes)

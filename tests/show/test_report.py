@@ -11,20 +11,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dreamerjax import cli
 from dreamerjax.host.envs import EnvError
 from dreamerjax.host.fidelity import Compared
-from dreamerjax.host.watch import RULES
+from dreamerjax.host.lineage import Event
+from dreamerjax.host.load import load_run
 from dreamerjax.show import film, report
+from dreamerjax.show.curves import draw_returns, return_limits, training_in_words
 from dreamerjax.show.exhibits import choose
 from dreamerjax.show.film import Filmed, filmed
-from dreamerjax.show.health import PANELS, REMEDIES, SOUND
+from dreamerjax.show.learning import Learning
+from dreamerjax.show.panels import PANELS
 from dreamerjax.show.trust import errors_of, survival_of
+from dreamerjax.show.verdict import unclear
 from dreamerjax.types import ObsSpec, Rows, Spaces
 from tests.test_cli import TINY, mistake
 
-ROOT = Path(__file__).parents[2]
 NASTY = """<script>alert("a")<-script> & 'b'"""
 SECTIONS = ["learning", "episodes", "dreams", "trust", "health", "settings", "cost"]
 VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
@@ -210,14 +216,137 @@ def test_an_alert_comes_with_what_to_do(run: Path) -> None:
     text = page_of(run).text
     assert re.search(r"\d alerts?; docs/research.md has what each means", text)
     assert "Not a number" in text
-    assert f"What to do: {REMEDIES['not a number']}" in text
+    assert "It still stood at the end. What to do: what is not a number stays so when the run is resumed" in text
+    assert re.search(r": --agent.world-model.learning-rate [\d.e-]+ --agent.actor.learning-rate ", text)
+    assert "Alert since 40 environment steps, not a number" in text, "the panel says so, too"
 
 
-def test_each_alert_has_its_remedy_and_each_panel_its_sentence() -> None:
-    assert set(REMEDIES) == set(RULES)
-    assert set(SOUND) == set(PANELS)
-    research = (ROOT / "docs" / "research.md").read_text()
-    assert all(f"*{name}*" in research for name in REMEDIES)
+def test_each_panel_judges_this_run(run: Path) -> None:
+    """The same page of a run that learned, of one that did not, and of one that was too short."""
+    shutil.rmtree(run / "checkpoints")
+    (run / "summary.json").unlink()
+    assert "did not learn" not in page_of_returns(run, [20, 100, 300, 490])
+    text = page_of_returns(run, [20, 21, 19, 20])
+    assert "After 1,000 updates its return, 20.0, is no better than the" in text
+    assert "Look here." in text
+    text = page_of_returns(run, [20, 21], updates=10)
+    assert "With 10 updates, too little happened to say whether it learns." in text
+    assert "Cannot tell yet." in text
+
+
+def page_of_returns(run: Path, means: list[float], *, updates: int = 1000) -> str:
+    """The words of the page of a run with these evaluations, and nothing else."""
+    lines = [{"step": 9, "update": 0, "wall_seconds": 0.1, "episode/return": 20.0 + n} for n in range(3)]
+    for n, mean in enumerate(means, 1):
+        evaluation = {
+            "eval/return_mean": mean,
+            "eval/return_std": 1.0,
+            "eval/return_min": 0.0,
+            "eval/return_max": 500.0,
+        }
+        evaluation |= {"eval/episodes": 20, "eval/length_mean": 9.0}
+        lines.append({"step": 500 * n, "update": updates, "wall_seconds": 1.0, **evaluation})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report.write_report(run)
+    return page_of(run).text
+
+
+@pytest.mark.parametrize(
+    ("word", "stopped", "solved", "goal", "told"),
+    [
+        ("solved", "solved", True, 475.0, "solved"),
+        ("declined", "budget", True, 475.0, "solved on the way"),
+        ("learned", "budget", False, 475.0, "not solved"),
+        ("stalled", "budget", False, 475.0, "not solved"),
+        ("learned", "budget", False, None, "learned"),
+        ("did not learn", "budget", False, 475.0, "did not learn"),
+        ("did not learn", "budget", False, None, "did not learn"),
+        ("collapsed", "budget", False, None, "collapsed"),
+        ("too short to tell", "budget", False, None, "too short to tell"),
+        ("did not learn", "interrupted", False, None, "interrupted"),
+    ],
+)
+def test_the_verdict_over_the_page(word: Any, stopped: str, solved: bool, goal: float | None, told: str) -> None:
+    summary = {"stopped": stopped, "solved": solved, "solve_return": goal}
+    assert report._verdict(summary, Learning(word, unclear(""))) == told
+
+
+@pytest.mark.parametrize(
+    ("episodes", "told"),
+    [
+        (0, "No training episode has ended yet, so that there are no training returns to draw."),
+        (1, "Faint dots: the training episode, 1 so far, too few to smooth."),
+        (9, "Faint dots: the training episodes, 9 so far, too few to smooth."),
+        (10, "Faint: the 10 training episodes, each point the mean of 10."),
+    ],
+)
+def test_training_returns_are_drawn_as_they_are_announced(episodes: int, told: str) -> None:
+    rows: list[dict[str, Any]] = [{"step": n, "episode/return": float(n)} for n in range(episodes)]
+    axes = Figure().subplots()
+    draw_returns(axes, rows, training="training")
+    drawn = [line for line in axes.lines if line.get_label() == "training"]
+    assert training_in_words(rows) == told
+    assert len(drawn) == bool(episodes)
+    low, high = return_limits(rows, None)
+    for line in drawn:
+        assert len(line.get_xdata()) == (episodes if episodes < 10 else 1)
+        assert low < min(line.get_ydata()) <= max(line.get_ydata()) < high
+
+
+def charts_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Axes]:
+    """What the page of a run draws, by the same in words."""
+    drawn: dict[str, Axes] = {}
+
+    def keep(draw: Any, alt: str) -> Markup:
+        draw(drawn.setdefault(alt, Figure().subplots()))
+        return Markup("<svg></svg>")
+
+    monkeypatch.setattr(report, "chart", keep)
+    report.write_report(run)
+    return drawn
+
+
+def test_a_fork_stands_beside_its_parent(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All charts of returns have the same axis."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    evaluation = {"eval/return_mean": 900.0, "eval/return_std": 1.0, "eval/episodes": 20}
+    line = {"step": 500, "update": 9, "wall_seconds": 1.0, **evaluation}
+    (parent / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    loaded = load_run(run)
+    event = Event("forked", str(run), 500, str(parent), {"agent.actor.entropy_scale": (0.003, 0.01)}, None)
+    monkeypatch.setattr(report, "load_run", lambda run_dir: loaded._replace(lineage=(*loaded.lineage, event)))
+    monkeypatch.setattr(report, "_trust", lambda loaded, notes: notes.setdefault("trust", "") and None)
+    report.write_report(run)
+    text = page_of(run).text
+    assert "Beside its parent" in text
+    assert "below the 900.0 that its parent had at the fork" in text
+    assert "agent.actor.entropy_scale : 0.003 → 0.01" in text
+    drawn = charts_of(run, monkeypatch)
+    limits = {axes.get_ylim() for title, axes in drawn.items() if title.startswith("Greedy return")}
+    assert len([title for title in drawn if title.startswith("Greedy return")]) == 3
+    ((_, highest),) = limits
+    assert highest > 900
+
+
+def test_a_parent_that_is_gone_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_run(run)
+    event = Event("forked", str(run), 500, "runs/gone", {}, None)
+    monkeypatch.setattr(report, "load_run", lambda run_dir: loaded._replace(lineage=(*loaded.lineage, event)))
+    monkeypatch.setattr(report, "_trust", lambda loaded, notes: notes.setdefault("trust", "") and None)
+    report.write_report(run)
+    assert "It was forked from runs/gone, which is not there any more" in page_of(run).text
+
+
+def test_charts_of_the_health_are_over_the_same_steps(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of shares from 0 to 1."""
+    shutil.rmtree(run / "checkpoints")
+    drawn = {alt.partition(",")[0]: axes for alt, axes in charts_of(run, monkeypatch).items()}
+    titles = [panel.title.partition(",")[0] for panel in PANELS if panel.title.partition(",")[0] in drawn]
+    assert len(titles) >= 6
+    assert {drawn[title].get_xlim() for title in titles} == {(0.0, 40.0)}
+    shares = [panel.title.partition(",")[0] for panel in PANELS if panel.share]
+    assert len({drawn[title].get_ylim() for title in shares if title in drawn}) == 1
 
 
 def test_a_few_moments_are_shown_and_the_newest_first_of_what_there_is_room_for(tmp_path: Path) -> None:
