@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The settings of the runs that would have been trained."""
     configs: list[Config] = []
 
-    def train(folder: Any, config: Config, *rest: Any, profile: bool) -> int:
+    def train(folder: Any, config: Config, *rest: Any, told: Sequence[str], profile: bool) -> int:
         configs.append(config)
         return 0
 
@@ -475,7 +476,7 @@ def test_ctrl_c_before_anything_has_begun(here: Path, monkeypatch: pytest.Monkey
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dreamerjax.cli.training.spaces_of", interrupted)
+    monkeypatch.setattr("dreamerjax.cli.training.look_at", interrupted)
     assert cli.main(["--env", "cartpole"]) == 130
     assert contents(here) == {}
 

@@ -35,7 +35,7 @@ from dreamerjax.host.envs import Event as EnvEvent
 from dreamerjax.host.evaluate import Evaluation, Evaluator, Onlooker, cut_sentence
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
-from dreamerjax.host.lineage import Event, Lineage, as_host, changes, lineage_of
+from dreamerjax.host.lineage import Event, Lineage, as_host, changes, changes_told, lineage_of
 from dreamerjax.host.load import LoadedAgent, spaces_as_host
 from dreamerjax.host.memory import check_replay_fits, give_back_memory, memory_sentence
 from dreamerjax.host.pacing import Surprise, next_modes
@@ -192,6 +192,8 @@ class Loop:
             f"Resumed at {restored.step:,} environment steps and {self._counters.updates:,} updates"
             + (f"; new episodes begin: {problem}." if problem else ".")
         )
+        if told := changes_told(snapshot.host.get("settings", {}), config):
+            self._reporter.note(f"Settings that have changed since: {told}.")
 
     def start_from(self, source: LoadedAgent) -> None:
         """Begins with what another run of the same family has learned: a fork."""
@@ -201,6 +203,9 @@ class Loop:
             *source.lineage,
             Event("forked", str(self._folder.path), source.env_steps, str(source.run_dir), changed, git_commit()),
         )
+        self._reporter.note(f"Starts from {source.run_dir} at {source.env_steps:,} environment steps.")
+        told = changes_told(flatten(source.config), self._config)
+        self._reporter.note(f"Its settings, but for {told}." if told else "Its settings, all of them.")
 
     def run(self) -> dict[str, Any]:
         """Trains until the task is solved, the budget is spent or the user stops it.

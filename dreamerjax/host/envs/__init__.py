@@ -65,6 +65,20 @@ class Event(NamedTuple):
     topic: str = ""  # of the note: of each topic, one is told
 
 
+class Goal(NamedTuple):
+    """The mean return that an environment itself counts as solved."""
+
+    value: float | None = None  # None: it names none, or one that does not hold here
+    told: str = ""  # where it comes from, or why it does not hold, for people
+
+
+class Look(NamedTuple):
+    """What one look at an environment tells."""
+
+    spaces: Spaces
+    goal: Goal
+
+
 class VectorEnv(ABC):
     """`copies` environments, stepped together; each starts a new episode on the step after its last row.
 
@@ -124,6 +138,10 @@ class VectorEnv(ABC):
     @abstractmethod
     def close(self) -> None:
         """Frees what the environments hold. They cannot be used afterwards."""
+
+    def goal(self) -> Goal:
+        """The return that the environment itself counts as solved, if it says so."""
+        return Goal()
 
     def render(self) -> np.ndarray | None:
         """A picture of the first copy, [height, width, 3] uint8; None if the environment draws none.
@@ -222,13 +240,18 @@ def make_env(config: EnvConfig, *, copies: int, seed: int) -> VectorEnv:
     return SerialVectorEnv(config, copies=copies, seed=seed)
 
 
-def spaces_of(config: EnvConfig) -> Spaces:
-    """What the agent sees and does in an environment, which is made for a moment to look; raises as `make_env`."""
+def look_at(config: EnvConfig) -> Look:
+    """What the agent sees and does in an environment, which is made for a moment; raises as `make_env`."""
     env = make_env(dataclasses.replace(config, workers=0), copies=1, seed=0)
     try:
-        return env.spaces
+        return Look(env.spaces, env.goal())
     finally:
         env.close()
+
+
+def spaces_of(config: EnvConfig) -> Spaces:
+    """As `look_at`, the spaces alone."""
+    return look_at(config).spaces
 
 
 def make_single(config: EnvConfig) -> gymnasium.Env:

@@ -12,6 +12,7 @@ from dreamerjax.host.envs import (
     EnvError,
     EnvFailureError,
     Event,
+    Goal,
     UnsupportedSpaceError,
     VectorEnv,
     copy_seeds,
@@ -22,6 +23,7 @@ from dreamerjax.host.envs import (
 from dreamerjax.host.envs.actions import Action, action_of
 from dreamerjax.host.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
 from dreamerjax.host.envs.frames import PICTURE_MODES, drawn
+from dreamerjax.host.envs.goal import goal_of
 from dreamerjax.host.envs.observations import (
     LARGEST,
     BadValueError,
@@ -130,6 +132,10 @@ class SerialVectorEnv(VectorEnv):
         placing.place(self._envs[0], seen)
         self._ended[0] = False
         return True
+
+    def goal(self) -> Goal:
+        """See `VectorEnv.goal`."""
+        return goal_of(self._envs[0], self._config)
 
     def take_events(self) -> list[Event]:
         """See `VectorEnv.take_events`."""
