@@ -109,7 +109,12 @@ def _train_in(
     from dreamerjax.host.profiler import HOW_TO_OPEN
 
     display = Display(f"{config.env.name} on {backend.device}")
-    with Interrupt(before_exit=display.close) as interrupt, display:
+    loop: Loop | None = None
+
+    def last_words() -> str:
+        return loop.last_words() if loop else f"Ended at once, before anything was done; {folder.path} is as it was."
+
+    with Interrupt(before_exit=display.close, last_words=last_words) as interrupt, display:
         display.note(f"{config.env.name}, seed {config.seed}, {backend.platform} ({backend.device}), in {folder.path}")
         if backend.note:
             display.note(backend.note)

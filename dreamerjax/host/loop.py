@@ -264,9 +264,25 @@ class Loop:
             return f"{reason or type(second).__name__} {self._newest_checkpoint()}"
         return f"Saved at {steps:,} environment steps; the same command with --run-dir {self._folder.path} goes on."
 
+    def last_words(self) -> str:
+        """What is saved, and what is lost, where the process ends now, without saving: a sentence."""
+        steps, folder = self._collector.env_steps, self._folder.path
+        try:
+            newest = self._newest_step()
+        except OSError as error:
+            return f"Ended at once, without saving; the checkpoints cannot be read: {error}."
+        if newest is None:
+            return f"Ended at once, without saving: the {steps:,} environment steps of this run are lost."
+        saved = f"Ended at once: what was learned up to {newest:,} environment steps is saved in {folder}"
+        lost = f"the {steps - newest:,} steps after that are lost" if steps > newest else "no step is lost"
+        return f"{saved}, and {lost}; the same command with --run-dir {folder} goes on."
+
+    def _newest_step(self) -> int | None:
+        return max(checkpoint.steps(self._folder.checkpoints), default=None)
+
     def _newest_checkpoint(self) -> str:
         try:
-            newest = max(checkpoint.steps(self._folder.checkpoints), default=None)
+            newest = self._newest_step()
         except OSError as error:
             return f"The checkpoints cannot be read: {error}."
         return "There is no checkpoint yet." if newest is None else f"The newest checkpoint is at {newest:,} steps."

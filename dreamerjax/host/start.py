@@ -139,7 +139,7 @@ class Beginning:
 
     def _recipe_told(self, recipe: Recipe, platform: str, *, pixels: bool) -> str:
         files = "experiments/envs/gym.yaml" + (" and gym.pixels.yaml" if pixels else "")
-        what = f"those for a laptop that sees {'pixels' if pixels else 'vectors'} ({files})"
+        what = f"those for a laptop and an environment {'with' if pixels else 'without'} pictures ({files})"
         if recipe == "published":
             what = "the published ones (dreamerjax/config.py)"
         if self._recipe:

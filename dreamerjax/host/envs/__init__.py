@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 
 from dreamerjax.config import ConfigError, EnvConfig, env_kwargs
+from dreamerjax.host.envs import missing
 from dreamerjax.types import Rows, Spaces
 
 
@@ -279,9 +280,11 @@ def _told_by_its_maker(config: EnvConfig) -> Iterator[None]:
 
 def cannot_be_imported(env_id: str, module: str, error: Exception) -> UnknownEnvironmentError:
     """What importing the user's module raised; with where it did, unless there is no such module."""
-    missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-    told = f"{error}" if missing else f"{type(error).__name__}: {error}\n{last_lines(error)}"
-    return UnknownEnvironmentError(f"{env_id}: the module `{module}` cannot be imported: {told}")
+    told = f"{env_id}: the module `{module}` cannot be imported: "
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return UnknownEnvironmentError(f"{told}{error}{missing.module_told(module)}")
+    told += f"{type(error).__name__}: {error}\n{last_lines(error)}"
+    return UnknownEnvironmentError(with_install_line(told, error))
 
 
 def cannot_be_made(config: EnvConfig, error: Exception) -> EnvFailureError:
@@ -290,9 +293,14 @@ def cannot_be_made(config: EnvConfig, error: Exception) -> EnvFailureError:
     advice = ""
     if isinstance(error, TypeError) and "argument" in str(error):
         advice = """\nArguments are given by name: --env.kwargs '{"NAME": VALUE}'."""
-    return EnvFailureError(
-        f"{config.id} cannot be made: it {what}\n{last_lines(error)}{advice}", what, last_lines(error)
-    )
+    told = with_install_line(f"{config.id} cannot be made: it {what}\n{last_lines(error)}{advice}", error)
+    return EnvFailureError(told, what, last_lines(error))
+
+
+def with_install_line(told: str, error: BaseException) -> str:
+    """A message, and below it the line that installs what is missing, where the error is of that kind."""
+    line = missing.install_line(error)
+    return f"{told}\n{line}" if line else told
 
 
 def last_lines(error: BaseException, count: int = 6) -> str:
@@ -310,7 +318,7 @@ def _split(env_id: str) -> tuple[str, str]:
     expected = ", ".join(f"{known}:ID" for known in FAMILIES)
     raise UnknownEnvironmentError(
         f"The environment `{env_id}` {problem}, expected {expected}, or module:function of your own."
-        + _did_you_mean(name, env_id)
+        + (_did_you_mean(name, env_id) or (missing.module_told(family) if colon else ""))
     )
 
 

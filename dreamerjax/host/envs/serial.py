@@ -19,6 +19,7 @@ from dreamerjax.host.envs import (
     make_single,
     placing,
     saving,
+    with_install_line,
 )
 from dreamerjax.host.envs.actions import Action, action_of
 from dreamerjax.host.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
@@ -248,7 +249,8 @@ class SerialVectorEnv(VectorEnv):
     def _failure(self, index: int, error: Exception) -> EnvFailureError:
         """What the environment's own code raised, told with where it did."""
         what, trace = f"raised {type(error).__name__}: {error}", traceback.format_exc()
-        return EnvFailureError(f"{self._told(index, f'it {what}')}\n{trace}".rstrip(), what, trace)
+        told = f"{self._told(index, f'it {what}')}\n{trace}".rstrip()
+        return EnvFailureError(with_install_line(told, error), what, trace)
 
     def _see(self, rows: Rows, index: int, obs: Any) -> None:
         try:
