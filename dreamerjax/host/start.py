@@ -89,7 +89,7 @@ class Beginning:
                 f"--recipe is {recipe}, expected none here: the settings are those of {whose}.\n"
                 "Leave --recipe out, and change single settings with flags or --config FILE."
             )
-        self._recipe = recipe
+        self._recipe: Recipe | None = recipe
         self.env: EnvConfig = env_of(self._layers("laptop", pixels=None))
 
     @property
