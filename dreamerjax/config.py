@@ -312,10 +312,19 @@ def resolve(config: Config) -> Config:
     preset = SIZES[model.size]._asdict()
     filled = {name: value for name, value in preset.items() if not getattr(model, name)}
     agent = dataclasses.replace(config.agent, model=dataclasses.replace(model, **filled))
-    env = dataclasses.replace(config.env, id=config.env.id or config.env.name)
-    config = dataclasses.replace(config, agent=agent, env=env)
+    config = dataclasses.replace(config, agent=agent, env=resolve_env(config.env))
     _check(config)
     return config
+
+
+def resolve_env(env: EnvConfig) -> EnvConfig:
+    """As `resolve`, for the environment alone, whatever the rest of a run's settings."""
+    env = dataclasses.replace(env, id=env.id or env.name)
+    _check_ranges(env, "env.")
+    if env.solve_return is not None and not math.isfinite(env.solve_return):
+        raise ConfigError(f"env.solve_return is {env.solve_return}, expected a finite number or none.")
+    env_kwargs(env)
+    return env
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -385,15 +394,15 @@ def _ranges(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
                     yield f"{prefix}{name}", value, allowed
 
 
-def _check(config: Config) -> None:
-    for key, value, allowed in _ranges(config):
+def _check_ranges(config: Any, prefix: str = "") -> None:
+    for key, value, allowed in _ranges(config, prefix):
         if not (math.isfinite(value) and allowed.holds(value)):
             raise ConfigError(f"{key} is {value}, expected {allowed.expected}.")
+
+
+def _check(config: Config) -> None:
+    _check_ranges(config)
     model, train = config.agent.model, config.train
-    goal = config.env.solve_return
-    if goal is not None and not math.isfinite(goal):
-        raise ConfigError(f"env.solve_return is {goal}, expected a finite number or none.")
-    env_kwargs(config.env)
     if model.deter % model.blocks:
         raise ConfigError(
             f"agent.model.deter is {model.deter}, expected a multiple of agent.model.blocks, which is {model.blocks}."

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The settings of the runs that would have been trained."""
     configs: list[Config] = []
 
-    def train(folder: Any, config: Config, *rest: Any, profile: bool) -> int:
+    def train(folder: Any, config: Config, *rest: Any, told: Sequence[str], profile: bool) -> int:
         configs.append(config)
         return 0
 
@@ -140,6 +141,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--env cartpole --eval.every -1", "eval.every is -1, expected 0 or more"),
         ("--env cartpole --replay.capacity 3", "replay.capacity is 3, expected at least"),
         ("--env cartpole --backend gpu", "Back-end 'gpu' was asked for."),
+        ("--env gym:CartPole-v1 --recipe large", "argument --recipe: invalid choice: 'large'"),
+        ("--env cartpole --recipe laptop", "--recipe is laptop, expected none here"),
         ("--env cartpole --config missing.yaml", "missing.yaml cannot be read: No such file or directory"),
         ("--env cartpole --init-from missing", "--init-from missing holds no checkpoint"),
         ("eval", "the following arguments are required: --run-dir"),
@@ -442,6 +445,14 @@ def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, as
     assert all(name.startswith("gym-Acrobot-v1-") for name in names)
 
 
+@pytest.mark.parametrize(("recipe", "size"), [((), "300k"), (("--recipe", "published"), "1m")])
+def test_the_recipe_of_an_environment_of_ones_own_is_stored(
+    here: Path, asked: list[Config], recipe: tuple[str, ...], size: str
+) -> None:
+    assert cli.main(["--env", "tests.host.faulty_envs:raises", "--backend", "cpu", *recipe]) == 0
+    assert asked[0].agent.model.size == size
+
+
 def test_an_environment_named_in_a_file(here: Path, asked: list[Config]) -> None:
     (here / "mine.yaml").write_text("env: {name: cartpole}\nseed: 3")
     assert cli.main(["--config", "mine.yaml", "--backend", "cpu"]) == 0
@@ -475,7 +486,7 @@ def test_ctrl_c_before_anything_has_begun(here: Path, monkeypatch: pytest.Monkey
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dreamerjax.cli.training.spaces_of", interrupted)
+    monkeypatch.setattr("dreamerjax.cli.training.look_at", interrupted)
     assert cli.main(["--env", "cartpole"]) == 130
     assert contents(here) == {}
 
@@ -629,6 +640,50 @@ def test_a_start_that_does_not_fit(
     assert "env.id: gym:CartPole-v1 there, gym:Acrobot-v1 here" in error
     assert contents(trained) == before
     assert contents(here) == {}
+
+
+def test_a_fork_and_a_resumed_run_say_what_has_changed(
+    here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, "source")
+    capsys.readouterr()
+    fork = [
+        "--run-dir",
+        "fork",
+        "--init-from",
+        "source",
+        "--env-steps",
+        "17",
+        "--backend",
+        "cpu",
+        "--log.video-every=0",
+    ]
+    assert cli.main([*fork, "--seed", "5", "--agent.critic.learning-rate", "1e-5", "--no-log.report"]) == 0
+    out = capsys.readouterr().out
+    assert "Starts from source at 60 environment steps." in out
+    (line,) = (line for line in out.splitlines() if line.startswith("Its settings, but for "))
+    for told in ("seed: 0 -> 5", "agent.critic.learning_rate: 0.001 -> 1e-05", "train.env_steps: 60 -> 17"):
+        assert told in line
+    assert "The budget of 17 environment steps allows" in out
+    stored, source = (combine([read_yaml(here / name / "config.yaml")]) for name in ("fork", "source"))
+    assert stored.agent.model == source.agent.model
+    assert (stored.train.ratio, stored.eval.every) == (8, 20), "its parent's, not those of cartpole"
+
+    assert cli.main(["--run-dir", "fork", "--agent.critic.learning-rate", "2e-5", "--recipe", "laptop"]) == 0
+    out = capsys.readouterr().out
+    assert "Settings that have changed since: agent.critic.learning_rate: 1e-05 -> 2e-05." in out
+    assert "--recipe changes nothing" in out
+
+
+def test_an_export_is_not_resumed_but_begun_with(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["export", "--run-dir", str(trained), "--out", "given"]) == 0
+    before = contents(here)
+    error = mistake(capsys, "--run-dir", "given")
+    assert "given cannot be resumed: its checkpoint 60 holds weights only, as an export does." in error
+    assert "--init-from given" in error
+    assert contents(here) == before
+    quiet = ["--env-steps", "17", "--backend", "cpu", "--log.video-every=0", "--no-log.report"]
+    assert cli.main(["--init-from", "given", "--run-dir", "run", *quiet]) == 0
 
 
 def test_a_damaged_start_is_said(

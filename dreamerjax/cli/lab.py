@@ -72,7 +72,7 @@ def experiment(arguments: list[str]) -> int:
 
     hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
     status = Status("experiment")
-    with Interrupt(before_exit=status.close) as interrupt, status:
+    with Interrupt(before_exit=status.close, last_words=_last_words) as interrupt, status:
         for hypothesis in hypotheses:
             status.note(f"{hypothesis.name}: {hypothesis.sentence}")
             result = run_experiment(
@@ -115,7 +115,7 @@ def sweep(arguments: list[str]) -> int:
         start_ray(given.address)
     try:
         status = Status("sweep")
-        with Interrupt(before_exit=status.close) as interrupt, status:
+        with Interrupt(before_exit=status.close, last_words=_last_words) as interrupt, status:
             status.note(f"{plan.name}: {plan.sentence}")
             result = run_sweep(
                 plan,
@@ -133,6 +133,13 @@ def sweep(arguments: list[str]) -> int:
         if given.executor == "ray":
             stop_ray()
     return 0
+
+
+def _last_words() -> str:
+    return (
+        "Ended at once: every run that has ended is saved, those under way save themselves and stop, and the same "
+        "command goes on."
+    )
 
 
 def lineage(arguments: list[str]) -> int:

@@ -2,22 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dreamerjax.cli.common import command_parser, for_platform, path, start_backend
-from dreamerjax.config import Config, ConfigError, family_key, flatten
+from dreamerjax.config import Config, flatten
 from dreamerjax.host.backend import Backend
+from dreamerjax.host.budget import few_updates_told
 from dreamerjax.host.checkpoint import has_checkpoint
 from dreamerjax.host.display import Display
-from dreamerjax.host.envs import VectorEnv, spaces_of
+from dreamerjax.host.envs import VectorEnv, look_at, spaces_of
+from dreamerjax.host.export import refuse_export
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.load import LoadedAgent, load_run, read_settings
 from dreamerjax.host.memory import check_replay_fits
 from dreamerjax.host.output import complain
 from dreamerjax.host.reporter import Films
-from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder, different_keys
-from dreamerjax.host.settings import KEYS, SHORTCUTS, Layer, combine, nested, read_env, read_flags, read_yaml
+from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder
+from dreamerjax.host.settings import KEYS, SHORTCUTS, Recipe, nested, read_flags, read_yaml
+from dreamerjax.host.start import Beginning, Parent, Start, resumed
 from dreamerjax.host.summary import final_paragraph
+from dreamerjax.types import Spaces
 
 TRAIN_HELP = """\
 Trains an agent, or resumes the training in a run folder.
@@ -26,7 +30,9 @@ Trains an agent, or resumes the training in a run folder.
   --obs WHAT            state, pixels or both, where an environment offers more than one
   --backend NAME        auto, cpu, cuda, rocm or tpu (default: auto)
   --run-dir FOLDER      where everything goes (default: runs/<env>-<date>-<time>); resumes if it holds a checkpoint
-  --init-from RUN       start from what another run has learned
+  --recipe NAME         laptop or published: what a Gymnasium environment or your own starts from (default: laptop on a
+                        CPU, published on an accelerator); flags and files come on top
+  --init-from RUN       start from what another run has learned, with its settings
   --config FILE         more settings, as YAML; may be repeated
   --profile             write short traces of JAX's profiler into the run folder
   --seed N --size 1m --env-steps N --train-ratio R --no-stop-when-solved
@@ -41,67 +47,79 @@ def train(arguments: list[str]) -> int:
     parser.add_argument("--init-from", type=path, metavar="RUN")
     parser.add_argument("--config", type=path, action="append", default=[], metavar="FILE")
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--recipe", choices=get_args(Recipe))
     parser.add_argument("--profile", action="store_true")
     given, rest = parser.parse_known_args(arguments)
     if given.help:
         print(parser.format_help() + _all_flags())
         return 0
-    config = _train_config(given.run_dir, given.config, read_flags(rest))
-    _check_source(given.init_from, config)
+    asked = [*map(read_yaml, given.config), read_flags(rest)]
+    stored = read_settings(given.run_dir) if given.run_dir else None
+    if stored is not None:
+        refuse_export(given.run_dir)
+    parent = _parent(given.init_from)
+    if stored is not None:
+        start = Start(resumed(stored, asked, str(given.run_dir)), _kept(given.recipe))
+        if parent is not None:
+            parent.check(start.config)
+        spaces = spaces_of(start.config.env)
+        backend = start_backend(given.backend, also_cpu=True, deterministic=start.config.train.deterministic)
+    else:
+        start, spaces, backend = _begin(given.backend, Beginning(asked, recipe=given.recipe, parent=parent))
+    config = for_platform(start.config, backend)
     # A mistake in these must not leave a run folder behind.
-    check_replay_fits(config.replay, spaces_of(config.env), config.agent.model)
-    backend = start_backend(given.backend, also_cpu=True, deterministic=config.train.deterministic)
+    check_replay_fits(config.replay, spaces, config.agent.model)
     source = load_run(given.init_from) if given.init_from else None
-    config = for_platform(config, backend)
     with RunFolder.open(given.run_dir or default_run_folder(config.env.name)) as folder:
-        return _train_in(folder, config, backend, source, profile=given.profile)
+        return _train_in(folder, config, backend, source, told=start.told, profile=given.profile)
 
 
-def _train_config(run_dir: Path | None, files: Sequence[Path], flags: Layer) -> Config:
-    """The settings of a training run: those of its folder or else of its environment, then files, then flags."""
-    layers = [read_yaml(file) for file in files]
-    stored = read_settings(run_dir) if run_dir else None
-    name, obs = (
-        next((layer[key] for layer in (flags, *reversed(layers)) if key in layer), None)
-        for key in ("env.name", "env.obs")
-    )
-    if stored is None:
-        if not name:
-            raise ConfigError("No environment: give --env NAME, such as --env cartpole or --env gym:Acrobot-v1.")
-        return combine([*read_env(name, obs), *layers, flags])
-    asked = combine(read_env(name, obs)).env if name else stored.env
-    config = combine([flatten(stored), {"env.id": asked.id}, *layers, flags])
-    if different := different_keys(family_key(stored), family_key(config)):
-        raise RunFolderError(
-            f"{run_dir} belongs to another environment or architecture: {'; '.join(different)}.\n"
-            "It was not touched. Leave these flags out to resume it, or choose another --run-dir."
-        )
-    return config
+def _begin(backend_name: str, beginning: Beginning) -> tuple[Start, Spaces, Backend]:
+    """The settings of a new run, and the back-end that it may depend on."""
+    look = look_at(beginning.env)
+    early = None if beginning.needs_platform else beginning.settings(look, "")  # a mistake need not wait
+    backend = start_backend(backend_name, also_cpu=True, deterministic=beginning.deterministic)
+    return early or beginning.settings(look, backend.platform), look.spaces, backend
 
 
-def _check_source(source: Path | None, config: Config) -> None:
-    """Refuses a run of another environment or architecture to start from."""
+def _kept(recipe: Recipe | None) -> tuple[str, ...]:
+    return ("A run that goes on keeps the settings that it has: --recipe changes nothing.",) if recipe else ()
+
+
+def _parent(source: Path | None) -> Parent | None:
+    """The run to start from, if there is to be one."""
     if source is None:
-        return
+        return None
     stored = read_settings(source)
     if stored is None or not has_checkpoint(source / "checkpoints"):
         raise RunFolderError(f"--init-from {source} holds no checkpoint, expected the folder of a run.")
-    if different := different_keys(family_key(stored), family_key(config)):
-        raise RunFolderError(
-            f"--init-from {source} has another environment or architecture: {'; '.join(different)}.\n"
-            "Give the same settings here, or another run."
-        )
+    return Parent(str(source), stored)
 
 
-def _train_in(folder: RunFolder, config: Config, backend: Backend, source: LoadedAgent | None, *, profile: bool) -> int:
+def _train_in(
+    folder: RunFolder,
+    config: Config,
+    backend: Backend,
+    source: LoadedAgent | None,
+    *,
+    told: Sequence[str],
+    profile: bool,
+) -> int:
     from dreamerjax.host.loop import Loop
     from dreamerjax.host.profiler import HOW_TO_OPEN
 
     display = Display(f"{config.env.name} on {backend.device}")
-    with Interrupt(before_exit=display.close) as interrupt, display:
+    loop: Loop | None = None
+
+    def last_words() -> str:
+        return loop.last_words() if loop else f"Ended at once, before anything was done; {folder.path} is as it was."
+
+    with Interrupt(before_exit=display.close, last_words=last_words) as interrupt, display:
         display.note(f"{config.env.name}, seed {config.seed}, {backend.platform} ({backend.device}), in {folder.path}")
         if backend.note:
             display.note(backend.note)
+        for line in filter(None, (*told, few_updates_told(config))):
+            display.note(line)
         if profile:
             display.note(f"Traces go to {folder.path}/profile: {HOW_TO_OPEN}.")
         loop = Loop(config, folder, backend, display, interrupt, profile=profile, film=_film)
@@ -111,7 +129,6 @@ def _train_in(folder: RunFolder, config: Config, backend: Backend, source: Loade
             for note in source.notes:
                 display.note(f"{note}.")
             loop.start_from(source)
-            display.note(f"Starts from {source.run_dir} at {source.env_steps:,} environment steps.")
         folder.write_config(nested(config))
         summary = loop.run()
         report = _report(folder.path, display) if config.log.report and summary["stopped"] != "interrupted" else None

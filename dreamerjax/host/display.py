@@ -28,6 +28,8 @@ REFRESH_PER_SECOND = 2.0
 MAX_WIDTH = 100  # columns; wider is harder to read
 RECENT_EPISODES = 10  # "the return" is the mean of this many
 PACE_WINDOW_SECONDS = 60.0  # time left is estimated from the speed over this long
+PACE_LEAST_SECONDS = 5.0  # ... and this long at the least
+WARMING_UPDATES = 20  # of this process, before that: the first ones after a compilation tell little
 BARS = "▁▂▃▄▅▆▇█"
 DASH = "–"
 STEADY_PHASES = ("training", "evaluating")  # phases whose speed says when the run will end
@@ -246,13 +248,15 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 
 
 class _Pace:
-    """Speed over the recent past, from one sample a second at most."""
+    """Speed over the recent past, from one sample a second at most, once enough updates were made."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, int]] = deque()  # wall seconds, environment steps
+        self._first: int | None = None  # updates that earlier processes had made
 
     def add(self, progress: Progress) -> None:
-        if progress.phase not in STEADY_PHASES:
+        self._first = progress.updates if self._first is None else self._first
+        if progress.phase not in STEADY_PHASES or progress.updates - self._first < WARMING_UPDATES:
             self._samples.clear()  # random prefill is fast, compilation slow: neither tells what comes
             return
         if self._samples and progress.wall_seconds - self._samples[-1][0] < 1.0:
@@ -268,7 +272,7 @@ class _Pace:
         except IndexError:  # the drawing thread may ask just after `clear`
             return None
         seconds, steps = progress.wall_seconds - began_at, progress.env_steps - began_with
-        if seconds < 2.0 or steps <= 0:
+        if seconds < PACE_LEAST_SECONDS or steps <= 0:
             return None
         return max(0, progress.env_steps_budget - progress.env_steps) * seconds / steps
 

@@ -51,6 +51,24 @@ def export(run_dir: Path, out: Path, *, steps: Sequence[int | None] = (None,)) -
     return written
 
 
+def refuse_export(run_dir: Path) -> None:
+    """Makes sure that a run can go on in this folder, as far as its newest checkpoint tells; nothing is touched.
+
+    Raises:
+        RunFolderError: it holds weights alone, as `export` writes them.
+        CheckpointError: all checkpoints are damaged.
+    """
+    folder = run_dir / "checkpoints"
+    if not checkpoint.has_checkpoint(folder):
+        return
+    host, restored = checkpoint.read_host(folder)
+    if "counters" not in host:  # which every checkpoint of a run has
+        raise RunFolderError(
+            f"{run_dir} cannot be resumed: its checkpoint {restored.step} holds weights only, as an export does.\n"
+            f"Begin a run with them: --init-from {run_dir}, and another --run-dir or none."
+        )
+
+
 def _halved(state: TrainState) -> TrainState:
     """Matrices in half precision, to a part in two thousand: they are most of it, and half as large."""
     return jax.tree.map(lambda x: x.astype(np.float16) if x.ndim > 1 and x.dtype == np.float32 else x, state)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from dreamerjax.host.output import LostOutputError, Output
+from dreamerjax.host.output import LostOutputError, Output, complain_in_handler
 
 IMPATIENT = (signal.SIGINT, signal.SIGTERM)  # the second of these ends at once
 STOPPED = tuple(128 + number for number in (1, 2, 13, 15))  # exit codes of a command that was asked to end, and did
@@ -26,13 +26,16 @@ class Interrupt:
     process at once.
     """
 
-    def __init__(self, before_exit: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, before_exit: Callable[[], None] = lambda: None, last_words: Callable[[], str] = lambda: "Ended at once."
+    ) -> None:
         """Nothing was asked so far; handlers are installed on entering the context.
 
         Args:
             before_exit: called when a second signal ends the process, to give the terminal back.
+            last_words: what is said then: a sentence on what was saved, and what was lost.
         """
-        self._before_exit = before_exit
+        self._before_exit, self._last_words = before_exit, last_words
         self.requested: int | None = None  # the exit code to end with, 128 + number of the signal; None: go on
         self.lost_output: LostOutputError | None = None
         self._previous: dict[signal.Signals, Any] = {}
@@ -56,10 +59,16 @@ class Interrupt:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number in IMPATIENT:
             if self._signalled:
-                self._before_exit()
-                os._exit(128 + number)
+                self._end_at_once(128 + number)
             self._signalled = True
         self.requested = self.requested or 128 + number
+
+    def _end_at_once(self, code: int) -> None:
+        try:
+            self._before_exit()
+            complain_in_handler(self._last_words())
+        finally:
+            os._exit(code)
 
     def _lose(self, lost: LostOutputError) -> None:
         self.lost_output = lost

@@ -49,3 +49,15 @@ def changes(before: Mapping[str, Any], since: Config) -> dict[str, tuple[Any, An
     """Settings that differ and matter: key -> (before, since)."""
     changed = changed_keys(before, flatten(since))
     return {key: pair for key, pair in changed.items() if not key.startswith(IGNORED)}
+
+
+def changes_told(before: Mapping[str, Any], since: Config) -> str:
+    """Every setting that differs, in words: `seed: 0 -> 1; ...`; empty if none does.
+
+    Args:
+        before: the settings of a run folder or a checkpoint, flat. One that a version before this one did not have
+            is left out.
+        since: those of now.
+    """
+    changed = changed_keys(before, flatten(since))
+    return "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items() if "missing" not in (old, new))

@@ -35,7 +35,7 @@ from dreamerjax.host.envs import Event as EnvEvent
 from dreamerjax.host.evaluate import Evaluation, Evaluator, Onlooker, cut_sentence
 from dreamerjax.host.interrupt import Interrupt
 from dreamerjax.host.learner import Learner
-from dreamerjax.host.lineage import Event, Lineage, as_host, changes, lineage_of
+from dreamerjax.host.lineage import Event, Lineage, as_host, changes, changes_told, lineage_of
 from dreamerjax.host.load import LoadedAgent, spaces_as_host
 from dreamerjax.host.memory import check_replay_fits, give_back_memory, memory_sentence
 from dreamerjax.host.pacing import Surprise, next_modes
@@ -192,6 +192,8 @@ class Loop:
             f"Resumed at {restored.step:,} environment steps and {self._counters.updates:,} updates"
             + (f"; new episodes begin: {problem}." if problem else ".")
         )
+        if told := changes_told(snapshot.host.get("settings", {}), config):
+            self._reporter.note(f"Settings that have changed since: {told}.")
 
     def start_from(self, source: LoadedAgent) -> None:
         """Begins with what another run of the same family has learned: a fork."""
@@ -201,6 +203,9 @@ class Loop:
             *source.lineage,
             Event("forked", str(self._folder.path), source.env_steps, str(source.run_dir), changed, git_commit()),
         )
+        self._reporter.note(f"Starts from {source.run_dir} at {source.env_steps:,} environment steps.")
+        told = changes_told(flatten(source.config), self._config)
+        self._reporter.note(f"Its settings, but for {told}." if told else "Its settings, all of them.")
 
     def run(self) -> dict[str, Any]:
         """Trains until the task is solved, the budget is spent or the user stops it.
@@ -259,9 +264,25 @@ class Loop:
             return f"{reason or type(second).__name__} {self._newest_checkpoint()}"
         return f"Saved at {steps:,} environment steps; the same command with --run-dir {self._folder.path} goes on."
 
+    def last_words(self) -> str:
+        """What is saved, and what is lost, where the process ends now, without saving: a sentence."""
+        steps, folder = self._collector.env_steps, self._folder.path
+        try:
+            newest = self._newest_step()
+        except OSError as error:
+            return f"Ended at once, without saving; the checkpoints cannot be read: {error}."
+        if newest is None:
+            return f"Ended at once, without saving: the {steps:,} environment steps of this run are lost."
+        saved = f"Ended at once: what was learned up to {newest:,} environment steps is saved in {folder}"
+        lost = f"the {steps - newest:,} steps after that are lost" if steps > newest else "no step is lost"
+        return f"{saved}, and {lost}; the same command with --run-dir {folder} goes on."
+
+    def _newest_step(self) -> int | None:
+        return max(checkpoint.steps(self._folder.checkpoints), default=None)
+
     def _newest_checkpoint(self) -> str:
         try:
-            newest = max(checkpoint.steps(self._folder.checkpoints), default=None)
+            newest = self._newest_step()
         except OSError as error:
             return f"The checkpoints cannot be read: {error}."
         return "There is no checkpoint yet." if newest is None else f"The newest checkpoint is at {newest:,} steps."

@@ -94,6 +94,12 @@ def complain(text: str) -> None:
         silence(sys.stderr)
 
 
+def complain_in_handler(text: str) -> None:
+    """As `complain`, from within a signal handler, which may have interrupted a write to the same stream."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode(errors="replace"))
+
+
 def silence(stream: TextIO) -> None:
     """Lets what a stream still holds, and what is written to it later, go nowhere."""
     with contextlib.suppress(OSError, ValueError, AttributeError):

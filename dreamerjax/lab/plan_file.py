@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from dreamerjax.config import Config, ConfigError, flatten
-from dreamerjax.host.settings import Layer, combine, did_you_mean, read_env, typed_layer
+from dreamerjax.host.envs import spaces_of
+from dreamerjax.host.settings import Layer, combine, did_you_mean, env_of, read_env, takes_recipe, typed_layer
 
 # Runs of the lab have a fixed budget and draw nothing, unless their file says otherwise.
 QUIET: Layer = {"train.stop_when_solved": False, "log.video_every": 0, "log.tensorboard": False, "log.report": False}
@@ -52,10 +53,16 @@ def read_layer(content: Mapping[str, Any], room: str, where: str, *, but: Sequen
 
 
 def read_config_of(env: str, layers: Sequence[Layer], where: str) -> Config:
-    """Complete settings: those of the environment, then `QUIET`, then the layers."""
+    """Complete settings: those of the environment, then `QUIET`, then the layers.
+
+    Where an environment takes a recipe, it is the laptop's on every machine: a plan means the same runs everywhere.
+    """
     obs = next((layer["env.obs"] for layer in reversed(layers) if "env.obs" in layer), None)
     try:
-        return combine([*read_env(env, obs), QUIET, *layers])
+        pixels = None
+        if takes_recipe(env):
+            pixels = any(spec.is_image for spec in spaces_of(env_of([*read_env(env, obs), *layers])).obs)
+        return combine([*read_env(env, obs, pixels=pixels), QUIET, *layers])
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 

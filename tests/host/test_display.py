@@ -111,7 +111,7 @@ class TestPanel:
     @pytest.mark.parametrize("width", [60, 120])
     def test_every_field_appears_and_fits(self, width):
         later = LATE._replace(env_steps=6_900, wall_seconds=70.0)
-        picture = last_picture([LATE, later], width)
+        picture = last_picture([EARLY, LATE, later], width)
         for expected in (
             "dreamerjax · cartpole",
             "training",
@@ -228,7 +228,7 @@ class TestPanel:
 
 class TestTimeLeft:
     def test_it_follows_the_recent_speed_and_forgets_the_prefill(self):
-        steps = [LATE._replace(phase="prefill", env_steps=1000 * i, wall_seconds=float(i)) for i in range(5)]
+        steps = [EARLY._replace(phase="prefill", env_steps=1000 * i, wall_seconds=float(i)) for i in range(5)]
         assert "left" not in last_picture(steps, 80)
         slow = [LATE._replace(env_steps=4_000 + 10 * i, wall_seconds=5.0 + i) for i in range(101)]
         assert "about 25:00 left" in last_picture([*steps, *slow], 80)  # 15,000 steps at 10 a second
@@ -239,14 +239,26 @@ class TestTimeLeft:
         slow = [LATE._replace(env_steps=10 * i, wall_seconds=float(i)) for i in range(11)]
         fast = [LATE._replace(env_steps=100 + 100 * i, wall_seconds=20.0 + i) for i in range(11)]
         between = slow[-1]._replace(phase="compiling", wall_seconds=19.0)
-        assert "about 3:09 left" in last_picture([*slow, between, *fast], 80)  # 18,900 steps at 100 a second
+        assert "about 3:09 left" in last_picture([EARLY, *slow, between, *fast], 80)  # 18,900 steps at 100 a second
 
     def test_it_is_unknown_while_nothing_moves(self):
-        assert "left" not in last_picture([LATE, LATE._replace(wall_seconds=100.0)], 80)
+        assert "left" not in last_picture([EARLY, LATE, LATE._replace(wall_seconds=100.0)], 80)
 
     def test_it_is_zero_when_the_budget_is_spent(self):
         later = LATE._replace(env_steps=20_000, wall_seconds=100.0)
-        assert "about 0:00 left" in last_picture([LATE, later], 80)
+        assert "about 0:00 left" in last_picture([EARLY, LATE, later], 80)
+
+    @pytest.mark.parametrize("before", [0, 5_000])
+    def test_it_waits_for_enough_updates_of_this_process(self, before):
+        first = LATE._replace(updates=before, env_steps=512, wall_seconds=10.0)
+        slow = [first._replace(updates=before + i, env_steps=512 + i, wall_seconds=10.0 + 20 * i) for i in range(20)]
+        assert "left" not in last_picture([first, *slow], 80), "they are few, however long they took"
+        fast = [
+            first._replace(updates=before + 20 + i, env_steps=600 + 100 * i, wall_seconds=400.0 + i) for i in range(4)
+        ]
+        assert "left" not in last_picture([first, *slow, *fast], 80), "for too short a time"
+        fast.append(first._replace(updates=before + 30, env_steps=1_600, wall_seconds=410.0))
+        assert "about 3:04 left" in last_picture([first, *slow, *fast], 80)  # 18,400 steps at 100 a second
 
 
 class TestPlainLines:

@@ -2,16 +2,38 @@
 
 import contextlib
 import itertools
+import os
+import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Sequence, Space, Text, Tuple
+from gymnasium.wrappers import (
+    ClipReward,
+    FlattenObservation,
+    MaxAndSkipObservation,
+    RecordEpisodeStatistics,
+    TransformReward,
+)
 
 from dreamerjax.config import EnvConfig, ImageConfig
-from dreamerjax.host.envs import FAMILIES, EnvError, UnknownEnvironmentError, UnsupportedSpaceError, VectorEnv, make_env
+from dreamerjax.host.envs import (
+    FAMILIES,
+    EnvError,
+    UnknownEnvironmentError,
+    UnsupportedSpaceError,
+    VectorEnv,
+    look_at,
+    make_env,
+    missing,
+)
+from dreamerjax.host.envs.goal import goal_of
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
 
+ROOT = Path(__file__).parents[2]
 CLASSIC = ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCarContinuous-v0"]
 VECTOR = Box(-1.0, 1.0, (2,), np.float32)
 BUTTON = Discrete(2)
@@ -296,7 +318,12 @@ def test_the_users_own_module(tmp_path, monkeypatch):
         ("gym:xyzzy", "Gymnasium knows no environment `xyzzy`. Is the package that registers it installed?"),
         (
             "gym:no_such_module:A-v0",
-            "gym:no_such_module:A-v0: the module `no_such_module` cannot be imported: No module named 'no_such_module'",
+            "gym:no_such_module:A-v0: the module `no_such_module` cannot be imported: No module named 'no_such_module'"
+            "\n{nowhere}",
+        ),
+        (
+            "no_such_module:A",
+            "The environment `no_such_module:A` has an unknown family, 'no_such_module', expected {known}.\n{nowhere}",
         ),
     ],
 )
@@ -304,7 +331,10 @@ def test_unknown_environments(env_id, message):
     with pytest.raises(UnknownEnvironmentError) as caught:
         make(env_id, copies=1, seed=0)
     known = ", ".join(f"{family}:ID" for family in FAMILIES)
-    assert str(caught.value) == message.replace("{known}", f"{known}, or module:function of your own")
+    nowhere = f"There is no `no_such_module` in this folder, {os.getcwd()}, nor among the installed packages."
+    assert str(caught.value) == message.replace("{known}", f"{known}, or module:function of your own").replace(
+        "{nowhere}", nowhere
+    )
 
 
 def test_a_missing_dependency_says_what_to_install(register):
@@ -314,8 +344,120 @@ def test_a_missing_dependency_says_what_to_install(register):
     with pytest.raises(UnknownEnvironmentError) as caught:
         make(register(entry_point), copies=1, seed=0)
     assert str(caught.value) == (
-        'gym:Scripted-v0 cannot be made: Box2D is not installed, run `pip install "gymnasium[box2d]"`'
+        'gym:Scripted-v0 cannot be made: Box2D is not installed, run `pip install "gymnasium[box2d]"`\n'
+        "Install it: pip install -r requirements-box2d.txt"
     )
+
+
+@pytest.mark.parametrize(
+    ("env_id", "absent", "file"),
+    [
+        ("gym:LunarLander-v3", "Box2D", "box2d"),
+        ("gym:CarRacing-v3", "Box2D", "box2d"),
+        ("gym:HalfCheetah-v5", "mujoco", "mujoco"),
+        ("gym:ALE/Pong-v5", "ale_py", "atari"),
+        ("gym:ale_py:ALE/Pong-v5", "ale_py", "atari"),
+        ("gym:MiniGrid-Empty-5x5-v0", "minigrid", "minigrid"),
+        ("ale_py:make", "ale_py", "atari"),
+        ("needy:imports_when_called", "mujoco", "mujoco"),
+        ("needy:makes_lunar_lander", "Box2D", "box2d"),
+        ("needs_crafter:Env", "crafter", "crafter"),
+        ("needy:draws_nothing", "pygame", ""),
+        ("gym:CartPole-v1", "pygame", ""),
+        ("gym:FrozenLake-v1", "pygame", ""),
+    ],
+)
+def test_what_is_not_installed_is_named_with_the_line_that_installs_it(monkeypatch, tmp_path, env_id, absent, file):
+    (tmp_path / "needy.py").write_text(
+        "import gymnasium\n"
+        "def imports_when_called():\n    import mujoco\n"
+        "def makes_lunar_lander():\n    return gymnasium.make('LunarLander-v3')\n"
+        "def draws_nothing():\n    return gymnasium.make('Acrobot-v1', render_mode='rgb_array')\n"
+    )
+    (tmp_path / "needs_crafter.py").write_text("import crafter.engine\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in ("needy", "needs_crafter"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    for module in [name for name in sys.modules if name.startswith(("gymnasium.envs.box2d", "gymnasium.envs.mujoco"))]:
+        monkeypatch.delitem(sys.modules, module)
+    for module in [absent, *(name for name in sys.modules if name.startswith(f"{absent}."))]:
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(EnvError) as caught:
+        make(env_id, copies=1, seed=0, obs="pixels" if absent == "pygame" else "auto")
+    requirements = f"requirements-{file}.txt" if file else "requirements.txt"
+    assert str(caught.value).splitlines()[-1] == f"Install it: pip install -r {requirements}"
+    assert (ROOT / requirements).is_file()
+
+
+def test_a_package_that_has_no_line_here_is_named(monkeypatch, tmp_path):
+    (tmp_path / "needy_too.py").write_text("def env():\n    import no_such_simulator.arm\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(EnvError) as caught:
+        make("needy_too:env", copies=1, seed=0)
+    assert str(caught.value).endswith("Install the package that has it, probably: pip install no_such_simulator")
+    with pytest.raises(EnvError) as caught:
+        make("needy_too.part:env", copies=1, seed=0)
+    assert "install" not in str(caught.value), "the module is there, and has no such part"
+
+
+def test_every_file_of_requirements_that_is_named_exists():
+    for file in (*missing.MODULES.values(), *missing.EXTRAS.values()):
+        assert (ROOT / file).is_file()
+    assert set(missing.REGISTERED_BY.values()) <= set(missing.MODULES)
+
+
+# The return that counts as solved
+
+
+class Penalised(gymnasium.Wrapper):
+    def step(self, action):
+        obs, reward, *rest = super().step(action)
+        return obs, float(reward) - 0.1, *rest
+
+
+class Brightened(gymnasium.ObservationWrapper):
+    def observation(self, observation):
+        return observation
+
+
+def cart_pole(**options):
+    return gymnasium.make("CartPole-v1", **options)
+
+
+@pytest.mark.parametrize(
+    ("maker", "value", "why"),
+    [
+        (cart_pole, 475.0, ""),
+        (lambda: cart_pole(render_mode="rgb_array"), 475.0, ""),
+        (lambda: Brightened(cart_pole()), 475.0, ""),
+        (lambda: FlattenObservation(cart_pole()), 475.0, ""),
+        (lambda: RecordEpisodeStatistics(cart_pole()), 475.0, ""),
+        (lambda: gymnasium.make("Pendulum-v1"), None, None),
+        (CartPoleEnv, None, None),
+        (lambda: cart_pole(sutton_barto_reward=True), None, "sutton_barto_reward"),
+        (lambda: cart_pole(max_episode_steps=200), None, "its time limit is 200 in place of 500"),
+        (lambda: cart_pole().unwrapped, None, "its time limit is none"),
+        (lambda: TransformReward(cart_pole(), lambda reward: reward / 10), None, "TransformReward may change"),
+        (lambda: ClipReward(cart_pole(), 0, 1), None, "ClipReward may change"),
+        (lambda: MaxAndSkipObservation(cart_pole()), None, "MaxAndSkipObservation may change"),
+        (lambda: Penalised(cart_pole()), None, "Penalised may change"),
+        (lambda: Brightened(Penalised(cart_pole())), None, "Penalised may change"),
+    ],
+)
+def test_the_threshold_of_gymnasium_counts_where_it_holds(maker, value, why):
+    goal = goal_of(maker(), EnvConfig())
+    assert goal.value == value
+    if why is None:
+        assert goal.told == "", "there is none"
+    else:
+        assert (why or "the reward_threshold of CartPole-v1") in goal.told
+
+
+def test_the_threshold_does_not_hold_for_repeated_actions():
+    assert look_at(EnvConfig(id="gym:CartPole-v1")).goal.value == 475
+    goal = look_at(EnvConfig(id="gym:CartPole-v1", action_repeat=2)).goal
+    assert goal.value is None
+    assert "env.action_repeat is 2" in goal.told
 
 
 CAMERA = Box(0, 255, (210, 160, 3), np.uint8)

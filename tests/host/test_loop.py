@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -678,9 +679,22 @@ def test_sigterm_while_compiling_saves_and_ends_without_waiting(tmp_path: Path, 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path, command: list[str]) -> None:
     ended = train_and_signal(tmp_path, command, 9, signal.SIGTERM, signal.SIGINT)
-    assert (ended.code, ended.errors) == (128 + signal.SIGINT, "")
+    assert ended.code == 128 + signal.SIGINT
+    assert re.fullmatch(
+        r"Ended at once, without saving: the [89] environment steps of this run are lost\.\n", ended.errors
+    )
     assert not (tmp_path / "run" / "summary.json").exists(), "it ended before it could save"
     assert not has_checkpoint(tmp_path / "run" / "checkpoints")
+
+
+def test_a_second_signal_says_what_is_saved(tmp_path: Path, command: list[str]) -> None:
+    assert cli.main([*command, "--env-steps", "20"]) == 0
+    ended = train_and_signal(tmp_path, [*command, "--env-steps", "40"], 12, signal.SIGINT, signal.SIGINT)
+    assert ended.code == 128 + signal.SIGINT
+    assert ended.errors.startswith("Ended at once: what was learned up to 20 environment steps is saved in ")
+    assert f"the same command with --run-dir {tmp_path / 'run'} goes on." in ended.errors
+    assert len(ended.errors.splitlines()) == 1
+    assert checkpoint.steps(tmp_path / "run" / "checkpoints") == [20]
 
 
 def test_a_killed_run_resumes_with_the_same_command(

@@ -1,5 +1,6 @@
 """Reading a hypothesis: what is refused, and what a good one becomes."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,19 @@ def test_a_good_one(tmp_path):
     baseline, change = h.jobs()
     assert [job.config.seed for job in baseline + change] == [0, 1, 2, 0, 1, 2]
     assert len({job.folder for job in baseline + change}) == 6
+
+
+@pytest.mark.parametrize(("obs", "vision"), [("auto", "convolutions"), ("pixels", "patches")])
+@pytest.mark.parametrize("environment", ["gym:CartPole-v1", "own_pole:make_env"])
+def test_an_environment_without_settings_starts_from_those_for_a_laptop(
+    tmp_path, monkeypatch, environment, obs, vision
+):
+    pole = "import gymnasium\n\ndef make_env():\n    return gymnasium.make('CartPole-v1', render_mode='rgb_array')\n"
+    (tmp_path / "own_pole.py").write_text(pole)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_pole", raising=False)
+    model = read(tmp_path, environment=environment, settings={"env.obs": obs}).baseline.agent.model
+    assert (model.size, model.vision) == ("300k", vision)
 
 
 def test_the_same_baseline_is_the_same_runs(tmp_path):

@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 
 from dreamerjax.config import ConfigError, EnvConfig, env_kwargs
+from dreamerjax.host.envs import missing
 from dreamerjax.types import Rows, Spaces
 
 
@@ -63,6 +64,20 @@ class Event(NamedTuple):
     outside: bool = False  # an observation left the bounds that its space declares
     note: str = ""  # what people should know, once a run
     topic: str = ""  # of the note: of each topic, one is told
+
+
+class Goal(NamedTuple):
+    """The mean return that an environment itself counts as solved."""
+
+    value: float | None = None  # None: it names none, or one that does not hold here
+    told: str = ""  # where it comes from, or why it does not hold, for people
+
+
+class Look(NamedTuple):
+    """What one look at an environment tells."""
+
+    spaces: Spaces
+    goal: Goal
 
 
 class VectorEnv(ABC):
@@ -124,6 +139,10 @@ class VectorEnv(ABC):
     @abstractmethod
     def close(self) -> None:
         """Frees what the environments hold. They cannot be used afterwards."""
+
+    def goal(self) -> Goal:
+        """The return that the environment itself counts as solved, if it says so."""
+        return Goal()
 
     def render(self) -> np.ndarray | None:
         """A picture of the first copy, [height, width, 3] uint8; None if the environment draws none.
@@ -226,13 +245,18 @@ def make_env(config: EnvConfig, *, copies: int, seed: int) -> VectorEnv:
     return SerialVectorEnv(config, copies=copies, seed=seed)
 
 
-def spaces_of(config: EnvConfig) -> Spaces:
-    """What the agent sees and does in an environment, which is made for a moment to look; raises as `make_env`."""
+def look_at(config: EnvConfig) -> Look:
+    """What the agent sees and does in an environment, which is made for a moment; raises as `make_env`."""
     env = make_env(dataclasses.replace(config, workers=0), copies=1, seed=0)
     try:
-        return env.spaces
+        return Look(env.spaces, env.goal())
     finally:
         env.close()
+
+
+def spaces_of(config: EnvConfig) -> Spaces:
+    """As `look_at`, the spaces alone."""
+    return look_at(config).spaces
 
 
 def make_single(config: EnvConfig) -> gymnasium.Env:
@@ -260,9 +284,11 @@ def _told_by_its_maker(config: EnvConfig) -> Iterator[None]:
 
 def cannot_be_imported(env_id: str, module: str, error: Exception) -> UnknownEnvironmentError:
     """What importing the user's module raised; with where it did, unless there is no such module."""
-    missing = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
-    told = f"{error}" if missing else f"{type(error).__name__}: {error}\n{last_lines(error)}"
-    return UnknownEnvironmentError(f"{env_id}: the module `{module}` cannot be imported: {told}")
+    told = f"{env_id}: the module `{module}` cannot be imported: "
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+        return UnknownEnvironmentError(f"{told}{error}{missing.module_told(module)}")
+    told += f"{type(error).__name__}: {error}\n{last_lines(error)}"
+    return UnknownEnvironmentError(with_install_line(told, error))
 
 
 def cannot_be_made(config: EnvConfig, error: Exception) -> EnvFailureError:
@@ -271,9 +297,14 @@ def cannot_be_made(config: EnvConfig, error: Exception) -> EnvFailureError:
     advice = ""
     if isinstance(error, TypeError) and "argument" in str(error):
         advice = """\nArguments are given by name: --env.kwargs '{"NAME": VALUE}'."""
-    return EnvFailureError(
-        f"{config.id} cannot be made: it {what}\n{last_lines(error)}{advice}", what, last_lines(error)
-    )
+    told = with_install_line(f"{config.id} cannot be made: it {what}\n{last_lines(error)}{advice}", error)
+    return EnvFailureError(told, what, last_lines(error))
+
+
+def with_install_line(told: str, error: BaseException) -> str:
+    """A message, and below it the line that installs what is missing, where the error is of that kind."""
+    line = missing.install_line(error)
+    return f"{told}\n{line}" if line else told
 
 
 def last_lines(error: BaseException, count: int = 6) -> str:
@@ -291,7 +322,7 @@ def _split(env_id: str) -> tuple[str, str]:
     expected = ", ".join(f"{known}:ID" for known in FAMILIES)
     raise UnknownEnvironmentError(
         f"The environment `{env_id}` {problem}, expected {expected}, or module:function of your own."
-        + _did_you_mean(name, env_id)
+        + (_did_you_mean(name, env_id) or (missing.module_told(family) if colon else ""))
     )
 
 

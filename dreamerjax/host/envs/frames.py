@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dreamerjax.host.envs import RenderError
+from dreamerjax.host.envs import RenderError, with_install_line
 
 PICTURE_MODES = ("rgb_array", "rgb_array_list")  # of Gymnasium, in which `render` gives pictures
 CHANNELS = (1, 2, 3, 4)
@@ -74,7 +74,8 @@ def drawn(draw: Callable[[], Any], label: str, *, make: Callable[[Any], np.ndarr
     except FrameError as error:
         raise RenderError(f"{label}: `render` {error}.") from error
     except (Exception, SystemExit) as error:  # the code is the user's: it may raise anything
-        raise RenderError(f"{label}: `render` raised {type(error).__name__}: {error}") from error
+        told = f"{label}: `render` raised {type(error).__name__}: {error}"
+        raise RenderError(with_install_line(told, error)) from error
 
 
 def alike(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

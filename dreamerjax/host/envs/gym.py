@@ -9,7 +9,14 @@ import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
 from dreamerjax.config import EnvConfig, env_kwargs
-from dreamerjax.host.envs import EnvError, UnknownEnvironmentError, cannot_be_imported, mujoco_gl
+from dreamerjax.host.envs import (
+    EnvError,
+    UnknownEnvironmentError,
+    cannot_be_imported,
+    mujoco_gl,
+    with_install_line,
+)
+from dreamerjax.host.envs.missing import registering_module
 from dreamerjax.host.envs.names import closest_of
 from dreamerjax.host.envs.pixels import with_pixels
 from dreamerjax.host.envs.pygame_frames import BlockFrames
@@ -20,6 +27,7 @@ DRAWN_BY_PYGAME = ("gymnasium.envs.classic_control", "gymnasium.envs.box2d")
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
     """The environment, from its state or from what it renders; see `Family`."""
     module, _, registered = name.rpartition(":")
+    module = module or (registered not in gymnasium.registry and registering_module(registered)) or ""
     if module:
         try:
             importlib.import_module(module)
@@ -45,7 +53,7 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
             env = BlockFrames(env)
         return with_pixels(env, config)
     except (gymnasium.error.Error, ImportError) as error:
-        raise UnknownEnvironmentError(f"gym:{name} cannot be made: {error}") from error
+        raise UnknownEnvironmentError(with_install_line(f"gym:{name} cannot be made: {error}", error)) from error
 
 
 class OwnContext(gymnasium.Wrapper):
@@ -66,7 +74,7 @@ def _draws(registered: str) -> bool:
     entry_point = gymnasium.spec(registered).entry_point
     try:
         maker: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    except (ImportError, AttributeError):  # told when it is made
+    except (ImportError, AttributeError, gymnasium.error.Error):  # told when it is made
         return False
     taken = inspect.signature(maker).parameters.values()
     selectable = any(one.name == "render_mode" or one.kind is one.VAR_KEYWORD for one in taken)

@@ -12,17 +12,20 @@ from dreamerjax.host.envs import (
     EnvError,
     EnvFailureError,
     Event,
+    Goal,
     UnsupportedSpaceError,
     VectorEnv,
     copy_seeds,
     make_single,
     placing,
     saving,
+    with_install_line,
 )
 from dreamerjax.host.envs.action_names import own_action_names
 from dreamerjax.host.envs.actions import Action, action_of
 from dreamerjax.host.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
 from dreamerjax.host.envs.frames import PICTURE_MODES, drawn
+from dreamerjax.host.envs.goal import goal_of
 from dreamerjax.host.envs.observations import (
     LARGEST,
     BadValueError,
@@ -136,6 +139,10 @@ class SerialVectorEnv(VectorEnv):
         """See `VectorEnv.action_names`."""
         return own_action_names(self._envs[0], self._action.size) or self._action.names
 
+    def goal(self) -> Goal:
+        """See `VectorEnv.goal`."""
+        return goal_of(self._envs[0], self._config)
+
     def take_events(self) -> list[Event]:
         """See `VectorEnv.take_events`."""
         events, self._events = self._events, []
@@ -247,7 +254,8 @@ class SerialVectorEnv(VectorEnv):
     def _failure(self, index: int, error: Exception) -> EnvFailureError:
         """What the environment's own code raised, told with where it did."""
         what, trace = f"raised {type(error).__name__}: {error}", traceback.format_exc()
-        return EnvFailureError(f"{self._told(index, f'it {what}')}\n{trace}".rstrip(), what, trace)
+        told = f"{self._told(index, f'it {what}')}\n{trace}".rstrip()
+        return EnvFailureError(with_install_line(told, error), what, trace)
 
     def _see(self, rows: Rows, index: int, obs: Any) -> None:
         try:
