@@ -93,7 +93,7 @@ def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], file: P
         draw(above, below, known[name], everything[name], label="64 rows" if name == "batch" else None)
         if name == "batch" and SHORT in everything:
             draw(above, below, known[SHORT], everything[SHORT], color="#d1795f", label="25 rows")
-            above.legend(frameon=False, fontsize=8)
+            above.legend(frameon=False, fontsize=8, loc="upper left")
         above.set_title(name, fontsize=10)
         above.set_ylabel("ms, a step of policy and environments" if known[name].parts else "ms, an update", fontsize=8)
         below.set_xlabel("million parameters" if known[name].key == "size" else name, fontsize=8)

@@ -10,6 +10,7 @@ from dreamerjax.lab.jobs import Job, in_words, run_job, summary_of, under_way
 
 RETRIES = 5  # of a job whose worker is lost; it goes on from its newest checkpoint
 POLL_SECONDS = 0.5
+STARTS = 3  # of a cluster on this machine: Ray gives its processes 30 s to start, too few where all cores are busy
 
 
 def run_jobs_on_ray(
@@ -66,7 +67,7 @@ def start_ray(address: str | None) -> None:
     """Joins a cluster, or starts one on this machine.
 
     Raises:
-        ConfigError: Ray is not installed, or there is no cluster at the address.
+        ConfigError: Ray is not installed, cannot start, or there is no cluster at the address.
     """
     try:
         import ray  # pyright: ignore[reportMissingImports]
@@ -77,10 +78,20 @@ def start_ray(address: str | None) -> None:
     # Workers import this package from where it is here.
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {"env_vars": {"PYTHONPATH": path}}
-    try:
-        ray.init(address=address, runtime_env=environment, include_dashboard=False, log_to_driver=False)
-    except ConnectionError as error:
-        raise ConfigError(f"No Ray cluster answers at {address}: {error}") from error
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
+    for attempt in range(1, STARTS + 1):
+        try:
+            ray.init(address=address, runtime_env=environment, include_dashboard=False, log_to_driver=False)
+            return
+        except ConnectionError as error:
+            raise ConfigError(f"No Ray cluster answers at {address}: {error}") from error
+        except Exception as error:  # Ray has no type of its own for a start that took too long
+            ray.shutdown()
+            if attempt == STARTS:
+                raise ConfigError(
+                    f"Ray did not start on this machine in {STARTS} attempts. The last one ended with "
+                    f"{type(error).__name__}: {error}\nWithout --executor ray the jobs run in processes of this machine."
+                ) from error
 
 
 def stop_ray() -> None:

@@ -150,6 +150,6 @@ def plot_dream(seen: DreamBesideTruth, file: Path) -> None:
         if number >= len(panels) - 2:
             axes.set_xlabel("environment step")
         if number == 0:
-            axes.legend(frameon=False, fontsize="x-small")
+            axes.legend(frameon=False, fontsize="x-small", loc="upper right")
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # a letter that the font does not have
         figure.savefig(file, dpi=120)

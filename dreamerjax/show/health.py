@@ -69,7 +69,7 @@ def draw_panel(axes: Axes, lines: list[dict[str, Any]], panel: Panel, alerts: Se
         if len(at):
             axes.plot(at, values, label=label, linewidth=1.4, marker="." if len(at) == 1 else "")
     if len(axes.lines) > 1:
-        axes.legend(frameon=False, fontsize="small", ncols=3)
+        axes.legend(frameon=False, fontsize="small", ncols=3, loc="upper right")
     if panel.share:
         axes.set_ylim(-0.02, 1.05)
     if panel.logarithmic:

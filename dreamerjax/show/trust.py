@@ -106,7 +106,7 @@ def _error_chart(error: Error, trained: int) -> Chart:
         axes.plot(steps, middle, color="C0", linewidth=1.6, label="median")
         _finish(axes, trained)
         axes.set(ylabel="error", ylim=(0, None))
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper left")
 
     middle = error.middle(trained)
     caption = f"After {trained} steps {middle:.3g}, {middle / error.scale:.0%} of {error.scale_in_words}."
@@ -123,7 +123,7 @@ def _survival_chart(dreamed: np.ndarray, real: np.ndarray, trained: int) -> Char
         axes.plot(steps, dreamed, color="C1", linewidth=1.6, label="dreams")
         _finish(axes, trained)
         axes.set(ylabel="share that goes on", ylim=(0, 1.05))
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper right")
 
     last = len(real)
     caption = f"After {last} steps {dreamed[-1]:.0%} of dreams go on, and {real[-1]:.0%} of episodes."

@@ -316,10 +316,9 @@ class TestPlainLines:
             clock.now += 1
         *lines, last = written(console).splitlines()
         assert last == "the end", "no line comes after the last words"
-        assert lines[0] == "0:01 starting"
+        assert lines[0].endswith(" starting")
         assert len(lines) >= 4
         assert len(set(lines)) == len(lines), "no line comes twice"
-        assert lines[-1].startswith("0:0")
         assert " compiling | 0/20,000 steps (0%)" in lines[-1]
 
     def test_work_after_the_run_is_a_phase_too(self):
