@@ -1,10 +1,13 @@
 """dreamerjax: DreamerV3, the world-model agent, as pure functions in JAX and Flax."""
 
 import importlib
+from pathlib import Path
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "checkpoint_steps", "load"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["EXAMPLES", "__version__", "checkpoint_steps", "load"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+EXAMPLES = Path(__file__).parents[1] / "examples"  # agents that come along, a folder each
 
 # Found when they are first used: a program chooses its back-end before anything touches JAX.
 _PUBLIC = dict.fromkeys(["load", "checkpoint_steps"], "dreamerjax.host.dreamer")

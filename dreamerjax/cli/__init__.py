@@ -20,6 +20,7 @@ from dreamerjax.host.checkpoint import CheckpointError
 from dreamerjax.host.envs import EnvError
 from dreamerjax.host.output import CLOSED_PIPE, NOT_WRITABLE, LostOutputError, Output, complain
 from dreamerjax.host.run_folder import RunFolderError
+from dreamerjax.lab.variant import put_in_place
 
 MISTAKES = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
 # What the system refuses, whatever the program does; any other OSError is a mistake of the program.
@@ -86,8 +87,9 @@ def _run(arguments: list[str]) -> int:
     }
     if arguments in (["-h"], ["--help"]):
         print(f"Commands: {', '.join(commands)}. `python run.py COMMAND --help` tells of each; without one:\n")
-    name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
     try:
+        arguments = put_in_place(arguments)
+        name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
         if name not in commands:
             raise ConfigError(f"Unknown command `{name}`, expected one of {', '.join(commands)}.")
         return commands[name](arguments)

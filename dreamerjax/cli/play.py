@@ -6,14 +6,13 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
+from dreamerjax import EXAMPLES
 from dreamerjax.cli.common import command_parser, path, start_backend, whole_number
 from dreamerjax.config import ConfigError
 from dreamerjax.host.backend import BACKENDS
 from dreamerjax.host.interrupt import ending_signals
 from dreamerjax.host.load import load_run
 from dreamerjax.host.output import Output
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def play(arguments: list[str]) -> int:

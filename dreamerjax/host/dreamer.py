@@ -1,6 +1,6 @@
 """A trained agent to play with: ten lines from a run folder to acting and dreaming.
 
-    agent = dreamerjax.load("examples/cartpole")
+    agent = dreamerjax.load(dreamerjax.EXAMPLES / "cartpole")
     episode = agent.play(seed=0)                            # a real episode, greedy
     seen = agent.encode(episode)                            # what the agent made of it: seen.value [T, 1], seen.kl ...
     dream = agent.dream(seen.states[20], horizon=30, copies=8)
@@ -239,7 +239,7 @@ def load(run: str | Path, *, step: int | None = None) -> Dreamer:
     """Loads what a run has learned, from its newest good checkpoint.
 
     Args:
-        run: a run folder, or a folder of `examples/`.
+        run: a run folder, or a folder of `dreamerjax.EXAMPLES`.
         step: the checkpoint of so many environment steps instead; `checkpoint_steps` tells which there are.
 
     Raises:

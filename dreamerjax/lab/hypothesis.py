@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, get_args
 from dreamerjax.config import Config, ConfigError, family_key
 from dreamerjax.host.run_folder import different_keys
 from dreamerjax.host.settings import Layer
-from dreamerjax.lab.child import load_variant
 from dreamerjax.lab.jobs import POOL, Job
 from dreamerjax.lab.outcomes import check_metric
 from dreamerjax.lab.plan_file import read_config_of, read_layer, read_plan_file, read_seeds
 from dreamerjax.lab.statistics import Direction
+from dreamerjax.lab.variant import load_variant
 
 CODE = "code"  # in the place of a setting's key: a variant of the program, `FILE.py:NAME`
 

@@ -39,7 +39,7 @@ class Job(NamedTuple):
     """One run: settings (the seed among them), code and start."""
 
     config: Config  # resolved
-    variant: str = ""  # `FILE.py:NAME`, see child.py
+    variant: str = ""  # `FILE.py:NAME`, see variant.py
     init_from: Path | None = None  # a run that it starts from
     pool: Path = POOL
 

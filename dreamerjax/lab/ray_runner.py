@@ -90,7 +90,7 @@ def start_ray(address: str | None) -> None:
             if attempt == STARTS:
                 raise ConfigError(
                     f"Ray did not start on this machine in {STARTS} attempts. The last one ended with "
-                    f"{type(error).__name__}: {error}\nWithout --executor ray the jobs run in processes of this machine."
+                    f"{type(error).__name__}: {error}\nWithout --executor ray the jobs run in local processes."
                 ) from error
 
 

@@ -1,7 +1,8 @@
 """Gymnasium's `reward_threshold`, the mean return that counts as solved: whether it holds for an environment as it is.
 
-It does not hold where the reward, the length of an episode or the steps of an action are others than those for which it
-was found: with other arguments, another time limit, a wrapper that may change the reward, or repeated actions.
+It does not hold where the reward or the length of an episode are others than those for which it was found: with other
+arguments, another time limit, or a wrapper that may change the reward. It holds for repeated actions
+(`env.action_repeat`), whose rewards add up.
 """
 
 import math
@@ -24,7 +25,6 @@ from gymnasium.wrappers import (
     TimeLimit,
 )
 
-from dreamerjax.config import EnvConfig
 from dreamerjax.host.envs import Goal
 
 # Wrappers with a `step` of their own that leave the reward as it is. (The time limit is compared by its number.)
@@ -43,27 +43,20 @@ PLAIN_STEPS = (gymnasium.Wrapper.step, gymnasium.ObservationWrapper.step, gymnas
 DRAWING = "render_mode"  # the argument that changes nothing but pictures
 
 
-def goal_of(env: gymnasium.Env, config: EnvConfig) -> Goal:
-    """The threshold that the environment's `spec` names.
-
-    Args:
-        env: one copy, with all of its wrappers.
-        config: how it is stepped.
-    """
+def goal_of(env: gymnasium.Env) -> Goal:
+    """The threshold that the `spec` of an environment, with all of its wrappers, names."""
     spec = getattr(env.unwrapped, "spec", None)
     threshold = getattr(spec, "reward_threshold", None)
     if not isinstance(spec, EnvSpec) or not isinstance(threshold, numbers.Real) or not math.isfinite(threshold):
         return Goal()
-    changed = next(_changes(env, spec, config), None)
+    changed = next(_changes(env, spec), None)
     if changed:
         return Goal(None, f"the reward_threshold {threshold:g} of {spec.id} does not hold here: {changed}")
     return Goal(float(threshold), f"the reward_threshold of {spec.id}")
 
 
-def _changes(env: gymnasium.Env, spec: EnvSpec, config: EnvConfig) -> Iterator[str]:
+def _changes(env: gymnasium.Env, spec: EnvSpec) -> Iterator[str]:
     """What differs from the environment for which the threshold was found, in words."""
-    if config.action_repeat != 1:
-        yield f"env.action_repeat is {config.action_repeat}"
     registered = gymnasium.registry.get(spec.id)
     wrappers, limit = list(_wrappers(env)), None
     for wrapper in wrappers:

@@ -141,7 +141,7 @@ class SerialVectorEnv(VectorEnv):
 
     def goal(self) -> Goal:
         """See `VectorEnv.goal`."""
-        return goal_of(self._envs[0], self._config)
+        return goal_of(self._envs[0])
 
     def take_events(self) -> list[Event]:
         """See `VectorEnv.take_events`."""
