@@ -155,7 +155,7 @@ def restore(
     if family is not None and stored is not None and (different := different_keys(stored, family)):
         raise CheckpointError(
             f"Checkpoint {restored.step} is of another environment or architecture: {'; '.join(different)}.\n"
-            "Use the settings that it was trained with, or another run folder."
+            "Use the settings and the variant that it was trained with, or another run folder."
         )
     train_state = _fit(_read_train_state(path), like, step=restored.step, partly=weights_only)
     if weights_only:
@@ -432,7 +432,8 @@ def _fit(stored: Any, like: Any, *, step: int, partly: bool) -> Any:
         if there is None or here is None or not _compatible(there, here):
             raise CheckpointError(
                 f"Checkpoint {step} is of another model: {'.'.join(names)} is {_describe(there)} there, "
-                f"expected {_describe(here)}.\nUse the settings that it was trained with, or another run folder."
+                f"expected {_describe(here)}.\n"
+                "Use the settings (and --variant) that it was trained with, or another run folder."
             )
     # A copy each: JAX may keep a numpy array's own memory, and that cannot be donated.
     leaves = [jnp.array(found[names], dtype=leaf.dtype, copy=True) for names, leaf in wanted.items()]

@@ -3,6 +3,7 @@
 A layer is a flat dictionary, dotted key -> typed value, so that layers are compared and combined key by key.
 """
 
+import contextlib
 import dataclasses
 import decimal
 import difflib
@@ -111,6 +112,15 @@ def takes_recipe(name: str) -> bool:
     if family.partition(":")[0] in FAMILIES:
         return files == [LAPTOP]
     return not any(_says_how_to_learn(_env_layer(file)) for file in files)
+
+
+def name_of(env_id: str) -> str | None:
+    """The name that takes settings made for this environment: of a file with its `env.id`, the first by alphabet."""
+    for file in sorted(ENVS.glob("*.yaml")):
+        with contextlib.suppress(ConfigError):  # a file that nobody asked for
+            if read_yaml(file).get("env.id") == env_id:
+                return file.stem
+    return None
 
 
 def _says_how_to_learn(layer: Layer) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from dreamerjax.config import Config, ConfigError, EnvConfig, family_key, flatten
 from dreamerjax.host.envs import Look
 from dreamerjax.host.run_folder import RunFolderError, different_keys
-from dreamerjax.host.settings import BUDGET, Layer, Recipe, combine, env_of, read_env, takes_recipe
+from dreamerjax.host.settings import BUDGET, Layer, Recipe, combine, env_of, name_of, read_env, takes_recipe
 
 # What belongs to a run and not to how it learns: a fork does not take it over.
 OWN = ("seed", *BUDGET, "agent.precision", "train.collection", "train.deterministic")
@@ -123,6 +123,8 @@ class Beginning:
         told = [self._recipe_told(recipe, platform, pixels=bool(pixels))] if self._takes_recipe else []
         if look.goal.told and not said:
             told.append(_goal_told(look))
+        if not self._parent and (own := name_of(self._name)):
+            told.append(f"There are settings for this task: --env {own} takes them (experiments/envs/{own}.yaml).")
         return Start(config, tuple(told))
 
     def _layers(self, recipe: Recipe, *, pixels: bool | None) -> list[Layer]:

@@ -1,0 +1,75 @@
+"""Draws what a healthy run and four sick ones look like: docs/images/sick_runs.png.
+
+    python experiments/sick_runs.py [--jobs 2] [--out docs/images/sick_runs.png]
+
+The runs are some of planted_faults.py, a minute each on one core; what has been made is not made again.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from dreamerjax.host.metrics import read_metrics
+from dreamerjax.host.settings import combine, read_env
+from dreamerjax.host.watch import alerts_of
+from dreamerjax.lab.jobs import Job, run_jobs
+from dreamerjax.show.curves import series
+from experiments.planted_faults import BUDGET, FAULTS, VARIANTS
+
+matplotlib.use("Agg")
+
+SHOWN = ("KL ten times too heavy", "actor's learning rate x 30", "continue head says 0.5", "replay frozen")
+# title -> metric, limits
+ROWS = {
+    "greedy return": ("eval/return", (0, 520)),
+    "entropy of the policy\n(share of the most)": ("train/actor_entropy_share", (0, 1.05)),
+    "KL of posterior\nand prior (nats)": ("train/kl", (0, 12)),
+    "dreams that go on\nafter 3 steps (share)": ("diagnosis/dream_survival_h3", (0, 1.05)),
+    "loss on the newest rows": ("diagnosis/world_model_loss_newest", (0, None)),
+}
+
+
+def main() -> int:
+    """Makes the runs that are missing, and draws a column for each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("docs/images/sick_runs.png"), help="the picture")
+    given = parser.parse_args()
+    columns = {"healthy": Job(combine([*read_env("cartpole"), BUDGET]))}
+    for fault in SHOWN:
+        env, layer, variant, _ = FAULTS[fault]
+        columns[fault] = Job(combine([*read_env(env), BUDGET, layer]), f"{VARIANTS}:{variant}" if variant else "")
+    run_jobs(list(columns.values()), at_once=given.jobs, say=print)
+
+    figure = Figure(figsize=(2.5 * len(columns), 1.6 * len(ROWS)), layout="constrained")
+    grid = figure.subplots(len(ROWS), len(columns), sharex=True, sharey="row")
+    for column, (name, job) in zip(grid.T, columns.items(), strict=True):
+        lines = read_metrics(job.folder / "metrics.jsonl")
+        first = {alert.name: alert.step for alert in reversed(alerts_of(lines, job.config))}
+        for axes, (title, (metric, limits)) in zip(column, ROWS.items(), strict=True):
+            axes.plot(*series(lines, metric), color="C0", linewidth=1.5)
+            for step in first.values():
+                axes.axvline(step, color="C3", linewidth=0.9, linestyle=":")
+            axes.set_ylim(limits)
+            axes.spines[["top", "right"]].set_visible(False)
+            if axes in grid[:, 0]:
+                axes.set_ylabel(title, fontsize="small")
+        alerts = "\n".join(f"{alert}, {step:,}" for alert, step in first.items()) or "no alert"
+        column[0].set_title(f"{name}\n", fontsize="medium")
+        column[0].text(
+            0, 1.02, alerts, transform=column[0].transAxes, fontsize="x-small", color="C3" if first else "C2"
+        )
+        column[-1].set_xlabel("environment steps", fontsize="small")
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(given.out, dpi=110)
+    print(f"Written: {given.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
