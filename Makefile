@@ -39,7 +39,7 @@ test: lint
 
 quick: $(dev)
 	$(python) -m pytest -n 2 --dist worksteal tests/math tests/nets tests/agent \
-	tests/host/test_loop.py::test_the_same_seed_gives_the_same_run
+	tests/training/test_loop.py::test_the_same_seed_gives_the_same_run
 
 # A new folder each time, so that nothing is resumed.
 learn: $(runtime)
@@ -52,7 +52,7 @@ learn: $(runtime)
 test-envs: $(addprefix test-env-,$(families))
 
 test-env-%: .venv-envs/%/.installed
-	.venv-envs/$*/bin/python -m pytest tests/host/test_families.py -k $*
+	.venv-envs/$*/bin/python -m pytest tests/envs/test_families.py -k $*
 	.venv-envs/$*/bin/python experiments/smoke_families.py $*
 
 .PRECIOUS: .venv-envs/%/.installed

@@ -10,7 +10,7 @@ __all__ = ["EXAMPLES", "__version__", "checkpoint_steps", "load"]  # pyright: ig
 EXAMPLES = Path(__file__).parents[1] / "examples"  # agents that come along, a folder each
 
 # Found when they are first used: a program chooses its back-end before anything touches JAX.
-_PUBLIC = dict.fromkeys(["load", "checkpoint_steps"], "dreamerjax.host.dreamer")
+_PUBLIC = dict.fromkeys(["load", "checkpoint_steps"], "dreamerjax.inference.dreamer")
 
 
 def __getattr__(name: str) -> Any:

@@ -13,7 +13,7 @@ from matplotlib import pyplot
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dreamerjax.host.metrics import read_metrics
+from dreamerjax.monitoring.metrics import read_metrics
 
 
 def main() -> None:

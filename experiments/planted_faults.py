@@ -15,10 +15,10 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dreamerjax.host.metrics import read_metrics
-from dreamerjax.host.settings import Layer, combine, read_env
-from dreamerjax.host.watch import alerts_of
-from dreamerjax.lab.jobs import Job, run_jobs, summary_of
+from dreamerjax.monitoring.alerts import alerts_of
+from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.settings import Layer, combine, read_env
+from dreamerjax.study.jobs import Job, run_jobs, summary_of
 
 VARIANTS = "experiments/variants.py"
 BUDGET: Layer = {

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from dreamerjax.host.metrics import read_metrics
-from dreamerjax.host.settings import combine, read_env
-from dreamerjax.host.watch import alerts_of
-from dreamerjax.lab.jobs import Job, run_jobs
-from dreamerjax.show.curves import series
+from dreamerjax.monitoring.alerts import alerts_of
+from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.settings import combine, read_env
+from dreamerjax.study.jobs import Job, run_jobs
+from dreamerjax.viz.curves import series
 from experiments.planted_faults import BUDGET, FAULTS, VARIANTS
 
 matplotlib.use("Agg")

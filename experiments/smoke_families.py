@@ -61,7 +61,7 @@ def wander(env_id: str) -> None:
     """Steps an environment with random actions, with none, and with each of the first actions all the time."""
     sys.path.insert(0, str(ROOT))
     from dreamerjax.config import EnvConfig
-    from dreamerjax.host.envs import make_env
+    from dreamerjax.envs import make_env
 
     env = make_env(EnvConfig(id=env_id), copies=2, seed=0)
     generator, size = np.random.default_rng(0), env.spaces.action_size

@@ -81,7 +81,7 @@ def reward_one_step_late() -> None:
 
 def replay_frozen() -> None:
     """Planted fault: after the first 1,024 rows, no row reaches the replay any more."""
-    from dreamerjax.host.replay import Replay
+    from dreamerjax.replay.replay import Replay
 
     right = Replay.add
 
@@ -96,8 +96,8 @@ def images_made_small_late() -> None:
     """Whole frames are kept, and made small one by one whenever rows are drawn: the research log's slow pipeline."""
     import numpy as np
 
-    from dreamerjax.host.envs.pixels import Shrink
-    from dreamerjax.host.replay import Replay
+    from dreamerjax.envs.pixels import Shrink
+    from dreamerjax.replay.replay import Replay
 
     newest = {}  # the whole frame that was seen last, and what makes it small
     right_shrink, right_add, right_gather = Shrink.__call__, Replay.add, Replay._gather

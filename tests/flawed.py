@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxprs_in_params
 
-from dreamerjax.lab.work import matmul_flop
+from dreamerjax.bench.flops import matmul_flop
 
 MANTISSA = 23  # bits of a float32
 

@@ -22,10 +22,10 @@ from gymnasium.spaces import Box, Dict, Discrete, Text, Tuple
 
 from dreamerjax import cli
 from dreamerjax.config import Config, flatten
-from dreamerjax.host import checkpoint, run_folder
-from dreamerjax.host.checkpoint import restore_raw
-from dreamerjax.host.metrics import MetricsWriter, read_metrics
-from dreamerjax.host.settings import KEYS, combine, nested, read_yaml
+from dreamerjax.monitoring.metrics import MetricsWriter, read_metrics
+from dreamerjax.runs import checkpoint, run_folder
+from dreamerjax.runs.checkpoint import restore_raw
+from dreamerjax.runs.settings import KEYS, combine, nested, read_yaml
 from tests.system import without_privileges
 
 ROOT = Path(__file__).parents[1]
@@ -282,7 +282,7 @@ def test_a_folder_that_another_process_trains_in(
     here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold = (
-        "import sys, pathlib, dreamerjax.host.run_folder as r\n"
+        "import sys, pathlib, dreamerjax.runs.run_folder as r\n"
         "with r.RunFolder.open(pathlib.Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    sys.stdin.read()"
@@ -449,7 +449,7 @@ def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, as
 def test_the_recipe_of_an_environment_of_ones_own_is_stored(
     here: Path, asked: list[Config], recipe: tuple[str, ...], size: str
 ) -> None:
-    assert cli.main(["--env", "tests.host.faulty_envs:raises", "--backend", "cpu", *recipe]) == 0
+    assert cli.main(["--env", "tests.envs.faulty_envs:raises", "--backend", "cpu", *recipe]) == 0
     assert asked[0].agent.model.size == size
 
 
@@ -738,12 +738,12 @@ def test_whatever_an_environment_does_what_was_learned_is_saved(
 ) -> None:
     """It raises at step 30; the run resumes from there, with new episodes."""
     monkeypatch.setenv("FAULT_ONCE", str(here / "mark"))
-    monkeypatch.setattr("tests.host.faulty_envs.FAULTY_STEP", 30)
-    monkeypatch.setattr("tests.host.faulty_envs.LENGTH", 50)
-    arguments = [*tiny[2:], "--env", "tests.host.faulty_envs:raises", "--run-dir", "a", "--eval.every", "0"]
+    monkeypatch.setattr("tests.envs.faulty_envs.FAULTY_STEP", 30)
+    monkeypatch.setattr("tests.envs.faulty_envs.LENGTH", 50)
+    arguments = [*tiny[2:], "--env", "tests.envs.faulty_envs:raises", "--run-dir", "a", "--eval.every", "0"]
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
-    assert "tests.host.faulty_envs:raises: it raised RuntimeError: the arm is stuck (copy 0, step 30)." in error
+    assert "tests.envs.faulty_envs:raises: it raised RuntimeError: the arm is stuck (copy 0, step 30)." in error
     assert restore_raw(here / "a" / "checkpoints")[1].step == 29
     assert cli.main(arguments) == 0
     assert "Resumed at 29 environment steps" in capsys.readouterr().out
@@ -752,15 +752,15 @@ def test_whatever_an_environment_does_what_was_learned_is_saved(
 def test_episodes_that_were_cut_short_are_told_and_counted(
     here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = [*tiny[2:], "--env", "tests.host.faulty_envs:shows_nan", "--run-dir", "a"]
+    arguments = [*tiny[2:], "--env", "tests.envs.faulty_envs:shows_nan", "--run-dir", "a"]
     assert cli.main(arguments) == 2
     assert "the observation 'state' is not finite" in capsys.readouterr().err
     arguments += ["--env.on-bad-observation", "skip-episode"]
     assert cli.main(arguments) == 2
     assert (
-        "Episodes to evaluate, 12 of 12, were cut short. The last: tests.host.faulty_envs:s" in capsys.readouterr().err
+        "Episodes to evaluate, 12 of 12, were cut short. The last: tests.envs.faulty_envs:s" in capsys.readouterr().err
     )
-    monkeypatch.setattr("tests.host.faulty_envs.LENGTH", 6)
+    monkeypatch.setattr("tests.envs.faulty_envs.LENGTH", 6)
     assert cli.main([*arguments, "--env-steps", "60"]) == 0
     rows = read_metrics(here / "a" / "metrics.jsonl")
     counted = [row["env/interruptions"] for row in rows if "env/interruptions" in row]

@@ -8,12 +8,12 @@ import numpy as np
 
 from dreamerjax.agent.agent import build_agent, init_train_state
 from dreamerjax.config import Config, EnvConfig, ImageConfig, flatten
-from dreamerjax.host import checkpoint
-from dreamerjax.host.checkpoint import Snapshot
-from dreamerjax.host.envs import spaces_of
-from dreamerjax.host.lineage import as_host
-from dreamerjax.host.load import spaces_as_host
-from dreamerjax.host.run_folder import RunFolder
+from dreamerjax.envs import spaces_of
+from dreamerjax.runs import checkpoint
+from dreamerjax.runs.checkpoint import Snapshot
+from dreamerjax.runs.lineage import as_host
+from dreamerjax.runs.load import spaces_as_host
+from dreamerjax.runs.run_folder import RunFolder
 from tests.tiny import MODEL
 
 SMALL = ImageConfig(height=32, width=48)

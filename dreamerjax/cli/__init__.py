@@ -14,13 +14,13 @@ from dreamerjax.cli.look import evaluate, report, selfcheck, show
 from dreamerjax.cli.play import export, play
 from dreamerjax.cli.training import train
 from dreamerjax.config import ConfigError
-from dreamerjax.host.backend import BackendError
-from dreamerjax.host.background import any_running
-from dreamerjax.host.checkpoint import CheckpointError
-from dreamerjax.host.envs import EnvError
-from dreamerjax.host.output import CLOSED_PIPE, NOT_WRITABLE, LostOutputError, Output, complain
-from dreamerjax.host.run_folder import RunFolderError
-from dreamerjax.lab.variant import put_in_place
+from dreamerjax.envs import EnvError
+from dreamerjax.runs.checkpoint import CheckpointError
+from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.runtime.backend import BackendError
+from dreamerjax.runtime.background import any_running
+from dreamerjax.runtime.output import CLOSED_PIPE, NOT_WRITABLE, LostOutputError, Output, complain
+from dreamerjax.study.variant import put_in_place
 
 MISTAKES = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
 # What the system refuses, whatever the program does; any other OSError is a mistake of the program.

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dreamerjax.config import Config, ConfigError
-from dreamerjax.host.backend import Backend, enable_compilation_cache, select_backend
-from dreamerjax.host.interrupt import Interrupt
-from dreamerjax.host.output import complain
-from dreamerjax.host.settings import did_you_mean, whole
+from dreamerjax.runs.settings import did_you_mean, whole
+from dreamerjax.runtime.backend import Backend, enable_compilation_cache, select_backend
+from dreamerjax.runtime.interrupt import Interrupt
+from dreamerjax.runtime.output import complain
 
 PIPE_WIDTH = 160
 PLAIN_EVERY_SECONDS = 8.0  # looked at every two seconds, so that nothing is silent for more than ten

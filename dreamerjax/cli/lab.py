@@ -6,6 +6,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from dreamerjax.bench.env_speed import env_table, measure_env
+from dreamerjax.bench.settings import add_flags, read_bench_settings
+from dreamerjax.bench.sweep import measure_points, sweep_points
+from dreamerjax.bench.table import compare, comparison_table, read_result, result_table, sweep_table
 from dreamerjax.cli.common import (
     Status,
     command_parser,
@@ -18,14 +22,10 @@ from dreamerjax.cli.common import (
     whole_number,
 )
 from dreamerjax.config import ConfigError
-from dreamerjax.host.backend import BACKENDS
-from dreamerjax.host.interrupt import Interrupt
-from dreamerjax.host.run_folder import RunFolderError
-from dreamerjax.host.settings import combine, read_env
-from dreamerjax.lab.bench_settings import add_flags, read_bench_settings
-from dreamerjax.lab.bench_sweep import measure_points, sweep_points
-from dreamerjax.lab.bench_table import compare, comparison_table, read_result, result_table, sweep_table
-from dreamerjax.lab.env_speed import env_table, measure_env
+from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.runs.settings import combine, read_env
+from dreamerjax.runtime.backend import BACKENDS
+from dreamerjax.runtime.interrupt import Interrupt
 
 EXPERIMENT_HELP = """\
 Tests a hypothesis: makes the runs of its baseline and of its change, and says what they show.
@@ -66,9 +66,9 @@ def experiment(arguments: list[str]) -> int:
     given = parser.parse(arguments)
     if given.jobs < 1:
         raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
-    from dreamerjax.lab.experiment import run_experiment
-    from dreamerjax.lab.hypothesis import read_hypothesis
-    from dreamerjax.lab.report import append_log, in_words, write_report
+    from dreamerjax.study.experiment import run_experiment
+    from dreamerjax.study.hypothesis import read_hypothesis
+    from dreamerjax.study.report import append_log, in_words, write_report
 
     hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
     status = Status("experiment")
@@ -103,10 +103,10 @@ def sweep(arguments: list[str]) -> int:
         raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
     if given.executor not in ("local", "ray"):
         raise ConfigError(f"--executor is {given.executor!r}, expected local or ray.")
-    from dreamerjax.lab.ray_runner import start_ray, stop_ray
-    from dreamerjax.lab.sweep import run_sweep
-    from dreamerjax.lab.sweep_plan import read_sweep
-    from dreamerjax.lab.sweep_report import write_sweep_report
+    from dreamerjax.study.ray_runner import start_ray, stop_ray
+    from dreamerjax.study.sweep import run_sweep
+    from dreamerjax.study.sweep_plan import read_sweep
+    from dreamerjax.study.sweep_report import write_sweep_report
 
     plan, folder = read_sweep(given.sweep), given.out / given.sweep.stem
     if plan.kind == "population":
@@ -149,7 +149,7 @@ def lineage(arguments: list[str]) -> int:
     )
     parser.add_argument("folder", type=path, nargs="?", default=Path("runs"), help="where runs lie (default: runs)")
     folder = parser.parse(arguments).folder
-    from dreamerjax.lab.families import family_tree, find_members
+    from dreamerjax.study.families import family_tree, find_members
 
     members = find_members(folder)
     if not members:
@@ -182,8 +182,8 @@ def compare_runs(arguments: list[str]) -> int:
 
 
 def _compare(run_dirs: list[Path], picture: Path, across_families: bool, *, as_json: bool) -> int:
-    from dreamerjax.lab import comparison
-    from dreamerjax.show.curves import learning_curve
+    from dreamerjax.study import comparison
+    from dreamerjax.viz.curves import learning_curve
 
     if len(run_dirs) < 2:
         raise ConfigError("One run cannot be compared, expected two or more. `show` draws one.")
@@ -201,7 +201,7 @@ def _compare(run_dirs: list[Path], picture: Path, across_families: bool, *, as_j
 
 
 def _compare_published(run_dirs: list[Path], picture: Path, *, as_json: bool) -> int:
-    from dreamerjax.lab.published import compare_published
+    from dreamerjax.study.published import compare_published
 
     verdicts = compare_published(run_dirs, picture)
     if as_json:
@@ -243,7 +243,7 @@ def bench(arguments: list[str]) -> int:
         print_result([result for _, result in points], sweep_table(key, points), as_json=given.json)
         return int(any("error" in result for _, result in points))
     backend = start_backend(given.backend)
-    from dreamerjax.lab.bench import measure
+    from dreamerjax.bench.bench import measure
 
     settings = dataclasses.replace(settings, config=for_platform(settings.config, backend))
     with Console(stderr=True).status("starting") as status:

@@ -6,11 +6,11 @@ import time
 
 from dreamerjax.cli.common import command_parser, path, start_backend, whole_number
 from dreamerjax.config import ConfigError
-from dreamerjax.host.backend import BACKENDS
-from dreamerjax.host.envs import Event
-from dreamerjax.host.evaluate import Evaluator, Onlooker, cut_sentence
-from dreamerjax.host.load import load_run
-from dreamerjax.host.summary import count, mean_and_spread
+from dreamerjax.envs import Event
+from dreamerjax.monitoring.summary import count, mean_and_spread
+from dreamerjax.runs.load import load_run
+from dreamerjax.runtime.backend import BACKENDS
+from dreamerjax.training.evaluation import Evaluator, Onlooker, cut_sentence
 
 TOLD_EVERY_SECONDS = 10.0
 
@@ -80,10 +80,10 @@ def show(arguments: list[str]) -> int:
     parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
     given = parser.parse(arguments)
     start_backend(given.backend)
-    from dreamerjax.show.curves import learning_curve
-    from dreamerjax.show.film import SCENE, film_run
-    from dreamerjax.show.health import draw_health
-    from dreamerjax.show.video import whole
+    from dreamerjax.viz.curves import learning_curve
+    from dreamerjax.viz.film import SCENE, film_run
+    from dreamerjax.viz.health import draw_health
+    from dreamerjax.viz.video import whole
 
     loaded = load_run(given.run_dir)
     files = [given.run_dir / "learning_curve.png", given.run_dir / "health.png"]
@@ -114,7 +114,7 @@ def report(arguments: list[str]) -> int:
     parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
     given = parser.parse(arguments)
     start_backend(given.backend)
-    from dreamerjax.show.report import write_report
+    from dreamerjax.viz.report import write_report
 
     print(write_report(given.run_dir))
     return 0
@@ -127,7 +127,7 @@ def selfcheck(arguments: list[str]) -> int:
     )
     parser.add_argument("--backend", default="auto", help=f"one of {', '.join(BACKENDS)}")
     backend = start_backend(parser.parse(arguments).backend, also_cpu=True)
-    from dreamerjax.host.selfcheck import compare_with_cpu
+    from dreamerjax.runtime.selfcheck import compare_with_cpu
 
     report = compare_with_cpu(backend)
     print(report.text)

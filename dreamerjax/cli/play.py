@@ -9,10 +9,10 @@ from typing import Any
 from dreamerjax import EXAMPLES
 from dreamerjax.cli.common import command_parser, path, start_backend, whole_number
 from dreamerjax.config import ConfigError
-from dreamerjax.host.backend import BACKENDS
-from dreamerjax.host.interrupt import ending_signals
-from dreamerjax.host.load import load_run
-from dreamerjax.host.output import Output
+from dreamerjax.runs.load import load_run
+from dreamerjax.runtime.backend import BACKENDS
+from dreamerjax.runtime.interrupt import ending_signals
+from dreamerjax.runtime.output import Output
 
 
 def play(arguments: list[str]) -> int:
@@ -40,8 +40,8 @@ def play(arguments: list[str]) -> int:
         )
     start_backend(given.backend)
     # Only after the back-end is chosen may anything touch JAX.
-    from dreamerjax.host.dreamer import Dreamer
-    from dreamerjax.show.play.server import PortError, Server, Settings
+    from dreamerjax.inference.dreamer import Dreamer
+    from dreamerjax.play.server import PortError, Server, Settings
 
     dreamer = Dreamer(load_run(run_dir, step=given.step))
     print(f"{dreamer.title}, after {dreamer.loaded.env_steps:,} environment steps.", flush=True)
@@ -78,7 +78,7 @@ def export(arguments: list[str]) -> int:
     )
     given = parser.parse(arguments)
     start_backend("cpu")
-    from dreamerjax.host.export import export
+    from dreamerjax.runs.export import export
 
     for folder in export(given.run_dir, given.out, steps=given.step or [None]):
         print(folder)
@@ -110,7 +110,7 @@ async def _serve(server: Any, port: int, *, browser: bool) -> None:
 
 
 async def _serve_until(stop: asyncio.Event, server: Any, port: int, *, browser: bool) -> None:
-    from dreamerjax.show.play.server import COMPILING
+    from dreamerjax.play.server import COMPILING
 
     await server.start()
     try:

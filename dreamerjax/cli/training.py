@@ -6,21 +6,21 @@ from typing import Any, get_args
 
 from dreamerjax.cli.common import command_parser, for_platform, path, start_backend
 from dreamerjax.config import Config, flatten
-from dreamerjax.host.backend import Backend
-from dreamerjax.host.budget import few_updates_told
-from dreamerjax.host.checkpoint import has_checkpoint
-from dreamerjax.host.display import Display
-from dreamerjax.host.envs import VectorEnv, look_at, spaces_of
-from dreamerjax.host.export import refuse_export
-from dreamerjax.host.interrupt import Interrupt
-from dreamerjax.host.load import LoadedAgent, load_run, read_settings
-from dreamerjax.host.memory import check_replay_fits
-from dreamerjax.host.output import complain
-from dreamerjax.host.reporter import Films
-from dreamerjax.host.run_folder import RunFolder, RunFolderError, default_run_folder
-from dreamerjax.host.settings import KEYS, SHORTCUTS, Recipe, nested, read_flags, read_yaml
-from dreamerjax.host.start import Beginning, Parent, Start, resumed
-from dreamerjax.host.summary import final_paragraph
+from dreamerjax.envs import VectorEnv, look_at, spaces_of
+from dreamerjax.monitoring.summary import final_paragraph
+from dreamerjax.monitoring.terminal import Display
+from dreamerjax.runs.checkpoint import has_checkpoint
+from dreamerjax.runs.export import refuse_export
+from dreamerjax.runs.load import LoadedAgent, load_run, read_settings
+from dreamerjax.runs.run_folder import RunFolder, RunFolderError, default_run_folder
+from dreamerjax.runs.settings import KEYS, SHORTCUTS, Recipe, nested, read_flags, read_yaml
+from dreamerjax.runs.start import Beginning, Parent, Start, resumed
+from dreamerjax.runtime.backend import Backend
+from dreamerjax.runtime.interrupt import Interrupt
+from dreamerjax.runtime.memory import check_replay_fits
+from dreamerjax.runtime.output import complain
+from dreamerjax.training.budget import few_updates_told
+from dreamerjax.training.reporter import Films
 from dreamerjax.types import Spaces
 
 TRAIN_HELP = """\
@@ -105,8 +105,8 @@ def _train_in(
     told: Sequence[str],
     profile: bool,
 ) -> int:
-    from dreamerjax.host.loop import Loop
-    from dreamerjax.host.profiler import HOW_TO_OPEN
+    from dreamerjax.runtime.profiler import HOW_TO_OPEN
+    from dreamerjax.training.loop import Loop
 
     display = Display(f"{config.env.name} on {backend.device}")
     loop: Loop | None = None
@@ -148,14 +148,14 @@ def _without_output(run_dir: Path, summary: Mapping[str, Any], reason: str) -> s
 
 
 def _film(loaded: LoadedAgent, lent: VectorEnv | None) -> Films:
-    from dreamerjax.show.film import film_run  # only now, because it brings what draws, and training starts without
+    from dreamerjax.viz.film import film_run  # only now, because it brings what draws, and training starts without
 
     return film_run(loaded, lent=lent)
 
 
 def _report(run_dir: Path, display: Display) -> Path | None:
     """Writes the page of a run that has ended; one that cannot be made takes nothing from what was learned."""
-    from dreamerjax.show.report import write_report
+    from dreamerjax.viz.report import write_report
 
     try:
         with display.during("writing the report"):

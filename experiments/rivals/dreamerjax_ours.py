@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from dreamerjax.agent.agent import build_agent
 from dreamerjax.config import AgentConfig, Config, ModelConfig, ReturnsConfig, TrainConfig, resolve
-from dreamerjax.host.backend import select_backend
-from dreamerjax.host.learner import Learner
+from dreamerjax.runtime.backend import select_backend
+from dreamerjax.training.learner import Learner
 from dreamerjax.types import ActionSpec, Batch, ObsSpec, Spaces
 
 

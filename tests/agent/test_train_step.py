@@ -18,6 +18,7 @@ from dreamerjax.agent.agent import Agent, build_agent, init_knobs, init_train_st
 from dreamerjax.agent.policy import action_distribution
 from dreamerjax.agent.train_step import train_step, train_steps
 from dreamerjax.agent.world_model import observe
+from dreamerjax.bench.flops import matmul_flop
 from dreamerjax.config import (
     ActorConfig,
     AgentConfig,
@@ -28,7 +29,6 @@ from dreamerjax.config import (
     WorldModelConfig,
     resolve,
 )
-from dreamerjax.lab.work import matmul_flop
 from dreamerjax.math.distributions import balanced_kl
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel

@@ -1,0 +1,76 @@
+"""Made-up experience: random rows with episode starts and ends, as many and as large as one likes."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dreamerjax.config import ModelConfig, ReplayConfig
+from dreamerjax.replay.device import make_replay
+from dreamerjax.replay.replay import Replay
+from dreamerjax.types import ObsSpec, Rows, Spaces
+
+EPISODE_LENGTH = 50  # rows, on average
+
+
+def synthetic_rows(spaces: Spaces, *, copies: int, seed: int) -> Iterator[Rows]:
+    """Rows without end: standard normal vectors and rewards, uniform uint8 images, random actions.
+
+    Args:
+        spaces: what the rows hold.
+        copies: environments that are stepped together.
+        seed: of all the numbers.
+
+    Yields:
+        The next step of all copies, [copies, ...]; one episode follows another, half of them end by a time limit.
+    """
+    generator = np.random.default_rng(seed)
+    ended = np.ones(copies, bool)
+    while True:
+        is_first = ended
+        is_last = ended = ~is_first & (generator.random(copies) < 1 / EPISODE_LENGTH)
+        yield Rows(
+            obs={spec.name: _observation(generator, spec, copies) for spec in spaces.obs},
+            prev_action=np.where(is_first[:, None], np.float32(0), _action(generator, spaces, copies)),
+            reward=np.where(is_first, 0.0, generator.normal(size=copies)).astype(np.float32),
+            is_first=is_first,
+            is_last=is_last,
+            is_terminal=is_last & (generator.random(copies) < 0.5),
+        )
+
+
+def filled_replay(config: ReplayConfig, spaces: Spaces, *, copies: int, seed: int) -> Replay:
+    """A replay that is full of synthetic rows.
+
+    Args:
+        config: its capacity and storage.
+        spaces: what the rows hold.
+        copies: environments that are stepped together.
+        seed: of the rows and of the sampling.
+    """
+    config = dataclasses.replace(config, context=False, online=False)
+    replay = make_replay(
+        config, spaces, copies=copies, seed=seed, model=ModelConfig(), sequence_length=1, folder=Path()
+    )
+    rows = synthetic_rows(spaces, copies=copies, seed=seed)
+    for _ in range(config.capacity // copies):
+        replay.add(next(rows))
+    return replay
+
+
+def _observation(generator: np.random.Generator, spec: ObsSpec, copies: int) -> np.ndarray:
+    shape = (copies, *spec.shape)
+    choices = spec.classes or (256 if spec.is_image else 0)
+    values = generator.integers(choices, size=shape) if choices else generator.normal(size=shape)
+    return values.astype(spec.dtype)
+
+
+def _action(generator: np.random.Generator, spaces: Spaces, copies: int) -> np.ndarray:
+    parts = [
+        np.eye(size, dtype=np.float32)[generator.integers(size, size=copies)]
+        if kind == "discrete"
+        else generator.normal(size=(copies, size)).astype(np.float32)
+        for kind, size in spaces.actions
+    ]
+    return np.concatenate(parts, axis=-1)

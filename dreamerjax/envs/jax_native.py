@@ -1,0 +1,262 @@
+"""Environments that are JAX functions themselves: all copies in one call to the default device."""
+
+import pickle
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamerjax.config import EnvConfig
+from dreamerjax.envs import EnvError, Event, StateError, VectorEnv, copy_seeds
+from dreamerjax.envs.actions import action_of
+from dreamerjax.envs.frames import drawn
+from dreamerjax.envs.observations import BadValueError, chosen, flat_values, observation_leaves
+from dreamerjax.envs.serial import TRIES, outside_sentence, told_lines
+from dreamerjax.types import Array, PRNGKey, Rows, Spaces
+
+
+class Arrival(NamedTuple):
+    """What a step of one copy leads to."""
+
+    obs: Any  # of the observation space
+    reward: Array  # []
+    terminated: Array  # [] bool
+    truncated: Array  # [] bool
+    metrics: dict[str, Array]  # [] each; what they are at the end of an episode is told
+
+
+class JaxTask(NamedTuple):
+    """One copy of an environment, as functions that JAX can trace."""
+
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    reset: Callable[[PRNGKey], tuple[Any, Any]]  # key -> state, observation
+    step: Callable[[PRNGKey, Any, Any], tuple[Any, Arrival]]  # key, state, action -> state, arrival
+    draw: Callable[[Any], Array] | None = None  # state -> [height, width, 3] uint8
+
+
+class Copy(NamedTuple):
+    """Where one copy is; all of them are stacked."""
+
+    key: PRNGKey
+    state: Any
+
+
+class JaxVectorEnv(VectorEnv):
+    """Steps all copies of a task together. A new episode is computed only in steps in which some copy begins one."""
+
+    def __init__(self, task: JaxTask, config: EnvConfig, *, copies: int, seed: int) -> None:
+        """Prepares the copies; nothing is compiled before the first `reset`.
+
+        Raises:
+            EnvError: worker processes are asked for, which could not share the device.
+        """
+        if config.workers:
+            raise EnvError(
+                f"{config.id}: env.workers is {config.workers}, expected 0: one call to the device steps all copies."
+            )
+        self.copies = copies
+        self._task, self._config, self._seed = task, config, seed
+        self._space = chosen(task.observation_space, config)
+        self._leaves = observation_leaves(self._space, config)
+        self._action = action_of(task.action_space, label=config.id)
+        self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
+        self.told = told_lines(self._leaves, self._action)
+        self._stillborn = np.zeros(copies, int)  # episodes in a row that were cut short before their second row
+        self._noted = set[str]()  # observations that left their bounds
+        self._begin = jax.jit(partial(_begin, task))
+        self._advance = jax.jit(partial(_advance, task, config.action_repeat))
+        self._restart = jax.jit(partial(_restart, task))
+        self._draw = jax.jit(task.draw) if task.draw else None
+        self._steps = 0
+        self._ended = np.zeros(copies, bool)
+        self._events: list[Event] = []
+        self._at: Copy | None = None  # None: not reset yet
+
+    def reset(self, seed: int | None = None) -> Rows:
+        """See `VectorEnv.reset`."""
+        if seed is not None:
+            self._seed = seed
+        self._steps = 0
+        self._at, obs = self._begin(self._keys())
+        rows = self._first_rows()
+        self._check(rows, obs)
+        self._ended = rows.is_last.copy()
+        return rows
+
+    def step(self, action: np.ndarray) -> Rows:
+        """See `VectorEnv.step`."""
+        expected = (self.copies, self.spaces.action_size)
+        if action.shape != expected:
+            raise ValueError(f"The actions have the shape {action.shape}, expected [copies, A] = {expected}.")
+        self._steps += 1
+        for index in np.flatnonzero(~np.isfinite(action).all(axis=1)):
+            raise EnvError(self._told(int(index), f"the action is not finite: {action[index]}"))
+        self._at, arrival = self._advance(self._at, np.stack(list(self._action.to_env(action))), self._ended)
+        arrival = jax.device_get(arrival)
+        rows = self._first_rows()._replace(
+            prev_action=np.where(self._ended[:, None], 0, action).astype(np.float32),
+            reward=np.array(arrival.reward, np.float32),
+            is_first=self._ended.copy(),
+            is_last=arrival.terminated | arrival.truncated,
+            is_terminal=np.array(arrival.terminated),
+        )
+        self._check(rows, arrival.obs)
+        for index in np.flatnonzero(rows.is_last if arrival.metrics else []):
+            metrics = {name: float(values[index]) for name, values in arrival.metrics.items()}
+            self._events.append(Event(int(index), metrics=metrics))
+        self._ended = rows.is_last.copy()
+        return rows
+
+    def render(self) -> np.ndarray | None:
+        """See `VectorEnv.render`."""
+        draw, at = self._draw, self._at
+        if draw is None or at is None:
+            return None
+        return drawn(lambda: draw(jax.tree.map(lambda leaf: leaf[0], at.state)), self._config.id)
+
+    def take_events(self) -> list[Event]:
+        """See `VectorEnv.take_events`."""
+        events, self._events = self._events, []
+        return events
+
+    def end_episodes(self, copies: np.ndarray) -> None:
+        """See `VectorEnv.end_episodes`."""
+        self._ended = self._ended | copies
+
+    def state(self) -> bytes | None:
+        """See `VectorEnv.state`."""
+        leaves = jax.device_get(jax.tree.leaves(self._at))
+        return pickle.dumps((self._config.id, self.copies, self._steps, self._ended, leaves))
+
+    def load(self, state: bytes) -> None:
+        """See `VectorEnv.load`."""
+        try:
+            env_id, copies, steps, ended, leaves = pickle.loads(state)
+        except Exception as error:
+            raise StateError(f"The saved state of {self._config.id} cannot be read: {error}") from error
+        if (env_id, copies) != (self._config.id, self.copies):
+            raise StateError(
+                f"The saved state is of {copies} copies of {env_id}, expected {self.copies} of {self._config.id}."
+            )
+        shapes, structure = jax.tree.flatten(jax.eval_shape(self._begin, self._keys())[0])
+        if [leaf.shape for leaf in shapes] != [leaf.shape for leaf in leaves]:
+            raise StateError(f"The saved state of {env_id} is of another version of it.")
+        self._steps, self._ended = steps, ended
+        self._at = jax.device_put(jax.tree.unflatten(structure, leaves))
+
+    def close(self) -> None:
+        """See `VectorEnv.close`."""
+        self._at = None
+
+    def _keys(self) -> PRNGKey:
+        return jax.vmap(jax.random.PRNGKey)(np.array(copy_seeds(self._seed, self.copies), np.uint32))
+
+    def _first_rows(self) -> Rows:
+        return Rows(
+            obs={spec.name: np.empty((self.copies, *spec.shape), spec.dtype) for spec in self.spaces.obs},
+            prev_action=np.zeros((self.copies, self.spaces.action_size), np.float32),
+            reward=np.zeros(self.copies, np.float32),
+            is_first=np.ones(self.copies, bool),
+            is_last=np.zeros(self.copies, bool),
+            is_terminal=np.zeros(self.copies, bool),
+        )
+
+    def _check(self, rows: Rows, obs: Any) -> None:
+        """Fills in the observations; copies whose row is no good are told, or start anew."""
+        bad = self._see(rows, obs, range(self.copies))
+        went_wrong = np.isin(np.arange(self.copies), list(bad))
+        self._stillborn = np.where(rows.is_first, self._stillborn, np.where(went_wrong, self._stillborn + 1, 0))
+        for attempt in range(TRIES + 1):
+            if not bad:
+                return
+            for index, what in bad.items():
+                last_try = attempt == TRIES or self._stillborn[index] >= TRIES
+                if self._config.on_bad_observation == "stop" or last_try:
+                    raise EnvError(self._told(index, what))
+                self._events.append(Event(index, interrupted=self._told(index, what)))
+            fresh = np.isin(np.arange(self.copies), list(bad))
+            self._at, obs = self._restart(self._at, fresh)
+            for array in (rows.prev_action, rows.reward, rows.is_last, rows.is_terminal):
+                array[fresh] = 0
+            rows.is_first[fresh] = True
+            bad = self._see(rows, obs, bad)
+
+    def _see(self, rows: Rows, obs: Any, copies: Iterable[int]) -> dict[int, str]:
+        """Fills in the observations of some copies; returns what is wrong, for each where something is."""
+        values = list(flat_values(self._space, jax.device_get(obs)))
+        bad = {}
+        for index in copies:
+            if not np.isfinite(rows.reward[index]):
+                bad[index] = f"the reward is not finite: {rows.reward[index]}"
+            for leaf, value in zip(self._leaves, values, strict=True):
+                name = leaf.spec.name
+                try:
+                    taken = leaf.take(value[index])
+                except BadValueError as error:
+                    bad[index] = f"the observation '{name}' {error}"
+                    continue
+                rows.obs[name][index] = taken.value
+                if taken.outside:
+                    self._tell_outside(index, name, taken.outside)
+        return bad
+
+    def _tell_outside(self, index: int, name: str, outside: str) -> None:
+        self._events.append(Event(index, outside=True))
+        if name not in self._noted:
+            self._noted.add(name)
+            note = self._told(index, outside_sentence(name, outside))
+            self._events.append(Event(index, note=note, topic=f"bounds of {name}"))
+
+    def _told(self, index: int, what: str) -> str:
+        return f"{self._config.id}: {what} (copy {index}, step {self._steps})."
+
+
+def _begin(task: JaxTask, keys: PRNGKey) -> tuple[Copy, Any]:
+    """First states and observations of all copies."""
+    after, now = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    states, obs = jax.vmap(task.reset)(now)
+    return _typed(Copy(after, states)), obs
+
+
+def _restart(task: JaxTask, at: Copy, fresh: Array) -> tuple[Copy, Any]:
+    """Some copies begin a new episode; the observations of the others mean nothing."""
+    begun, obs = _begin(task, at.key)
+    return _choose(fresh, begun, at), obs
+
+
+def _advance(task: JaxTask, repeat: int, at: Copy, action: Array, fresh: Array) -> tuple[Copy, Arrival]:
+    """One step of all copies, each action taken `repeat` times; those that are `fresh` begin an episode instead."""
+    after, now = jnp.moveaxis(jax.vmap(jax.random.split)(at.key), 1, 0)
+    states, arrival = jax.vmap(task.step)(now, at.state, action)
+    for turn in range(1, repeat):
+        later_states, later = jax.vmap(task.step)(jax.vmap(jax.random.fold_in, (0, None))(now, turn), states, action)
+        later = later._replace(reward=arrival.reward + later.reward)
+        over = arrival.terminated | arrival.truncated
+        states, arrival = _choose(over, (states, arrival), (later_states, later))
+    stepped = (_typed(Copy(after, states)), arrival)
+
+    def begin() -> tuple[Copy, Arrival]:
+        begun, obs = _begin(task, at.key)
+        nothing = jax.tree.map(jnp.zeros_like, arrival)._replace(obs=obs)
+        return _choose(fresh, (begun, nothing), stepped)
+
+    return jax.lax.cond(fresh.any(), begin, lambda: stepped)
+
+
+def _typed(tree: Any) -> Any:
+    """The same arrays, none of them weakly typed: those that begin an episode and those that follow look the same."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), tree)
+
+
+def _choose(mask: Array, chosen: Any, other: Any) -> Any:
+    """Copy by copy the one or the other; dtypes of the other."""
+
+    def choose(one: Array, two: Array) -> Array:
+        return jnp.where(mask.reshape(-1, *(1,) * (two.ndim - 1)), one.astype(two.dtype), two)
+
+    return jax.tree.map(choose, chosen, other)

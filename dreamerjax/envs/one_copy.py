@@ -1,0 +1,77 @@
+"""One copy of an environment to play in: made for the purpose, or the first of those that train."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from dreamerjax.config import EnvConfig
+from dreamerjax.envs import Event, VectorEnv, make_env
+from dreamerjax.types import Rows
+
+
+@contextlib.contextmanager
+def one_copy(config: EnvConfig, *, seed: int, lent: VectorEnv | None = None) -> Iterator[VectorEnv]:
+    """One copy, which is closed at the end; or the first of those that are lent, which stay open.
+
+    Raises:
+        EnvError: it cannot be made.
+    """
+    if lent is not None:
+        yield FirstCopy(lent)
+        return
+    env = make_env(dataclasses.replace(config, workers=0), copies=1, seed=seed)
+    try:
+        yield env
+    finally:
+        env.close()
+
+
+class FirstCopy(VectorEnv):
+    """The first of several copies; the others are stepped along, with the same actions."""
+
+    def __init__(self, several: VectorEnv) -> None:
+        """Looks at the first copy of some that stay the caller's."""
+        self._several = several
+        self.spaces, self.told, self.copies = several.spaces, several.told, 1
+
+    def reset(self, seed: int | None = None) -> Rows:
+        """See `VectorEnv.reset`."""
+        return _first(self._several.reset(seed))
+
+    def step(self, action: np.ndarray) -> Rows:
+        """See `VectorEnv.step`."""
+        return _first(self._several.step(action.repeat(self._several.copies, axis=0)))
+
+    def end_episodes(self, copies: np.ndarray) -> None:
+        """See `VectorEnv.end_episodes`."""
+        self._several.end_episodes(copies.repeat(self._several.copies))
+
+    def render(self) -> np.ndarray | None:
+        """See `VectorEnv.render`."""
+        return self._several.render()
+
+    def place(self, seen: np.ndarray) -> bool:
+        """See `VectorEnv.place`."""
+        return self._several.place(seen)
+
+    def take_events(self) -> list[Event]:
+        """See `VectorEnv.take_events`."""
+        return [event for event in self._several.take_events() if event.copy == 0]
+
+    def state(self) -> bytes | None:
+        """None: what is saved is all copies."""
+        return None
+
+    def load(self, state: bytes) -> None:
+        """There is no state."""
+        raise AssertionError("nothing was saved")
+
+    def close(self) -> None:
+        """Leaves them open: they are the caller's."""
+
+
+def _first(rows: Rows) -> Rows:
+    return jax.tree.map(lambda leaf: leaf[:1], rows)

@@ -1,0 +1,316 @@
+"""Copies of an environment, stepped one after the other in this process."""
+
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from dreamerjax.config import EnvConfig
+from dreamerjax.envs import (
+    EnvError,
+    EnvFailureError,
+    Event,
+    Goal,
+    UnsupportedSpaceError,
+    VectorEnv,
+    copy_seeds,
+    make_single,
+    placing,
+    saving,
+    with_install_line,
+)
+from dreamerjax.envs.action_names import own_action_names
+from dreamerjax.envs.actions import Action, action_of
+from dreamerjax.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
+from dreamerjax.envs.frames import PICTURE_MODES, drawn
+from dreamerjax.envs.goal import goal_of
+from dreamerjax.envs.observations import (
+    LARGEST,
+    BadValueError,
+    Observation,
+    chosen,
+    flat_values,
+    observation_leaves,
+)
+from dreamerjax.types import Rows, Spaces
+
+TRIES = 10  # in a row to begin an episode that is any good, before it is an error whatever the settings
+
+OLD_STEP = (
+    "`step` gives four values, as Gym had it before 2022: `done` is taken as the end of the task, but where "
+    "info['TimeLimit.truncated'] says that time is up"
+)
+OLD_RESET = "`reset` gives the observation alone, expected (observation, info): it is taken"
+NO_SEED = "`reset` takes no seed, so the same seed need not be the same run"
+
+
+class SerialVectorEnv(VectorEnv):
+    """Makes the rows of `dreamerjax/types.py` from `gymnasium.Env`s, and checks everything on the way."""
+
+    def __init__(
+        self,
+        config: EnvConfig,
+        *,
+        copies: int,
+        seed: int,
+        first_copy: int = 0,
+        envs: Sequence[gymnasium.Env] | None = None,
+    ) -> None:
+        """Makes the copies; see `make_env`.
+
+        Args:
+            config: of the environment.
+            copies: how many.
+            seed: of all copies of the run.
+            first_copy: number of the first one here, where others of the run are elsewhere.
+            envs: the copies, where they are made already.
+        """
+        self.copies = copies
+        self._config, self._seed, self._first_copy = config, seed, first_copy
+        self._envs = list(envs) if envs is not None else _made(config, copies)
+        try:
+            self._space = chosen(_space(self._envs[0], "observation_space", config), config)
+            self._leaves = observation_leaves(self._space, config)
+            self._action = action_of(_space(self._envs[0], "action_space", config), label=config.id)
+        except Exception:
+            self.close()
+            raise
+        self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
+        self.told = told_lines(self._leaves, self._action)
+        self._seeded = takes_seed(self._envs[0])
+        self.steps = 0  # since the reset, for messages
+        self._ended = np.zeros(copies, bool)
+        self._stillborn = np.zeros(copies, int)  # episodes in a row that were cut short before their second row
+        self._events: list[Event] = []
+        self._noted = set[str]()  # topics
+        self._failed = False
+
+    def reset(self, seed: int | None = None) -> Rows:
+        """See `VectorEnv.reset`."""
+        if seed is not None:
+            self._seed = seed
+        self.steps = 0
+        rows = self._empty_rows()
+        seeds = copy_seeds(self._seed, self._first_copy + self.copies)[self._first_copy :]
+        for index, own in enumerate(seeds):
+            self._start(rows, index, seed=own)
+        self._ended = rows.is_last.copy()
+        self._failed = False
+        return rows
+
+    def step(self, action: np.ndarray) -> Rows:
+        """See `VectorEnv.step`."""
+        expected = (self.copies, self.spaces.action_size)
+        if action.shape != expected:
+            raise ValueError(f"The actions have the shape {action.shape}, expected [copies, A] = {expected}.")
+        self.steps += 1
+        finite = np.isfinite(action)
+        if not finite.all():
+            index = int(np.argwhere(~finite)[0, 0])
+            raise EnvError(self._told(index, f"the action is not finite: {action[index]}"))
+        rows = self._empty_rows()
+        rows.prev_action[:] = action
+        self._failed = True  # until it has not
+        for index, own in enumerate(self._action.to_env(action)):
+            if self._ended[index]:
+                self._start(rows, index)
+            else:
+                self._advance(rows, index, own)
+        self._failed = False
+        self._ended = rows.is_last.copy()
+        return rows
+
+    def render(self) -> np.ndarray | None:
+        """See `VectorEnv.render`."""
+        env = self._envs[0]
+        return drawn(env.render, self._config.id) if env.render_mode in PICTURE_MODES else None
+
+    def place(self, seen: np.ndarray) -> bool:
+        """See `VectorEnv.place`."""
+        if not placing.can_place(self._envs[0]):
+            return False
+        placing.place(self._envs[0], seen)
+        self._ended[0] = False
+        return True
+
+    def action_names(self) -> list[str]:
+        """See `VectorEnv.action_names`."""
+        return own_action_names(self._envs[0], self._action.size) or self._action.names
+
+    def goal(self) -> Goal:
+        """See `VectorEnv.goal`."""
+        return goal_of(self._envs[0])
+
+    def take_events(self) -> list[Event]:
+        """See `VectorEnv.take_events`."""
+        events, self._events = self._events, []
+        return events
+
+    def end_episodes(self, copies: np.ndarray) -> None:
+        """See `VectorEnv.end_episodes`."""
+        self._ended |= copies
+
+    def state(self) -> bytes | None:
+        """See `VectorEnv.state`."""
+        if self._failed:  # some copies have made a step that nobody saw
+            return None
+        return saving.write(self._config.id, self.steps, self._ended, self._envs)
+
+    def load(self, state: bytes) -> None:
+        """See `VectorEnv.load`."""
+        steps, ended, envs = saving.read(state, self._config.id, self.copies)
+        self.close()
+        self.steps, self._ended, self._envs, self._failed = steps, ended, envs, False
+
+    def close(self) -> None:
+        """See `VectorEnv.close`."""
+        for env in self._envs:
+            env.close()
+
+    def _empty_rows(self) -> Rows:
+        flags = np.zeros((3, self.copies), bool)
+        return Rows(
+            obs={spec.name: np.empty((self.copies, *spec.shape), spec.dtype) for spec in self.spaces.obs},
+            prev_action=np.zeros((self.copies, self.spaces.action_size), np.float32),
+            reward=np.zeros(self.copies, np.float32),
+            is_first=flags[0],
+            is_last=flags[1],
+            is_terminal=flags[2],
+        )
+
+    def _start(self, rows: Rows, index: int, *, seed: int | None = None) -> None:
+        """The first row of a new episode."""
+        for attempt in range(TRIES):
+            obs = self._reset(index, seed if attempt == 0 else None)
+            try:
+                self._see(rows, index, obs)
+                break
+            except BadValueError as error:
+                self._interrupt(index, error, last_try=attempt == TRIES - 1)
+        rows.prev_action[index] = 0
+        rows.reward[index] = 0
+        rows.is_first[index] = True
+        rows.is_last[index] = rows.is_terminal[index] = False
+
+    def _reset(self, index: int, seed: int | None) -> Any:
+        """The first observation of an episode."""
+        options: dict[str, Any] = {"seed": seed} if self._seeded else {}
+        if not self._seeded:
+            self._note(index, "no seed", NO_SEED)
+        try:
+            given = self._envs[index].reset(**options)
+        except Exception as error:
+            raise self._failure(index, error) from error
+        obs, alone = read_reset(given, self._envs[index].observation_space)
+        if alone:
+            self._note(index, "old reset", OLD_RESET)
+        return obs
+
+    def _advance(self, rows: Rows, index: int, action: Any) -> None:
+        """The row that an action leads to; or the first one of a new episode, if what it leads to is no good."""
+        reward, answer = 0.0, None
+        try:
+            for _ in range(self._config.action_repeat):
+                try:
+                    given = self._envs[index].step(action)
+                except Exception as error:
+                    raise self._failure(index, error) from error
+                answer = read_step(given)
+                reward += as_reward(answer.reward)
+                if answer.terminated or answer.truncated:
+                    break
+            assert answer is not None
+            self._see(rows, index, answer.obs)
+            if not -LARGEST <= reward <= LARGEST:
+                raise BadValueError(f"the reward is not finite: {reward}")
+        except BadAnswerError as error:
+            raise EnvError(self._told(index, str(error))) from error
+        except BadValueError as error:
+            self._stillborn[index] += 1
+            self._interrupt(index, error, last_try=self._stillborn[index] >= TRIES)
+            self._start(rows, index)
+            return
+        self._stillborn[index] = 0
+        rows.reward[index] = reward
+        rows.is_last[index] = answer.terminated or answer.truncated
+        rows.is_terminal[index] = answer.terminated
+        if answer.old:
+            self._note(index, "old step", OLD_STEP)
+        if rows.is_last[index] and "metrics" in answer.info:
+            metrics, problem = read_metrics(answer.info)
+            if problem:
+                self._note(index, "metrics", problem)
+            self._events.append(Event(index, metrics=metrics))
+
+    def _interrupt(self, index: int, error: BadValueError, *, last_try: bool) -> None:
+        """An episode that cannot go on: cut short, or the end of the run."""
+        told = self._told(index, str(error))
+        if self._config.on_bad_observation == "stop" or last_try:
+            raise EnvError(told) from error
+        self._events.append(Event(index, interrupted=told))
+
+    def _failure(self, index: int, error: Exception) -> EnvFailureError:
+        """What the environment's own code raised, told with where it did."""
+        what, trace = f"raised {type(error).__name__}: {error}", traceback.format_exc()
+        told = f"{self._told(index, f'it {what}')}\n{trace}".rstrip()
+        return EnvFailureError(with_install_line(told, error), what, trace)
+
+    def _see(self, rows: Rows, index: int, obs: Any) -> None:
+        try:
+            values = list(flat_values(self._space, obs))
+        except BadValueError as error:
+            raise BadValueError(f"the observation {error}") from error
+        for leaf, value in zip(self._leaves, values, strict=True):
+            name = leaf.spec.name
+            try:
+                taken = leaf.take(value)
+            except BadValueError as error:
+                raise BadValueError(f"the observation '{name}' {error}") from error
+            rows.obs[name][index] = taken.value
+            if taken.outside:
+                self._events.append(Event(index, outside=True))
+                self._note(index, f"bounds of {name}", outside_sentence(name, taken.outside))
+
+    def _note(self, index: int, topic: str, sentence: str) -> None:
+        """Tells something once."""
+        if topic not in self._noted:
+            self._noted.add(topic)
+            self._events.append(Event(index, note=self._told(index, sentence), topic=topic))
+
+    def _told(self, index: int, what: str) -> str:
+        return f"{self._config.id}: {what} (copy {self._first_copy + index}, step {self.steps})."
+
+
+def told_lines(leaves: Sequence[Observation], action: Action) -> tuple[str, ...]:
+    """See `VectorEnv.told`."""
+    return (*(f"Sees {leaf.spec.name}: {leaf.told}." for leaf in leaves), f"Does: {action.told}.")
+
+
+def outside_sentence(name: str, outside: str) -> str:
+    """What is told of an observation that left its declared bounds."""
+    return (
+        f"the observation '{name}' left the bounds that its space declares: {outside}; it is stored as it is, training "
+        "goes on, and env/outside_bounds in the metrics counts how often"
+    )
+
+
+def _made(config: EnvConfig, copies: int) -> list[gymnasium.Env]:
+    """The copies; where one of them cannot be made, the others are closed."""
+    envs: list[gymnasium.Env] = []
+    try:
+        for _ in range(copies):
+            envs.append(make_single(config))
+    except BaseException:
+        for env in envs:
+            env.close()
+        raise
+    return envs
+
+
+def _space(env: gymnasium.Env, which: str, config: EnvConfig) -> gymnasium.Space:
+    space = getattr(env, which, None)
+    if not isinstance(space, gymnasium.Space):
+        raise UnsupportedSpaceError(f"{config.id}: its {which} is {space!r}, expected one of gymnasium.spaces.")
+    return space

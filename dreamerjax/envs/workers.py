@@ -1,0 +1,171 @@
+"""Copies of an environment in processes of their own, which are started anew when they fail.
+
+Each worker steps its share of the copies with a `SerialVectorEnv`; `worker_process.py` has its two sides. A worker that
+raises, dies or hangs is replaced by a new one, and its copies begin new episodes; the other workers' rows stay as they
+are. Only repeated failure stops the run.
+"""
+
+import contextlib
+import time
+
+import numpy as np
+
+from dreamerjax.config import EnvConfig
+from dreamerjax.envs import EnvError, Event, StateError, VectorEnv, saving
+from dreamerjax.envs.worker_process import END_SECONDS, SharedRows, Worker, WorkerError
+from dreamerjax.types import Rows
+
+START_SECONDS = 60.0  # a worker gets at least these for everything but a step
+
+
+class WorkerVectorEnv(VectorEnv):
+    """The rows of a `SerialVectorEnv` with the same seed, stepped in `config.workers` processes at once.
+
+    In a step in which a worker fails, the rows of its copies are the first of new episodes, with other seeds than any
+    before, and an `Event` says what happened.
+    """
+
+    def __init__(self, config: EnvConfig, *, copies: int, seed: int) -> None:
+        """Starts the processes, at most one for each copy; see `make_env`.
+
+        Raises:
+            EnvError: they cannot make the environment.
+            ConfigError: a setting does not fit it.
+        """
+        self.copies = copies
+        self._config, self._seed, self._steps = config, seed, 0
+        self._patience = max(START_SECONDS, config.worker_timeout)
+        self._events: list[Event] = []
+        self._shared: SharedRows | None = None
+        shares = np.array_split(np.arange(copies), min(config.workers, copies))
+        self._workers = [Worker(config, number, share.tolist(), copies) for number, share in enumerate(shares)]
+        try:
+            for worker in self._workers:
+                worker.start(seed)
+            for worker in self._workers:
+                self._admit(worker)
+        except WorkerError as error:
+            self.close()
+            raise EnvError(f"{config.id}: {error.worker} {error} at its start.\n{error.trace}".rstrip()) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def reset(self, seed: int | None = None) -> Rows:
+        """See `VectorEnv.reset`."""
+        if seed is not None:
+            self._seed = seed
+        self._steps = 0
+        for worker in self._workers:
+            worker.restarts = 0
+        return self._rows("reset", self._seed, self._patience)
+
+    def step(self, action: np.ndarray) -> Rows:
+        """See `VectorEnv.step`."""
+        expected = (self.copies, self.spaces.action_size)
+        if action.shape != expected:
+            raise ValueError(f"The actions have the shape {action.shape}, expected [copies, A] = {expected}.")
+        assert self._shared is not None
+        self._shared.action[:] = action
+        self._steps += 1
+        return self._rows("step", self._steps, self._config.worker_timeout)
+
+    def take_events(self) -> list[Event]:
+        """See `VectorEnv.take_events`."""
+        events, self._events = self._events, []
+        return events
+
+    def state(self) -> bytes | None:
+        """See `VectorEnv.state`; None after an error, too."""
+        for worker in self._workers:
+            worker.ask("state")
+        try:
+            states = [worker.answer(self._patience) for worker in self._workers]
+        except WorkerError:
+            return None
+        if None in states:
+            return None
+        return saving.merge(states, self._config.id)
+
+    def load(self, state: bytes) -> None:
+        """See `VectorEnv.load`."""
+        self._steps = saving.check(state, self._config.id, self.copies)
+        for worker in self._workers:
+            worker.ask("load", saving.share(state, self._config.id, worker.copies))
+        problems = []
+        for worker in self._workers:
+            try:
+                worker.answer(self._patience)
+            except (StateError, WorkerError) as error:  # the others answer, too, before anything else is asked
+                problems.append(error)
+        if problems:
+            raise StateError(str(problems[0]))
+
+    def end_episodes(self, copies: np.ndarray) -> None:
+        """See `VectorEnv.end_episodes`."""
+        for worker in self._workers:
+            worker.ask("end_episodes", copies[worker.copies])
+        for worker in self._workers:
+            with contextlib.suppress(WorkerError):  # the next step tells of it
+                worker.answer(self._patience)
+
+    def close(self) -> None:
+        """See `VectorEnv.close`."""
+        for worker in self._workers:
+            worker.ask_to_end()
+        deadline = time.monotonic() + END_SECONDS
+        for worker in self._workers:
+            worker.end(deadline - time.monotonic())
+        if self._shared is not None:
+            self._shared.file.close()
+
+    def _admit(self, worker: Worker) -> None:
+        """Waits until a worker has made its environments, and lets it see the shared memory."""
+        spaces, told = worker.answer(self._patience)
+        if self._shared is None:
+            self.spaces, self.told = spaces, told
+            self._shared = SharedRows(spaces, self.copies)
+        if spaces != self.spaces:
+            raise EnvError(f"{self._config.id}: the spaces of {worker} are {spaces}, expected {self.spaces}.")
+        worker.share(self._shared.file)
+
+    def _rows(self, command: str, argument: int, seconds: float) -> Rows:
+        """What all workers make of a command: copies of the shared rows."""
+        for worker in self._workers:
+            worker.ask(command, argument)
+        for worker in self._workers:
+            try:
+                events = worker.answer(seconds)
+            except WorkerError as error:
+                events = self._start_anew(worker, error)
+            self._events += [event._replace(copy=worker.copies.start + event.copy) for event in events]
+        assert self._shared is not None
+        rows = self._shared.rows
+        return Rows({name: seen.copy() for name, seen in rows.obs.items()}, *(part.copy() for part in rows[1:]))
+
+    def _start_anew(self, worker: Worker, error: WorkerError) -> list[Event]:
+        """Replaces a worker that failed by one that has given first rows.
+
+        Raises:
+            EnvError: it has failed too often.
+        """
+        often, minutes, told = self._config.worker_failures, self._config.worker_failure_minutes, []
+        while True:
+            worker.end(END_SECONDS)
+            what = f"{self._config.id}: {worker} {error} (step {self._steps})"
+            if worker.count_failure(60.0 * minutes) >= often:
+                raise EnvError(
+                    f"{what}; failures in {minutes:g} minutes: {often}.\n{error.trace}".rstrip()
+                    + f"\nCorrect the environment, or allow more failures (--env.worker-failures, now {often}) or more "
+                    f"time (--env.worker-timeout, now {self._config.worker_timeout:g} s). With --env.workers 0 it is "
+                    "stepped in this process, where a debugger sees it."
+                )
+            told.append(Event(0, interrupted=f"{what}; it was started anew, and its copies begin new episodes."))
+            worker.restarts += 1
+            try:
+                worker.start(self._seed)
+                self._admit(worker)
+                worker.ask("reset")
+                return told + worker.answer(self._patience)
+            except WorkerError as again:
+                error = again

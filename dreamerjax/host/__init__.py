@@ -1,1 +1,0 @@
-"""Everything with side effects: devices, environments, files, the training loop."""

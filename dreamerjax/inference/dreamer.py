@@ -1,0 +1,298 @@
+"""A trained agent to play with: ten lines from a run folder to acting and dreaming.
+
+    agent = dreamerjax.load(dreamerjax.EXAMPLES / "cartpole")
+    episode = agent.play(seed=0)                            # a real episode, greedy
+    seen = agent.encode(episode)                            # what the agent made of it: seen.value [T, 1], seen.kl ...
+    dream = agent.dream(seen.states[20], horizon=30, copies=8)
+    dream.obs["state"], dream.reward, dream.cont            # [H, 8, ...]
+    dream = agent.dream(seen.states[20], actions=episode.actions[20:50])
+
+Arrays are numpy's, time in front, N dreams (or the one episode) after it. `dreamerjax/agent/dream.py` has the same as
+pure functions.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dreamerjax.agent import dream as dreams
+from dreamerjax.agent.agent import Agent
+from dreamerjax.agent.dream import Dream, Encoding, Reading
+from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
+from dreamerjax.config import Config
+from dreamerjax.envs import EnvError, VectorEnv, make_env
+from dreamerjax.envs.frames import alike
+from dreamerjax.envs.serial import SerialVectorEnv
+from dreamerjax.nets.rssm import repeat_latent
+from dreamerjax.runs import checkpoint
+from dreamerjax.runs.load import LoadedAgent, load_run
+from dreamerjax.types import Array, Batch, LatentState, PRNGKey, Rows, Spaces
+
+LONGEST = 1000  # steps of an episode that is played, if nobody says otherwise
+BLOCK = 32  # lengths are rounded up to multiples of it, so that few programs are compiled
+
+# (observations name -> [N, ...], key) -> actions [N, A], in JAX
+Player = Callable[[dict[str, Array], PRNGKey], Array]
+
+
+class Played(NamedTuple):
+    """A real episode, or the beginning of one."""
+
+    rows: Rows  # [T, 1, ...], in the order of time
+    # [T, height, width, 3] uint8 as the environment draws itself, all as large as the first; None if it does not.
+    frames: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.rows.reward)
+
+    @property
+    def actions(self) -> np.ndarray:
+        """[T - 1, 1, A]: `actions[t]` was taken in row t."""
+        return self.rows.prev_action[1:]
+
+    @property
+    def ret(self) -> float:
+        """The return: its rewards, added up."""
+        return float(self.rows.reward.sum())
+
+
+class Dreamer:
+    """An agent that has learned something: it acts, and it dreams.
+
+    Attributes:
+        loaded: where it comes from, its settings, networks and parameters.
+    """
+
+    def __init__(self, loaded: LoadedAgent) -> None:
+        """Of an agent that `load_run` gave; `dreamerjax.load` does both."""
+        self.loaded = loaded
+
+    @property
+    def config(self) -> Config:
+        """The settings of its run."""
+        return self.loaded.config
+
+    @property
+    def spaces(self) -> Spaces:
+        """What it sees and does."""
+        return self.loaded.agent.spaces
+
+    @property
+    def title(self) -> str:
+        """What it knows, in words: "cartpole", "cartpole from pixels"."""
+        env = self.config.env
+        return f"{env.name} from pixels" if env.obs == "pixels" else env.name
+
+    def make_env(self, *, seed: int = 0) -> VectorEnv:
+        """One copy of its environment.
+
+        Raises:
+            EnvError: it is not installed.
+        """
+        return make_env(dataclasses.replace(self.config.env, workers=0), copies=1, seed=seed)
+
+    def play(
+        self,
+        env: VectorEnv | gymnasium.Env | None = None,
+        *,
+        policy: str | Player = "greedy",
+        steps: int | None = None,
+        seed: int = 0,
+        frames: bool = False,
+    ) -> Played:
+        """Plays one episode in a real environment.
+
+        Args:
+            env: one copy; None: its own. One with other observations or actions is refused.
+            policy: "greedy", "sample", "random", or a function of observations [1, ...] and a key.
+            steps: after so many, it ends in any case; None: after 1,000, or `eval.max_episode_steps` if that is less.
+            seed: of the environment's start, the latent states and the actions.
+            frames: keep what the environment draws, too.
+
+        Raises:
+            EnvError: the environment is not installed, does not suit the agent, or misbehaves.
+            RenderError: its frames are asked for, and it cannot be drawn.
+        """
+        steps = steps or min(LONGEST, self.config.eval.max_episode_steps)
+        owned = env is None
+        env = self._one_copy(env, seed)
+        try:
+            state, key = initial_policy_state(self.loaded.agent, 1), jax.random.PRNGKey(seed)
+            generator = np.random.default_rng(seed)
+            act = None if callable(policy) or policy == "random" else _named_policy(self.loaded.agent, policy)
+            rows, drawn = [env.reset(seed=seed)], []
+            while True:
+                if frames and (frame := env.render()) is not None:
+                    drawn.append(frame)
+                if len(rows) > steps or rows[-1].is_last.any():
+                    break
+                if act is not None:
+                    state, action, key = act(self.loaded.state.params, state, rows[-1].obs, rows[-1].is_first, key)
+                elif callable(policy):
+                    key, own = jax.random.split(key)
+                    action = policy(rows[-1].obs, own)  # pyright: ignore[reportArgumentType]  numpy will do
+                else:
+                    action = env.random_action(generator)
+                rows.append(env.step(np.asarray(action)))
+        finally:
+            if owned:
+                env.close()
+        return Played(
+            rows=jax.tree.map(lambda *steps: np.stack(steps), *rows),
+            frames=np.stack(list(alike(drawn))) if drawn else None,
+        )
+
+    def encode(self, episode: Played | Rows, *, seed: int = 0) -> Encoding:
+        """Lets the agent see rows [T, N, ...], and reads off what it makes of each.
+
+        Returns:
+            Arrays [T, N, ...]; `states[t]` is where to dream on from.
+        """
+        rows = episode.rows if isinstance(episode, Played) else episode
+        length = len(rows.reward)
+        padded = jax.tree.map(lambda x: np.pad(x, [(0, -length % BLOCK)] + [(0, 0)] * (x.ndim - 1)), rows)
+        batch = Batch(**padded._asdict())
+        encoding = _jit_encode(self.loaded.agent)(self._params, batch, jax.random.PRNGKey(seed), self._cont_discount)
+        return _cut(encoding, length)
+
+    def dream(
+        self,
+        start: LatentState,
+        *,
+        horizon: int | None = None,
+        actions: np.ndarray | Player | None = None,
+        copies: int = 1,
+        seed: int = 0,
+    ) -> Dream:
+        """Dreams on from a moment.
+
+        Args:
+            start: one latent state, or N of them.
+            horizon: H, steps; None: as many as there are actions, or 15.
+            actions: [H, A] or [H, N, A], the same in all copies; or a function of the decoded observations [N, ...] and
+                a key; None: the agent's own policy, sampled.
+            copies: dreams from each state.
+            seed: of the latent states and of sampled actions.
+
+        Returns:
+            The dream: arrays [H, N * copies, ...], those from one state side by side.
+        """
+        count = start.stoch.shape[0] * copies
+        given = None
+        if actions is not None and not callable(actions):
+            given = np.asarray(actions, np.float32)
+            given = given[:, None] if given.ndim == 2 else given
+            if given.ndim != 3 or given.shape[-1] != self.spaces.action_size:
+                raise ValueError(
+                    f"The actions have the shape {np.shape(actions)}, expected [H, A] or [H, N, A] with A = "
+                    f"{self.spaces.action_size}."
+                )
+            given = given[:horizon]
+            given = np.repeat(given, copies if given.shape[1] > 1 else count, 1)
+        horizon = horizon or (15 if given is None else len(given))
+        if given is not None:
+            horizon = min(horizon, len(given))
+        rounded = horizon + -horizon % BLOCK
+        if given is not None:
+            given = np.pad(given, ((0, rounded - horizon), (0, 0), (0, 0)))
+        run = _jit_dream(self.loaded.agent, rounded, actions if callable(actions) else None)
+        start = repeat_latent(start, copies)
+        return _cut(run(self._params, start, jax.random.PRNGKey(seed), given, self._cont_discount), horizon)
+
+    def read(self, states: LatentState) -> Reading:
+        """What the agent sees, expects and intends in latent states of N dreams, arrays [N, ...]."""
+        return jax.device_get(_jit_read(self.loaded.agent)(self._params, states, self._cont_discount))
+
+    def look(self, state: LatentState, obs: dict[str, np.ndarray], *, seed: int = 0) -> tuple[LatentState, np.ndarray]:
+        """Opens the eyes in N dreams: the states after the agent sees `obs` [N, ...], and its surprise [N] in nats."""
+        return jax.device_get(_jit_look(self.loaded.agent)(self._params, state, obs, jax.random.PRNGKey(seed)))
+
+    @property
+    def _params(self) -> Any:
+        return self.loaded.state.params
+
+    @property
+    def _cont_discount(self) -> Array:
+        return self.loaded.state.knobs.cont_discount
+
+    def _one_copy(self, env: VectorEnv | gymnasium.Env | None, seed: int) -> VectorEnv:
+        if env is None:
+            return self.make_env(seed=seed)
+        if isinstance(env, gymnasium.Env):
+            env = SerialVectorEnv(self.config.env, copies=1, seed=seed, envs=[env])
+        if (env.spaces, env.copies) != (self.spaces, 1):
+            raise EnvError(
+                f"The environment has {env.copies} copies of {env.spaces}, expected 1 of what the agent has learned: "
+                f"{self.spaces}."
+            )
+        return env
+
+
+def load(run: str | Path, *, step: int | None = None) -> Dreamer:
+    """Loads what a run has learned, from its newest good checkpoint.
+
+    Args:
+        run: a run folder, or a folder of `dreamerjax.EXAMPLES`.
+        step: the checkpoint of so many environment steps instead; `checkpoint_steps` tells which there are.
+
+    Raises:
+        RunFolderError: it is no run folder.
+        CheckpointError: it has no good checkpoint, or one of another version or family.
+    """
+    return Dreamer(load_run(Path(run).expanduser(), step=step))
+
+
+def checkpoint_steps(run: str | Path) -> list[int]:
+    """The environment steps at which a run kept what it had learned, in the order of time."""
+    return checkpoint.steps(Path(run).expanduser() / "checkpoints")
+
+
+def _cut(reading: Any, length: int) -> Any:
+    """The first steps of a reading, as numpy arrays."""
+    return jax.tree.map(lambda x: x[:length], jax.device_get(reading))
+
+
+# Programs are compiled once for each agent (and length), whoever asks.
+
+
+def _named_policy(agent: Agent, policy: str) -> Policy:
+    if policy not in ("greedy", "sample"):
+        raise ValueError(f'policy is {policy!r}, expected "greedy", "sample", "random" or a function.')
+    return jit_policy(agent, greedy=policy == "greedy")
+
+
+@functools.lru_cache(maxsize=8)
+def _jit_encode(agent: Agent) -> Any:
+    return jax.jit(
+        lambda params, batch, key, discount: dreams.encode(agent, params, batch, key, cont_discount=discount)
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _jit_read(agent: Agent) -> Any:
+    return jax.jit(lambda params, states, discount: dreams.read(agent, params, states, cont_discount=discount))
+
+
+@functools.lru_cache(maxsize=8)
+def _jit_look(agent: Agent) -> Any:
+    return jax.jit(functools.partial(dreams.look, agent))
+
+
+@functools.lru_cache(maxsize=32)
+def _jit_dream(agent: Agent, horizon: int, player: Player | None) -> Any:
+    def run(params: Any, start: LatentState, key: PRNGKey, actions: Array | None, discount: Array) -> Dream:
+        def act(state: LatentState, key: PRNGKey) -> Array:
+            assert player is not None
+            return jnp.asarray(player(dreams.decode(agent, params, state), key))
+
+        chosen = act if player is not None else actions
+        return dreams.dream(agent, params, start, key, horizon=horizon, cont_discount=discount, actions=chosen)
+
+    return jax.jit(run)

@@ -1,1 +1,0 @@
-"""The laboratory: what is measured about the agent, and how results are compared."""

@@ -1,0 +1,74 @@
+"""A trained agent to give away: the weights of a run's checkpoints, and what tells how they were made."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from dreamerjax.runs import checkpoint
+from dreamerjax.runs.checkpoint import Snapshot
+from dreamerjax.runs.lineage import as_host
+from dreamerjax.runs.load import load_run, spaces_as_host
+from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.types import TrainState
+
+COPIED = ("config.yaml", "metrics.jsonl", "alerts.jsonl", "summary.json")  # those that there are
+
+
+def export(run_dir: Path, out: Path, *, steps: Sequence[int | None] = (None,)) -> list[Path]:
+    """Writes a run folder that can be loaded, forked and looked at, but not resumed: no optimizer state and no replay.
+
+    Args:
+        run_dir: the run.
+        out: the folder to make.
+        steps: environment steps of the checkpoints to take; None: the newest good one.
+
+    Returns:
+        The folders of the checkpoints that were written.
+
+    Raises:
+        RunFolderError: `run_dir` is no run folder, or `out` exists.
+        CheckpointError: there is no such checkpoint, or it cannot be read or written.
+    """
+    if out.exists():
+        raise RunFolderError(f"{out} exists, expected a folder that does not.\nChoose another one, or remove it.")
+    agents = [load_run(run_dir, step=step) for step in steps]
+    written = []
+    for loaded in sorted(agents, key=lambda loaded: loaded.env_steps):
+        host = as_host(loaded.config, loaded.lineage) | {"spaces": spaces_as_host(loaded.agent.spaces)}
+        snapshot = Snapshot(_halved(jax.device_get(loaded.state)), arrays={}, host=host)
+        written.append(checkpoint.save(out / "checkpoints", loaded.env_steps, snapshot, keep=len(agents)))
+    for name in COPIED:
+        if (run_dir / name).exists():
+            shutil.copyfile(run_dir / name, out / name)
+    summary = out / "summary.json"
+    if summary.exists():  # where it lay is nobody's business
+        content = json.loads(summary.read_text(encoding="utf-8")) | {"run_dir": str(out)}
+        summary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return written
+
+
+def refuse_export(run_dir: Path) -> None:
+    """Makes sure that a run can go on in this folder, as far as its newest checkpoint tells; nothing is touched.
+
+    Raises:
+        RunFolderError: it holds weights alone, as `export` writes them.
+        CheckpointError: all checkpoints are damaged.
+    """
+    folder = run_dir / "checkpoints"
+    if not checkpoint.has_checkpoint(folder):
+        return
+    host, restored = checkpoint.read_host(folder)
+    if "counters" not in host:  # which every checkpoint of a run has
+        raise RunFolderError(
+            f"{run_dir} cannot be resumed: its checkpoint {restored.step} holds weights only, as an export does.\n"
+            f"Begin a run with them: --init-from {run_dir}, and another --run-dir or none."
+        )
+
+
+def _halved(state: TrainState) -> TrainState:
+    """Matrices in half precision, to a part in two thousand: they are most of it, and half as large."""
+    return jax.tree.map(lambda x: x.astype(np.float16) if x.ndim > 1 and x.dtype == np.float32 else x, state)

@@ -1,0 +1,293 @@
+"""Settings in three layers, later wins: defaults of config.py, YAML files, flags of the command line.
+
+A layer is a flat dictionary, dotted key -> typed value, so that layers are compared and combined key by key.
+"""
+
+import contextlib
+import dataclasses
+import decimal
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pydantic
+import yaml
+
+from dreamerjax.config import KWARGS, Config, ConfigError, EnvConfig, ModelSize, flatten, resolve, resolve_env
+from dreamerjax.envs import FAMILIES
+
+ENVS = Path(__file__).parents[2] / "experiments" / "envs"
+DIGITS = 18  # of a whole number, at most
+KEYS = tuple(flatten(Config()))
+SHORTCUTS = {
+    "env": "env.name",
+    "obs": "env.obs",
+    "size": "agent.model.size",
+    "env_steps": "train.env_steps",
+    "train_ratio": "train.ratio",
+    "stop_when_solved": "train.stop_when_solved",
+}
+
+LAPTOP = "gym"  # the file of `ENVS` with what suits a laptop
+BUDGET = ("train.env_steps", "train.stop_when_solved")  # of the training, when it ends; all else says how it learns
+
+Layer = Mapping[str, Any]  # dotted key -> value
+Recipe = Literal["laptop", "published"]
+
+
+def read_yaml(path: Path) -> Layer:
+    """Reads a layer of settings from a YAML file of nested keys.
+
+    Raises:
+        ConfigError: it cannot be read, does not parse, or has an unknown key; the message names file and line or key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}. Give --config an existing YAML file.") from error
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{path}{line} is not YAML: {error.problem or error.context}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}, expected settings as lines of `key: value`.")
+    return typed_layer(flatten({str(key): value for key, value in content.items()}), source=str(path))
+
+
+def typed_layer(layer: Layer, *, source: str) -> Layer:
+    """The same settings with the types that their keys have.
+
+    Raises:
+        ConfigError: a key is unknown or a value has the wrong type; the message begins with the source.
+    """
+    for key in layer:
+        if key not in KEYS:
+            raise ConfigError(f"{source}: unknown key `{key}`.{did_you_mean(key, KEYS)}")
+    return {key: _typed(key, value, source=f"{source}: {key}") for key, value in layer.items()}
+
+
+def read_env(
+    name: str, obs: str | None = None, *, recipe: Recipe = "laptop", pixels: bool | None = None
+) -> list[Layer]:
+    """The layers of an environment: what suits its family, then its own file, then its name.
+
+    Where images are seen, `<family>.pixels.yaml` and `<name>.pixels.yaml` come right after the files of these names.
+
+    Args:
+        name: of a file `experiments/envs/<name>.yaml`, or `family:ID`; a family may have a file, too.
+        obs: the `env.obs` that later layers ask for; None: that of the files.
+        recipe: the settings below those of an environment that takes a recipe (`takes_recipe`): those for a laptop, or
+            none, which leaves the published ones.
+        pixels: whether images are seen; None: where `obs` asks for them.
+
+    Raises:
+        ConfigError: there is no such file and the name is no `family:ID`.
+    """
+    files, last = _env_files(name)
+    if takes_recipe(name):
+        files = [*([LAPTOP] if recipe == "laptop" else []), *(file for file in files if file != LAPTOP)]
+    plain = [_env_layer(file) for file in files]
+    if pixels is None:
+        asked = obs or next((layer["env.obs"] for layer in reversed(plain) if "env.obs" in layer), "auto")
+        pixels = asked in ("pixels", "both")
+    pairs = zip(files, plain, strict=True)
+    return [*(part for file, layer in pairs for part in (layer, _env_layer(f"{file}.pixels") if pixels else {})), last]
+
+
+def takes_recipe(name: str) -> bool:
+    """Whether an environment starts from a recipe, the laptop's or the published one.
+
+    These are Gymnasium's without a file of their own, and the user's own (`module:function`), unless a file of
+    `experiments/envs` says how they learn; the other families say that themselves.
+
+    Raises:
+        ConfigError: as `read_env`.
+    """
+    files, last = _env_files(name)
+    family = next((layer["env.id"] for layer in (last, *map(_env_layer, files)) if "env.id" in layer), name)
+    if family.partition(":")[0] in FAMILIES:
+        return files == [LAPTOP]
+    return not any(_says_how_to_learn(_env_layer(file)) for file in files)
+
+
+def name_of(env_id: str) -> str | None:
+    """The name that takes settings made for this environment: of a file with its `env.id`, the first by alphabet."""
+    for file in sorted(ENVS.glob("*.yaml")):
+        with contextlib.suppress(ConfigError):  # a file that nobody asked for
+            if read_yaml(file).get("env.id") == env_id:
+                return file.stem
+    return None
+
+
+def _says_how_to_learn(layer: Layer) -> bool:
+    return any(key.startswith(("agent.", "train.")) and key not in BUDGET for key in layer)
+
+
+def _env_files(name: str) -> tuple[list[str], Layer]:
+    """The names of an environment's files, which need not all exist, the family's first; and the layer of its name.
+
+    Raises:
+        ConfigError: there is no such environment.
+    """
+    if re.fullmatch(r"[\w-]+", name) and (ENVS / f"{name}.yaml").is_file():
+        return [_env_layer(name).get("env.id", "").partition(":")[0], name], {"env.name": name}
+    if ":" in name:
+        return [name.partition(":")[0]], {"env.name": name, "env.id": name}
+    known = sorted(file.stem for file in ENVS.glob("*.yaml") if "env.id" in read_yaml(file))
+    meant = did_you_mean(name, known) or f" Known names: {', '.join(known)}."
+    families = ", ".join(f"`{family}:`" for family in FAMILIES if family != "gym")
+    raise ConfigError(
+        f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1; so do "
+        f"those of {families} and your own `module:function`."
+    )
+
+
+def _env_layer(file: str) -> Layer:
+    """The settings of `experiments/envs/<file>.yaml`; none if there is no such file."""
+    path = ENVS / f"{file}.yaml"
+    return read_yaml(path) if path.is_file() else {}
+
+
+def read_flags(flags: Sequence[str]) -> Layer:
+    """The layer of the command line.
+
+    Args:
+        flags: such as `--train.batch-size 8 --no-stop-when-solved --size=1m`; what other parsers left over.
+
+    Raises:
+        ConfigError: a flag is unknown, lacks its value, or its value has the wrong type.
+    """
+    names = {**{key: key for key in KEYS}, **SHORTCUTS}
+    layer: dict[str, Any] = {}
+    rest = list(flags)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        positive = re.sub(r"(^|\.)no_", r"\1", name)
+        key = names.get(name) or (names.get(positive) if TYPES.get(names.get(positive, "")) is bool else None)
+        if key is None or not flag.startswith("--"):
+            known = [f"--{other.replace('_', '-')}" for other in names]
+            raise ConfigError(
+                f"Unknown flag `{flag}`.{did_you_mean(flag, known)}\n`python run.py --help` lists all flags."
+            )
+        if equals and name not in names:
+            raise ConfigError(f"{flag} takes no value.")
+        if TYPES[key] is bool and not equals:
+            value = name in names
+        elif not equals:
+            if not rest or rest[0].startswith("--"):
+                raise ConfigError(f"{flag} needs a value, expected {_expected(TYPES[key])}.")
+            value = rest.pop(0)
+        layer[key] = _typed(key, value, source=flag)
+    return layer
+
+
+def combine(layers: Iterable[Layer]) -> Config:
+    """Puts layers together, later wins, and checks the result.
+
+    A later `agent.model.size` also takes back the numbers of the model that earlier layers set one by one.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    together: dict[str, Any] = {}
+    for layer in layers:
+        if "agent.model.size" in layer:
+            for field in ModelSize._fields:
+                together.pop(f"agent.model.{field}", None)
+        together |= layer
+    return resolve(_build(Config, together))
+
+
+def env_of(layers: Iterable[Layer]) -> EnvConfig:
+    """The environment that layers ask for, checked; the rest of them need not be complete.
+
+    Raises:
+        ConfigError: a value of the environment is out of range.
+    """
+    together = {key: value for layer in layers for key, value in layer.items()}
+    return resolve_env(_build(EnvConfig, together, "env."))
+
+
+def nested(config: Config) -> dict[str, Any]:
+    """The settings as nested dictionaries, for YAML."""
+    tree: dict[str, Any] = {}
+    for key, value in flatten(config).items():
+        *rooms, name = key.split(".")
+        branch = tree
+        for room in rooms:
+            branch = branch.setdefault(room, {})
+        branch[name] = value
+    return tree
+
+
+def did_you_mean(given: str, known: Sequence[str]) -> str:
+    """A hint, or nothing. A short name also finds the dotted keys that end in it, or in which it is a word."""
+    tail = given.lstrip("-").rpartition(".")[2].replace("_", "-")
+    ends = {name: name.lstrip("-").rpartition(".")[2].replace("_", "-") for name in known}
+    found = (
+        difflib.get_close_matches(given, known, n=2, cutoff=0.7)
+        or [name for name, end in ends.items() if difflib.SequenceMatcher(None, tail, end).ratio() > 0.8][:3]
+        or [name for name, end in ends.items() if tail in end.split("-")][:3]
+    )
+    return f" Did you mean {' or '.join(f'`{name}`' for name in found)}?" if found else ""
+
+
+def _types(room: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> type of every field."""
+    types: dict[str, Any] = {}
+    for name, hint in get_type_hints(room).items():
+        types |= _types(hint, f"{prefix}{name}.") if dataclasses.is_dataclass(hint) else {f"{prefix}{name}": hint}
+    return types
+
+
+TYPES = _types(Config)
+
+
+def _typed(key: str, value: Any, *, source: str) -> Any:
+    """The value as the key's type has it; text such as "1e-4", which is what YAML makes of it, may be a number."""
+    if key == KWARGS and isinstance(value, Mapping):
+        value = json.dumps(value, sort_keys=True)
+    if isinstance(value, list) and TYPES[key] is str:  # of names, as YAML has lists
+        value = ",".join(map(str, value))
+    if isinstance(value, str) and int in (TYPES[key], *get_args(TYPES[key])):
+        value = whole(value)
+    if value in ("none", "None") and type(None) in get_args(TYPES[key]):
+        value = None
+    if isinstance(value, bool) and TYPES[key] is not bool:
+        raise ConfigError(f"{source} is {value!r}, expected {_expected(TYPES[key])}.")
+    try:
+        return pydantic.TypeAdapter(TYPES[key]).validate_python(value)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{source} is {value!r}, expected {_expected(TYPES[key])}.") from error
+
+
+def whole(text: str) -> str:
+    """The text "1e6" as "1000000"; what is no whole number stays as it is."""
+    try:
+        number = decimal.Decimal(text)
+        return str(int(number)) if number == number.to_integral_value() and number.adjusted() < DIGITS else text
+    except (decimal.InvalidOperation, ValueError, OverflowError):
+        return text
+
+
+def _expected(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "none"}
+    return " or ".join(names[part] for part in get_args(hint) or (hint,))
+
+
+def _build(room: Any, layer: Layer, prefix: str = "") -> Any:
+    """A configuration dataclass with the values of a layer, defaults elsewhere."""
+    values = {}
+    for field in dataclasses.fields(room):
+        if dataclasses.is_dataclass(inner := get_type_hints(room)[field.name]):
+            values[field.name] = _build(inner, layer, f"{prefix}{field.name}.")
+        elif (key := f"{prefix}{field.name}") in layer:
+            values[field.name] = layer[key]
+    return room(**values)

@@ -1,0 +1,1 @@
+"""The machine: back-end, compile cache, memory, signals and output streams."""

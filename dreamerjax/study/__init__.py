@@ -1,0 +1,1 @@
+"""Hypotheses, sweeps, verdicts and comparisons of runs."""

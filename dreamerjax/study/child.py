@@ -1,0 +1,26 @@
+"""One command of run.py in a child process: `python -m dreamerjax.study.child [--variant FILE.py:NAME] train ...`.
+
+The child ends with its parent, however that ends: it holds the reading end of a pipe as its standard input, and saves
+and stops when that closes.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import threading
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1024):  # not through sys.stdin, whose lock a thread must not hold when Python ends
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    sys.argv[0] = str(ROOT / "run.py")
+    runpy.run_path(sys.argv[0], run_name="__main__")

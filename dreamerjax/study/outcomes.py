@@ -1,0 +1,107 @@
+"""What a run came to: one number for each metric that a hypothesis or a sweep may name."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dreamerjax.config import ConfigError
+from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.settings import did_you_mean
+from dreamerjax.study.jobs import Job, summary_of
+from dreamerjax.viz.course import final_return, peak_return
+
+Rows = list[dict[str, Any]]  # of metrics.jsonl
+
+
+def returns_of(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Environment steps and mean greedy returns of the evaluations, [evaluations] each."""
+    return series(rows, "eval/return_mean")
+
+
+def series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Environment steps and values of one metric, [lines] each; the last of those at the same step."""
+    points = {row["step"]: row[name] for row in rows if name in row}
+    return np.array(list(points)), np.array(list(points.values()), float)
+
+
+def _decline(rows: Rows, summary: dict[str, Any]) -> float:
+    returns = returns_of(rows)[1]
+    return float(returns.max() - returns[returns.argmax() :].min())
+
+
+def _speed(name: str) -> Callable[[Rows, dict[str, Any]], float]:
+    return lambda rows, summary: float(np.median([row[name] for row in rows if row.get(name)]))
+
+
+def _at_solution(name: str) -> Callable[[Rows, dict[str, Any]], float]:
+    return lambda rows, summary: float((summary["solved_at"] or summary)[name])
+
+
+METRICS: dict[str, tuple[str, Callable[[Rows, dict[str, Any]], float]]] = {
+    "mean_return": (
+        "mean greedy return over all evaluations: how much is learned how soon",
+        lambda rows, summary: float(returns_of(rows)[1].mean()),
+    ),
+    "final_return": (
+        "mean greedy return of the last evaluation",
+        lambda rows, summary: final_return(returns_of(rows)[1]),
+    ),
+    "peak_return": ("highest mean greedy return", lambda rows, summary: peak_return(returns_of(rows)[1])),
+    "decline": ("how far the greedy return fell after its peak, at the deepest", _decline),
+    "steps_to_solve": ("environment steps until solved; the whole budget if it was not", _at_solution("env_steps")),
+    "updates_to_solve": ("updates until solved; all of them if it was not", _at_solution("updates")),
+    "seconds_to_solve": ("seconds until solved; the whole run if it was not", _at_solution("wall_seconds")),
+    "wall_seconds": ("seconds of the run", lambda rows, summary: float(summary["wall_seconds"])),
+    "updates_per_second": ("median of the updates per second", _speed("speed/updates_per_second")),
+    "env_steps_per_second": ("median of the environment steps per second", _speed("speed/env_steps_per_second")),
+}
+
+
+def check_metric(name: str) -> None:
+    """Refuses a metric that is unknown; `group/name` is one of metrics.jsonl, its mean over the last half of a run.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if name not in METRICS and "/" not in name:
+        hint = did_you_mean(name, list(METRICS))
+        raise ConfigError(
+            f"Unknown metric `{name}`.{hint}\nExpected one of {', '.join(METRICS)}, or a name of metrics.jsonl such as "
+            "train/kl."
+        )
+
+
+def what_it_is(name: str) -> str:
+    """The metric in words."""
+    return METRICS[name][0] if name in METRICS else f"mean of `{name}` over the last half of the run"
+
+
+def outcome(job: Job, name: str) -> float:
+    """The metric of a job that has ended.
+
+    Raises:
+        ConfigError: the run did not write it.
+    """
+    rows, summary = read_metrics(job.folder / "metrics.jsonl"), summary_of(job)
+    assert summary is not None, "it has ended"
+    if name in METRICS:
+        return METRICS[name][1](rows, summary)
+    steps, values = series(rows, name)
+    late = values[steps >= summary["env_steps"] / 2]
+    if not len(late):
+        raise ConfigError(f"{job.folder} has no `{name}` in its metrics.jsonl.")
+    return float(np.mean(late))
+
+
+def outcomes(jobs: Sequence[Job], name: str) -> list[float]:
+    """The metric of each job."""
+    return [outcome(job, name) for job in jobs]
+
+
+def shown(value: float) -> str:
+    """A number for a table: 3 or 4 digits that matter."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) < 1 else f"{value:.1f}"

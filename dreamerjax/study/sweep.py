@@ -1,0 +1,89 @@
+"""A sweep from its plan to its result, whichever kind it is."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.study.jobs import Job, run_jobs
+from dreamerjax.study.outcomes import returns_of
+from dreamerjax.study.population_run import run_population, seed_folder, source_job
+from dreamerjax.study.ray_runner import run_jobs_on_ray
+from dreamerjax.study.study import Runner, run_study
+from dreamerjax.study.sweep_plan import SweepPlan
+from dreamerjax.study.sweep_result import PointResult, RunCurve, SweepResult
+from dreamerjax.viz.course import final_return
+
+Executor = Literal["local", "ray"]
+
+
+def run_sweep(
+    plan: SweepPlan,
+    folder: Path,
+    *,
+    executor: Executor,
+    at_once: int,
+    say: Callable[[str], None],
+    show: Callable[[str], None] = lambda text: None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> SweepResult | None:
+    """Runs what is missing of a sweep.
+
+    Args:
+        plan: checked.
+        folder: for what a start later goes on from.
+        executor: "ray" needs `start_ray` first.
+        at_once: runs side by side on this machine; trials in a batch of a search.
+        say: told what happens, a line each time.
+        show: told what is under way, every few seconds.
+        interrupted: asked now and then.
+
+    Returns:
+        The result, or None if the user stopped it.
+
+    Raises:
+        ConfigError, CheckpointError, Failed: see `run_study` and `run_population`.
+    """
+    runner: Runner = (
+        functools.partial(run_jobs_on_ray, say=say, show=show, interrupted=interrupted)
+        if executor == "ray"
+        else functools.partial(run_jobs, at_once=at_once, say=say, show=show, interrupted=interrupted)
+    )
+    if plan.kind == "population":
+        return _population(plan, folder, runner, say, interrupted)
+    trials = run_study(plan, folder, runner, at_once=at_once)
+    if trials is None:
+        return None
+    points = [
+        PointResult(trial.point, trial.values, _runs(plan.jobs(trial.point), trial.pruned_at), trial.pruned_at)
+        for trial in trials
+    ]
+    return SweepResult(plan, points, "environment steps", 0.0)
+
+
+def _population(
+    plan: SweepPlan, folder: Path, runner: Runner, say: Callable[[str], None], interrupted: Callable[[], bool]
+) -> SweepResult | None:
+    source = source_job(plan)
+    if source is not None and not runner([source], enough=lambda job: False):
+        return None
+    found = run_population(plan, folder, say=say, interrupted=interrupted)
+    if found is None:
+        return None
+    points = []
+    for number, point in enumerate(plan.grid()):
+        runs = [
+            RunCurve(seed_folder(folder, seed), np.array(curves.updates), np.array(curves.returns)[:, number])
+            for seed, curves in zip(plan.seeds, found, strict=True)
+        ]
+        points.append(PointResult(point, tuple(final_return(run.returns) for run in runs), runs))
+    return SweepResult(plan, points, "updates", sum(curves.seconds for curves in found))
+
+
+def _runs(jobs: list[Job], pruned_at: int | None) -> list[RunCurve]:
+    """The evaluations of each seed; of a point that was pruned, those of its first seed, which alone ran."""
+    begun = jobs[:1] if pruned_at is not None else jobs
+    return [RunCurve(job.folder, *returns_of(read_metrics(job.folder / "metrics.jsonl"))) for job in begun]

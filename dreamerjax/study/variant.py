@@ -1,0 +1,52 @@
+"""A variant: a function that changes the program before it runs, such as `my_networks.py:waves`.
+
+For what is code rather than a setting: networks of one's own, and in experiments a known bug or a planted fault. It
+lives beside the library, not in it.
+"""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+from dreamerjax.config import ConfigError
+from dreamerjax.runtime import compile_cache
+from dreamerjax.study.child import ROOT
+
+FLAG = "--variant"
+
+
+def load_variant(name: str) -> Callable[[], None]:
+    """The function that `FILE.py:NAME` names; the file lies in the current folder or in the project's.
+
+    Raises:
+        ConfigError: there is no such file or function, or the file cannot be imported.
+    """
+    file, _, function = name.rpartition(":")
+    path = next((path for path in (Path(file), ROOT / file) if path.is_file()), Path(file))
+    spec = importlib.util.spec_from_file_location("variant", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"The variant `{name}` names no file, expected such as experiments/variants.py:NAME.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"The variant's file {path} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(getattr(module, function, None)):
+        known = [key for key, value in vars(module).items() if getattr(value, "__module__", "") == "variant"]
+        raise ConfigError(f"{path} has no function `{function}`, expected one of {', '.join(known)}.")
+    return getattr(module, function)
+
+
+def put_in_place(arguments: list[str]) -> list[str]:
+    """Applies the variant that a command line names, if it names one; returns the rest of the command line.
+
+    Raises:
+        ConfigError: as `load_variant`.
+    """
+    at = next((place for place, word in enumerate(arguments) if word.partition("=")[0] == FLAG), None)
+    if at is None:
+        return arguments
+    name = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 : at + 2]), "")
+    compile_cache.trace_anew()  # those that are stored know nothing of a variant
+    load_variant(name)()
+    return arguments[:at] + arguments[at + (1 if "=" in arguments[at] else 2) :]

@@ -1,0 +1,190 @@
+"""The collector lets the policy act and stores every row on arrival; it steps only when it is asked to."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dreamerjax.agent.agent import Agent
+from dreamerjax.agent.policy import initial_policy_state, jit_policy
+from dreamerjax.envs import Event, StateError, VectorEnv
+from dreamerjax.replay.replay import Replay
+from dreamerjax.types import Device, Params
+
+
+class Episode(NamedTuple):
+    """A finished episode."""
+
+    ret: float  # sum of rewards
+    length: int  # environment steps
+    metrics: Mapping[str, float] = {}  # what else the environment tells of it
+
+
+class EpisodeCounter:
+    """Adds up rewards and steps of every copy until its episode ends."""
+
+    def __init__(self, copies: int) -> None:
+        """All copies stand at the start of an episode."""
+        self.ret = np.zeros(copies, np.float64)
+        self.length = np.zeros(copies, np.int64)
+
+    def add(self, reward: np.ndarray, is_first: np.ndarray, is_last: np.ndarray) -> list[tuple[int, Episode]]:
+        """Counts one row of each copy; returns (copy, episode) for those that ended."""
+        self.ret = np.where(is_first, 0.0, self.ret) + reward
+        self.length = np.where(is_first, 0, self.length + 1)
+        return self.now(is_last) if is_last.any() else []
+
+    def now(self, copies: np.ndarray) -> list[tuple[int, Episode]]:
+        """(copy, episode so far) of the chosen copies [copies] bool."""
+        return [(int(i), Episode(float(self.ret[i]), int(self.length[i]))) for i in np.flatnonzero(copies)]
+
+
+class News(NamedTuple):
+    """What happened in the environments, for people."""
+
+    interruptions: list[str]  # why episodes were cut short, a sentence each
+    notes: dict[str, str]  # topic -> what they should know, once a run
+    outside: int  # observations that left the bounds that their space declares
+
+
+class Collector:
+    """Steps the environments with the policy, or at random, and fills the replay.
+
+    An environment step is one action taken; the row that starts an episode is none.
+    """
+
+    def __init__(
+        self, agent: Agent, env: VectorEnv, replay: Replay, *, seed: int, device: Device | None = None
+    ) -> None:
+        """Resets the environments and stores their first rows.
+
+        Args:
+            agent: whose policy acts.
+            env: all copies.
+            replay: where the rows go.
+            seed: of the actions.
+            device: where the policy runs; None: JAX's default. The parameters that `step` gets must be there.
+        """
+        self._env, self._replay, self._device = env, replay, device
+        self._policy = jit_policy(agent)
+        self._policy_state, self._key = jax.device_put(
+            (initial_policy_state(agent, env.copies), jax.random.PRNGKey(seed)), device
+        )
+        self._random = np.random.Generator(np.random.PCG64(seed))
+        self._counter = EpisodeCounter(env.copies)
+        self._news = News([], {}, 0)
+        self._lent = False  # the environments are wanted for something else
+        self._rows = env.reset()
+        self._replay.add(self._rows)
+        self.env_steps = 0
+
+    def compile_policy(self, params: Params) -> None:
+        """Compiles the policy, by a step that leaves no trace."""
+        rows = self._rows
+        self._policy(params, self._policy_state, rows.obs, rows.is_first, self._key)
+
+    def step(self, params: Params | None) -> list[Episode]:
+        """Makes one step of all copies.
+
+        Args:
+            params: of the policy; None acts at random.
+
+        Returns:
+            The episodes that ended with it.
+        """
+        if params is None:
+            action = self._env.random_action(self._random)
+        else:
+            rows = self._rows
+            self._policy_state, device_action, self._key = self._policy(
+                params, self._policy_state, rows.obs, rows.is_first, self._key
+            )
+            action = np.asarray(device_action)
+            self._replay.keep_latent(self._policy_state)
+        self._rows = rows = self._env.step(action)
+        self._replay.add(rows)
+        self.env_steps += int(np.count_nonzero(~rows.is_first))
+        ended = dict(self._counter.add(rows.reward, rows.is_first, rows.is_last))
+        for event in self._env.take_events():
+            self._hear(event)
+            if event.metrics and event.copy in ended:
+                ended[event.copy] = ended[event.copy]._replace(metrics=event.metrics)
+        return list(ended.values())
+
+    def take_news(self) -> News:
+        """What happened since this was last asked."""
+        news, self._news = self._news, News([], {}, 0)
+        return news
+
+    def end_episodes(self) -> None:
+        """Ends all episodes under way, as a time limit would: the environments are wanted for something else."""
+        self._replay.end_streams()
+        self._lent = True
+
+    def begin_episodes(self) -> None:
+        """Begins new episodes, after `end_episodes`."""
+        self._rows = self._env.reset(seed=int(self._random.integers(2**31)))
+        self._replay.add(self._rows)
+        self._lent = False
+        for event in self._env.take_events():
+            self._hear(event)
+
+    def _hear(self, event: Event) -> None:
+        if event.interrupted:
+            self._news.interruptions.append(event.interrupted)
+        if event.note:
+            self._news.notes.setdefault(event.topic, event.note)
+        self._news = self._news._replace(outside=self._news.outside + event.outside)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
+        """What `load` needs to go on exactly here: arrays, a JSON-able dictionary, the environments' own state."""
+        leaves = jax.tree.leaves((self._policy_state, self._key))
+        arrays = {f"policy{i}": _portable(np.asarray(leaf)) for i, leaf in enumerate(leaves)}
+        rows = jax.tree.leaves(self._rows)
+        arrays |= {f"rows{i}": leaf for i, leaf in enumerate(rows)}
+        arrays |= {"return": self._counter.ret, "length": self._counter.length}
+        meta = {"env_steps": self.env_steps, "random": self._random.bit_generator.state}
+        return arrays, meta, b"" if self._lent else self._env.state() or b""
+
+    def load(self, arrays: dict[str, np.ndarray], meta: dict[str, Any], env_state: bytes) -> str:
+        """Takes over what `state` returned, after the replay was loaded.
+
+        Environments whose state was not saved, or cannot be taken over, start new episodes; the stored ones then end as
+        if by a time limit.
+
+        Returns:
+            Why the environments start new episodes; empty if they go on exactly where they were.
+        """
+        self.env_steps = meta["env_steps"]
+        self._random.bit_generator.state = meta["random"]
+        leaves, structure = jax.tree.flatten((self._policy_state, self._key))
+        *latents, key = [arrays[f"policy{i}"].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+        as_many = [part.shape for part in latents] == [leaf.shape for leaf in leaves[:-1]]
+        if not as_many:  # another number of copies: new episodes begin, and with them new latent states
+            latents = leaves[:-1]
+        self._policy_state, self._key = jax.tree.unflatten(structure, jax.device_put([*latents, key], self._device))
+        problem = self._load_env(env_state)
+        if problem:
+            self.end_episodes()
+            self.begin_episodes()
+            return problem
+        self._counter.ret, self._counter.length = arrays["return"].copy(), arrays["length"].copy()
+        leaves, structure = jax.tree.flatten(self._rows)
+        self._rows = jax.tree.unflatten(structure, [arrays[f"rows{i}"] for i in range(len(leaves))])
+        return ""
+
+    def _load_env(self, env_state: bytes) -> str:
+        """Why the environments cannot go on where they were; empty if they do."""
+        if not env_state:
+            return "the environments cannot be saved"
+        try:
+            self._env.load(env_state)
+        except StateError as error:
+            return str(error).rstrip(".")
+        return ""
+
+
+def _portable(array: np.ndarray) -> np.ndarray:
+    """Widens bfloat16, which numpy files do not know; narrowing it again is exact."""
+    return array.astype(np.float32) if array.dtype == jax.numpy.bfloat16 else array

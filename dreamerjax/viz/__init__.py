@@ -1,0 +1,1 @@
+"""Pictures, films and the report of a run."""

@@ -1,0 +1,420 @@
+"""The page of a run: whole, self-contained, escaped, and written from whatever is there."""
+
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dreamerjax import cli
+from dreamerjax.envs import EnvError
+from dreamerjax.inference.open_loop import Compared
+from dreamerjax.runs.lineage import Event
+from dreamerjax.runs.load import load_run
+from dreamerjax.types import ObsSpec, Rows, Spaces
+from dreamerjax.viz import film, report
+from dreamerjax.viz.curves import draw_returns, return_limits, training_in_words
+from dreamerjax.viz.exhibits import choose
+from dreamerjax.viz.film import Filmed, filmed
+from dreamerjax.viz.learning import Learning
+from dreamerjax.viz.panels import PANELS
+from dreamerjax.viz.trust import errors_of, survival_of
+from dreamerjax.viz.verdict import unclear
+from tests.test_cli import TINY, mistake
+
+NASTY = """<script>alert("a")<-script> & 'b'"""
+SECTIONS = ["learning", "episodes", "dreams", "trust", "health", "settings", "cost"]
+VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
+
+
+class Page(HTMLParser):
+    """A page, read as a browser would; tags that are not closed properly are an error."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self._open == []
+        self.text = re.sub(r"\s+", " ", " ".join(self.words))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] != "style":
+            self.words.append(data)
+
+    def all(self, *names: str) -> list[dict[str, str | None]]:
+        """The attributes of all tags of these names."""
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+    def values(self, *names: str) -> list[str]:
+        """The values of all attributes of these names."""
+        return [attributes[name] or "" for _, attributes in self.tags for name in names if name in attributes]
+
+
+def page_of(run_dir: Path) -> Page:
+    return Page((run_dir / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with a name that nobody should have, its films, and the page that its training ended with."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.yaml").write_text(TINY)
+    run = folder / NASTY
+    arguments = ["--env", "cartpole", "--backend", "cpu", "--config", str(folder / "tiny.yaml"), "--log.report"]
+    assert cli.main([*arguments, "--log.video-every", "20", "--run-dir", str(run)]) == 0
+    return run
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy to change, without the page."""
+    copy = tmp_path / "run"
+    shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("report.html"))
+    return copy
+
+
+def test_training_ends_with_the_page_and_names_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert cli.main(["--run-dir", str(run), "--env-steps", "50"]) == 0
+    assert re.search(rf"  see everything +{re.escape(str(run))}/report.html", capsys.readouterr().out)
+    assert "50 environment steps" in page_of(run).text
+
+
+def test_a_page_that_cannot_be_made_is_a_note(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run_dir: Path) -> Path:
+        raise ValueError("the pencil broke")
+
+    monkeypatch.setattr(report, "write_report", fail)
+    capsys.readouterr()
+    assert cli.main(["--run-dir", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "No report: the pencil broke" in out
+    assert "see everything" not in out
+
+
+def test_it_needs_nothing_from_outside(trained: Path) -> None:
+    page = page_of(trained)
+    (policy,) = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; ")
+    assert "script-src" not in policy
+    assert not page.all("script", "link", "iframe", "object", "embed", "base", "form")
+    addresses = page.values("src", "href", "poster", "srcset", "xlink:href", "data", "action")
+    assert addresses
+    assert all(address.startswith(("data:", "#")) for address in addresses)
+    html = (trained / "report.html").read_text()
+    assert re.findall(r"url\((?!#)", html) == []
+    assert "@import" not in html
+    assert not any(re.match(r"on[a-z]+$", name) for _, attributes in page.tags for name in attributes)
+
+
+def test_every_section_is_there_and_can_be_reached(trained: Path) -> None:
+    page = page_of(trained)
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    assert [attributes["id"] for attributes in page.all("h2")] == SECTIONS
+    assert {href for href in page.values("href") if href[1:] in SECTIONS} == {f"#{name}" for name in SECTIONS}
+    assert all(href[1:] in ids for href in page.values("href"))
+    assert len(page.all("video")) >= 4, "episodes and dreams of two moments"
+    assert len(page.all("svg")) >= 2 + 5 + 4, "learning, trust and health"
+    assert "What differs from the defaults" in page.text
+    assert re.search(r"train\. ratio\s+512\.0\s+8\.0", page.text)
+    assert "git commit" in page.text
+
+
+def test_it_can_be_read_in_any_way(trained: Path) -> None:
+    page = page_of(trained)
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(attributes.get("alt") for attributes in page.all("img"))
+    assert all(attributes.get("aria-label") for attributes in page.all("svg", "video"))
+    assert all(attributes.get("scope") for attributes in page.all("th"))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels)), "no level is skipped"
+    assert "prefers-color-scheme: dark" in (trained / "report.html").read_text()
+
+
+def test_whatever_a_file_says_is_text(trained: Path, run: Path) -> None:
+    assert NASTY in page_of(trained).text
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(summary | {"device": NASTY, "versions": {NASTY: NASTY}}))
+    (run / "videos" / "0000000030_<img src=x onerror=alert(1)>.mp4").write_bytes(b"no film")
+    report.write_report(run)
+    page = page_of(run)
+    assert page.text.count(NASTY) == 3
+    assert not page.all("script")
+    assert all(source.startswith("data:") for source in page.values("src"))
+
+
+def test_without_a_checkpoint_it_shows_what_the_metrics_have(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(run / "checkpoints")
+    shutil.rmtree(run / "videos")
+    (run / "summary.json").unlink()
+    capsys.readouterr()
+    assert cli.main(["report", "--run-dir", str(run)]) == 0
+    assert capsys.readouterr().out == f"{run}/report.html\n"
+    page = page_of(run)
+    assert "There is no agent to let dream" in page.text
+    assert f"python run.py show --run-dir {run}" in page.text
+    assert "under way" in page.text
+    assert "40 environment steps" in page.text
+    assert len(page.all("svg")) >= 2 + 4
+
+
+def test_without_its_environment_dreams_are_compared_with_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: Any, **options: Any) -> None:
+        raise EnvError("gymnasium is not installed")
+
+    monkeypatch.setattr("dreamerjax.inference.open_loop.make_env", missing)
+    report.write_report(run)
+    assert "It takes the environment to compare dreams with: gymnasium is not installed" in page_of(run).text
+
+
+def test_mistakes_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no run folder" in mistake(capsys, "report", "--run-dir", tmp_path / "none")
+    assert "--run-dir" in mistake(capsys, "report")
+    (run / "metrics.jsonl").write_text("not JSON\n")
+    assert "metrics.jsonl, line 1: expected a JSON object" in mistake(capsys, "report", "--run-dir", run)
+    (run / "metrics.jsonl").write_text("")
+    assert "nothing has happened yet" in mistake(capsys, "report", "--run-dir", run)
+    (run / "metrics.jsonl").unlink()
+    assert "metrics.jsonl cannot be read: No such file" in mistake(capsys, "report", "--run-dir", run)
+    assert not (run / "report.html").exists()
+
+
+def test_an_alert_comes_with_what_to_do(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "update": 24, "wall_seconds": 9.0, "train/kl": null}\n')
+    report.write_report(run)
+    text = page_of(run).text
+    assert re.search(r"\d alerts?; docs/research.md has what each means", text)
+    assert "Not a number" in text
+    assert "It still stood at the end. What to do: what is not a number stays so when the run is resumed" in text
+    assert re.search(r": --agent.world-model.learning-rate [\d.e-]+ --agent.actor.learning-rate ", text)
+    assert "Alert since 40 environment steps, not a number" in text, "the panel says so, too"
+
+
+def test_each_panel_judges_this_run(run: Path) -> None:
+    """The same page of a run that learned, of one that did not, and of one that was too short."""
+    shutil.rmtree(run / "checkpoints")
+    (run / "summary.json").unlink()
+    assert "did not learn" not in page_of_returns(run, [20, 100, 300, 490])
+    text = page_of_returns(run, [20, 21, 19, 20])
+    assert "After 1,000 updates its return, 20.0, is no better than the" in text
+    assert "Look here." in text
+    text = page_of_returns(run, [20, 21], updates=10)
+    assert "With 10 updates, too little happened to say whether it learns." in text
+    assert "Cannot tell yet." in text
+
+
+def page_of_returns(run: Path, means: list[float], *, updates: int = 1000) -> str:
+    """The words of the page of a run with these evaluations, and nothing else."""
+    lines = [{"step": 9, "update": 0, "wall_seconds": 0.1, "episode/return": 20.0 + n} for n in range(3)]
+    for n, mean in enumerate(means, 1):
+        evaluation = {
+            "eval/return_mean": mean,
+            "eval/return_std": 1.0,
+            "eval/return_min": 0.0,
+            "eval/return_max": 500.0,
+        }
+        evaluation |= {"eval/episodes": 20, "eval/length_mean": 9.0}
+        lines.append({"step": 500 * n, "update": updates, "wall_seconds": 1.0, **evaluation})
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report.write_report(run)
+    return page_of(run).text
+
+
+@pytest.mark.parametrize(
+    ("word", "stopped", "solved", "goal", "told"),
+    [
+        ("solved", "solved", True, 475.0, "solved"),
+        ("declined", "budget", True, 475.0, "solved on the way"),
+        ("learned", "budget", False, 475.0, "not solved"),
+        ("stalled", "budget", False, 475.0, "not solved"),
+        ("learned", "budget", False, None, "learned"),
+        ("did not learn", "budget", False, 475.0, "did not learn"),
+        ("did not learn", "budget", False, None, "did not learn"),
+        ("collapsed", "budget", False, None, "collapsed"),
+        ("too short to tell", "budget", False, None, "too short to tell"),
+        ("did not learn", "interrupted", False, None, "interrupted"),
+    ],
+)
+def test_the_verdict_over_the_page(word: Any, stopped: str, solved: bool, goal: float | None, told: str) -> None:
+    summary = {"stopped": stopped, "solved": solved, "solve_return": goal}
+    assert report._verdict(summary, Learning(word, unclear(""))) == told
+
+
+@pytest.mark.parametrize(
+    ("episodes", "told"),
+    [
+        (0, "No training episode has ended yet, so that there are no training returns to draw."),
+        (1, "Faint dots: the training episode, 1 so far, too few to smooth."),
+        (9, "Faint dots: the training episodes, 9 so far, too few to smooth."),
+        (10, "Faint: the 10 training episodes, each point the mean of 10."),
+    ],
+)
+def test_training_returns_are_drawn_as_they_are_announced(episodes: int, told: str) -> None:
+    rows: list[dict[str, Any]] = [{"step": n, "episode/return": float(n)} for n in range(episodes)]
+    axes = Figure().subplots()
+    draw_returns(axes, rows, training="training")
+    drawn = [line for line in axes.lines if line.get_label() == "training"]
+    assert training_in_words(rows) == told
+    assert len(drawn) == bool(episodes)
+    low, high = return_limits(rows, None)
+    for line in drawn:
+        assert len(line.get_xdata()) == (episodes if episodes < 10 else 1)
+        assert low < min(line.get_ydata()) <= max(line.get_ydata()) < high
+
+
+def charts_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Axes]:
+    """What the page of a run draws, by the same in words."""
+    drawn: dict[str, Axes] = {}
+
+    def keep(draw: Any, alt: str) -> Markup:
+        draw(drawn.setdefault(alt, Figure().subplots()))
+        return Markup("<svg></svg>")
+
+    monkeypatch.setattr(report, "chart", keep)
+    report.write_report(run)
+    return drawn
+
+
+def test_a_fork_stands_beside_its_parent(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All charts of returns have the same axis."""
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    evaluation = {"eval/return_mean": 900.0, "eval/return_std": 1.0, "eval/episodes": 20}
+    line = {"step": 500, "update": 9, "wall_seconds": 1.0, **evaluation}
+    (parent / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    loaded = load_run(run)
+    event = Event("forked", str(run), 500, str(parent), {"agent.actor.entropy_scale": (0.003, 0.01)}, None)
+    monkeypatch.setattr(report, "load_run", lambda run_dir: loaded._replace(lineage=(*loaded.lineage, event)))
+    monkeypatch.setattr(report, "_trust", lambda loaded, notes: notes.setdefault("trust", "") and None)
+    report.write_report(run)
+    text = page_of(run).text
+    assert "Beside its parent" in text
+    assert "below the 900.0 that its parent had at the fork" in text
+    assert "agent.actor.entropy_scale : 0.003 → 0.01" in text
+    drawn = charts_of(run, monkeypatch)
+    limits = {axes.get_ylim() for title, axes in drawn.items() if title.startswith("Greedy return")}
+    assert len([title for title in drawn if title.startswith("Greedy return")]) == 3
+    ((_, highest),) = limits
+    assert highest > 900
+
+
+def test_a_parent_that_is_gone_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_run(run)
+    event = Event("forked", str(run), 500, "runs/gone", {}, None)
+    monkeypatch.setattr(report, "load_run", lambda run_dir: loaded._replace(lineage=(*loaded.lineage, event)))
+    monkeypatch.setattr(report, "_trust", lambda loaded, notes: notes.setdefault("trust", "") and None)
+    report.write_report(run)
+    assert "It was forked from runs/gone, which is not there any more" in page_of(run).text
+
+
+def test_charts_of_the_health_are_over_the_same_steps(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of shares from 0 to 1."""
+    shutil.rmtree(run / "checkpoints")
+    drawn = {alt.partition(",")[0]: axes for alt, axes in charts_of(run, monkeypatch).items()}
+    titles = [panel.title.partition(",")[0] for panel in PANELS if panel.title.partition(",")[0] in drawn]
+    assert len(titles) >= 6
+    assert {drawn[title].get_xlim() for title in titles} == {(0.0, 40.0)}
+    shares = [panel.title.partition(",")[0] for panel in PANELS if panel.share]
+    assert len({drawn[title].get_ylim() for title in shares if title in drawn}) == 1
+
+
+def test_a_few_moments_are_shown_and_the_newest_first_of_what_there_is_room_for(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for step in range(1000, 8000, 1000):
+        for name in ("episode.mp4", "dream_scene.mp4", "dream.png"):
+            (tmp_path / "videos" / f"{step:010d}_{name}").write_bytes(bytes(300))
+    (tmp_path / "videos" / "notes_of_mine.txt").touch()
+    films = filmed(tmp_path)
+    assert len(films) == 21
+    assert films[0] == Filmed(1000, "dream", tmp_path / "videos/0000001000_dream.png")
+    shown, left_out = choose(films)
+    assert sorted({one.env_steps for one in shown}) == [1000, 3000, 5000, 7000]
+    assert len(shown) == 12
+    assert sorted([*shown, *left_out]) == sorted(films)
+    shown, _ = choose(films, most_bytes=1700)  # four, as base64 has them
+    assert [one.env_steps for one in shown] == [5000, 7000, 7000, 7000]
+    assert choose([]) == ([], [])
+    assert filmed(tmp_path / "nowhere") == []
+
+
+# How far a dream can be trusted
+
+
+def compared(*, obs: dict[str, np.ndarray], dreamed: dict[str, np.ndarray], cont: np.ndarray, **flags: Any) -> Compared:
+    """Stretches and one dream of each, [H, N, ...]."""
+    steps, count = cont.shape
+    off = np.zeros((steps, count), bool)
+    flags = {"is_first": off, "is_last": off, "is_terminal": off} | flags
+    rows = Rows(obs, np.zeros((steps, count, 1)), np.zeros((steps, count)), **flags)
+    dream: Any = SimpleNamespace(obs=dreamed, cont=cont)
+    return Compared(rows, [dream], np.cumprod(~rows.is_first, axis=0).astype(bool))
+
+
+def test_errors_of_numbers_pictures_and_integers() -> None:
+    specs = (ObsSpec("state", (2,)), ObsSpec("image", (1, 2, 1)), ObsSpec("map", (2, 2), 5))
+    obs = {
+        "state": np.array([[[0.0, 1.0]] * 2, [[2.0, 1.0]] * 2]),
+        "image": np.full((2, 2, 1, 2, 1), 100, np.uint8),
+        "map": np.zeros((2, 2, 2, 2), np.uint8),
+    }
+    dreamed = {name: values.copy() for name, values in obs.items()}
+    dreamed["state"][1, 0, 0] += 3
+    dreamed["image"][:, :, :, 0] += 51
+    dreamed["map"][0, 0, 0] = 4
+    first = np.array([[False, False], [False, True]])
+    made = compared(obs=obs, dreamed=dreamed, cont=np.ones((2, 2)), is_first=first)
+    errors = {error.name: error for error in errors_of(made, Spaces(specs, ()))}
+    assert list(errors) == ["state[0]", "state[1]", "image", "map"]
+    nan = np.nan
+    np.testing.assert_allclose(errors["state[0]"].values, [[0, 0], [3, nan]])
+    np.testing.assert_allclose(errors["image"].values, [[0.1, 0.1], [0.1, nan]])
+    np.testing.assert_allclose(errors["map"].values, [[0.5, 0], [0, nan]])
+    assert errors["state[0]"].scale == pytest.approx(np.std([0, 0, 2]))
+    assert errors["state[1]"].scale == 1, "it never changes"
+    assert [errors["state[0]"].middle(steps) for steps in (1, 2, 9)] == [0, 3, 3]
+
+
+def test_survival_counts_a_stretch_until_a_time_limit() -> None:
+    """The first ends at step 2, the second is cut short after step 1, the third goes on."""
+    terminal, first = np.zeros((3, 3), bool), np.zeros((3, 3), bool)
+    terminal[1, 0] = first[2, 0] = first[1, 1] = True
+    cont = np.full((3, 3), 0.5)
+    nothing: dict[str, np.ndarray] = {}
+    dreamed, real = survival_of(compared(obs=nothing, dreamed=nothing, cont=cont, is_terminal=terminal, is_first=first))
+    np.testing.assert_allclose(real, [1, 1 / 2, 1 / 2])
+    np.testing.assert_allclose(dreamed, [0.5, 0.25, 0.125])
+
+
+def test_the_film_of_a_dream_has_a_name_that_the_page_knows() -> None:
+    assert film.SCENE.startswith("dream")
