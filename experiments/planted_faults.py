@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dreamerjax.monitoring.alerts import alerts_of
 from dreamerjax.monitoring.metrics import read_metrics
-from dreamerjax.runs.settings import Layer, combine, read_env
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import Layer, combine
 from dreamerjax.study.jobs import Job, run_jobs, summary_of
 
 VARIANTS = "experiments/variants.py"

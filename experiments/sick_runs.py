@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dreamerjax.monitoring.alerts import alerts_of
 from dreamerjax.monitoring.metrics import read_metrics
-from dreamerjax.runs.settings import combine, read_env
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import combine
 from dreamerjax.study.jobs import Job, run_jobs
 from dreamerjax.viz.curves import series
 from experiments.planted_faults import BUDGET, FAULTS, VARIANTS

@@ -22,8 +22,9 @@ from dreamerjax.cli.common import (
     whole_number,
 )
 from dreamerjax.config import ConfigError
+from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.run_folder import RunFolderError
-from dreamerjax.runs.settings import combine, read_env
+from dreamerjax.runs.settings import combine
 from dreamerjax.runtime.backend import BACKENDS
 from dreamerjax.runtime.interrupt import Interrupt
 

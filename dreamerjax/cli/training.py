@@ -12,8 +12,9 @@ from dreamerjax.monitoring.terminal import Display
 from dreamerjax.runs.checkpoint import has_checkpoint
 from dreamerjax.runs.export import refuse_export
 from dreamerjax.runs.load import LoadedAgent, load_run, read_settings
+from dreamerjax.runs.presets import Recipe, read_config
 from dreamerjax.runs.run_folder import RunFolder, RunFolderError, default_run_folder
-from dreamerjax.runs.settings import KEYS, SHORTCUTS, Recipe, nested, read_flags, read_yaml
+from dreamerjax.runs.settings import KEYS, SHORTCUTS, nested, read_flags
 from dreamerjax.runs.start import Beginning, Parent, Start, resumed
 from dreamerjax.runtime.backend import Backend
 from dreamerjax.runtime.interrupt import Interrupt
@@ -26,14 +27,15 @@ from dreamerjax.types import Spaces
 TRAIN_HELP = """\
 Trains an agent, or resumes the training in a run folder.
 
-  --env NAME            experiments/envs/NAME.yaml, or family:ID such as gym:Acrobot-v1 (docs/environments.md)
+  --env NAME            a task with settings of its own (cartpole, ...), or family:ID such as gym:Acrobot-v1
+                        (docs/environments.md)
   --obs WHAT            state, pixels or both, where an environment offers more than one
   --backend NAME        auto, cpu, cuda, rocm or tpu (default: auto)
   --run-dir FOLDER      where everything goes (default: runs/<env>-<date>-<time>); resumes if it holds a checkpoint
   --recipe NAME         laptop or published: what a Gymnasium environment or your own starts from (default: laptop on a
                         CPU, published on an accelerator); flags and files come on top
   --init-from RUN       start from what another run has learned, with its settings
-  --config FILE         more settings, as YAML; may be repeated
+  --config FILE         more settings, as YAML, or laptop or laptop_dmc; may be repeated
   --profile             write short traces of JAX's profiler into the run folder
   --seed N --size 1m --env-steps N --train-ratio R --no-stop-when-solved
 """
@@ -53,7 +55,7 @@ def train(arguments: list[str]) -> int:
     if given.help:
         print(parser.format_help() + _all_flags())
         return 0
-    asked = [*map(read_yaml, given.config), read_flags(rest)]
+    asked = [*map(read_config, given.config), read_flags(rest)]
     stored = read_settings(given.run_dir) if given.run_dir else None
     if stored is not None:
         refuse_export(given.run_dir)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from dreamerjax.config import Config, ConfigError, EnvConfig, family_key, flatten
 from dreamerjax.envs import Look
 from dreamerjax.runs.run_folder import RunFolderError, different_keys
-from dreamerjax.runs.settings import BUDGET, Layer, Recipe, combine, env_of, name_of, read_env, takes_recipe
+from dreamerjax.runs.presets import Recipe, name_of, read_env, takes_recipe
+from dreamerjax.runs.settings import BUDGET, Layer, combine, env_of
 
 # What belongs to a run and not to how it learns: a fork does not take it over.
 OWN = ("seed", *BUDGET, "agent.precision", "train.collection", "train.deterministic")
@@ -84,7 +85,7 @@ class Beginning:
             raise ConfigError("No environment: give --env NAME, such as --env cartpole or --env gym:Acrobot-v1.")
         self._takes_recipe = not parent and takes_recipe(self._name)
         if recipe and not self._takes_recipe:
-            whose = f"the run {parent.name}" if parent else f"its files in experiments/envs ({self._name})"
+            whose = f"the run {parent.name}" if parent else f"its files ({self._name})"
             raise ConfigError(
                 f"--recipe is {recipe}, expected none here: the settings are those of {whose}.\n"
                 "Leave --recipe out, and change single settings with flags or --config FILE."
@@ -124,7 +125,7 @@ class Beginning:
         if look.goal.told and not said:
             told.append(_goal_told(look))
         if not self._parent and (own := name_of(self._name)):
-            told.append(f"There are settings for this task: --env {own} takes them (experiments/envs/{own}.yaml).")
+            told.append(f"There are settings for this task: --env {own} takes them.")
         return Start(config, tuple(told))
 
     def _layers(self, recipe: Recipe, *, pixels: bool | None) -> list[Layer]:
@@ -140,7 +141,7 @@ class Beginning:
         return [*of_env, _recipe_of(self._parent.config, env=same), *self._asked]
 
     def _recipe_told(self, recipe: Recipe, platform: str, *, pixels: bool) -> str:
-        files = "experiments/envs/gym.yaml" + (" and gym.pixels.yaml" if pixels else "")
+        files = "gym.yaml" + (" and gym.pixels.yaml" if pixels else "")
         what = f"those for a laptop and an environment {'with' if pixels else 'without'} pictures ({files})"
         if recipe == "published":
             what = "the published ones (dreamerjax/config.py)"

@@ -8,7 +8,8 @@ import yaml
 
 from dreamerjax.config import Config, ConfigError, flatten
 from dreamerjax.envs import spaces_of
-from dreamerjax.runs.settings import Layer, combine, did_you_mean, env_of, read_env, takes_recipe, typed_layer
+from dreamerjax.runs.presets import read_env, takes_recipe
+from dreamerjax.runs.settings import Layer, combine, did_you_mean, env_of, typed_layer
 
 # Runs of the lab have a fixed budget and draw nothing, unless their file says otherwise.
 QUIET: Layer = {"train.stop_when_solved": False, "log.video_every": 0, "log.tensorboard": False, "log.report": False}

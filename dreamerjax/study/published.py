@@ -17,11 +17,12 @@ from matplotlib.figure import Figure
 from dreamerjax.config import Config, ConfigError
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.load import read_settings
+from dreamerjax.runs.presets import PRESETS
 from dreamerjax.runs.run_folder import RunFolderError
 
 matplotlib.use("Agg")  # pictures go to files; no window is needed
 
-DATA = Path(__file__).parents[2] / "experiments" / "published" / "dreamerv3.json"
+DATA = PRESETS / "published" / "dreamerv3.json"
 WINDOW = 10_000  # environment frames
 FRAME_SKIP = {"atari": 4, "atari100k": 4}  # of families that repeat actions themselves
 

@@ -19,7 +19,8 @@ import pytest
 
 from dreamerjax.config import EnvConfig, ImageConfig
 from dreamerjax.envs import FAMILIES, EnvError, UnknownEnvironmentError, VectorEnv, make_env, make_single
-from dreamerjax.runs.settings import ENVS, combine, read_env
+from dreamerjax.runs.presets import PRESETS, read_env
+from dreamerjax.runs.settings import combine
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
 
 # Warnings of other people's packages. That of SWIG, in Box2D, would end the process if it were an error.
@@ -276,7 +277,7 @@ def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(name)
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_settings_of_a_family_are_complete(name):
-    assert (ENVS / f"{name}.yaml").is_file()
+    assert (PRESETS / f"{name}.yaml").is_file()
     for obs in ("auto", "pixels"):
         config = combine([*read_env(f"{name}:anything", obs), {"env.obs": obs}])
         assert config.env.id == f"{name}:anything"

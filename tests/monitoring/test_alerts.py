@@ -11,7 +11,8 @@ from dreamerjax.config import Config, flatten
 from dreamerjax.monitoring.alerts import Alert, Watch, alerts_of
 from dreamerjax.monitoring.remedy import words_and_flags
 from dreamerjax.monitoring.rules import RULES
-from dreamerjax.runs.settings import combine, read_env, read_flags
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import combine, read_flags
 
 TRAIN = {
     "train/kl": 1.5,

@@ -9,9 +9,11 @@ import yaml
 
 from dreamerjax.config import SIZES, Config, ConfigError, flatten, resolve
 from dreamerjax.runs import settings
-from dreamerjax.runs.settings import KEYS, SHORTCUTS, TYPES, combine, nested, read_env, read_flags, read_yaml
+from dreamerjax.runs import presets
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import KEYS, SHORTCUTS, TYPES, combine, nested, read_flags, read_yaml
 
-SHIPPED = sorted(settings.ENVS.glob("*.yaml"))
+SHIPPED = sorted(presets.PRESETS.glob("*.yaml"))
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def envs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of environments that belongs to the test."""
     folder = tmp_path / "envs"
     folder.mkdir()
-    monkeypatch.setattr(settings, "ENVS", folder)
+    monkeypatch.setattr(presets, "PRESETS", folder)
     return folder
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from dreamerjax.config import Config, ConfigError, flatten
-from dreamerjax.runs import settings
+from dreamerjax.runs import presets
 from dreamerjax.training.budget import few_updates_told, first_train_step, planned_updates
 from dreamerjax.envs import Goal, Look
 from dreamerjax.runs.run_folder import RunFolderError
-from dreamerjax.runs.settings import Layer, combine, read_env, takes_recipe
+from dreamerjax.runs.presets import read_env, takes_recipe
+from dreamerjax.runs.settings import Layer, combine
 from dreamerjax.runs.start import Beginning, Parent, Start, resumed
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
@@ -30,8 +31,8 @@ def begin(*asked: Layer, platform: str = "cpu", seen: Look | None = None, **opti
 def envs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of environments, with the laptop's settings and what the test adds."""
     for file in ("gym.yaml", "gym.pixels.yaml", "cartpole.yaml", "dmc.yaml"):
-        (tmp_path / file).write_text((settings.ENVS / file).read_text())
-    monkeypatch.setattr(settings, "ENVS", tmp_path)
+        (tmp_path / file).write_text((presets.PRESETS / file).read_text())
+    monkeypatch.setattr(presets, "PRESETS", tmp_path)
     return tmp_path
 
 
@@ -108,7 +109,7 @@ def test_a_run_that_goes_on_keeps_what_it_has() -> None:
 
 
 def test_settings_that_were_found_for_an_environment_are_pointed_out():
-    line = "There are settings for this task: --env cartpole takes them (experiments/envs/cartpole.yaml)."
+    line = "There are settings for this task: --env cartpole takes them."
     assert begin({"env.name": "gym:CartPole-v1"}).told[-1] == line
     assert begin({"env.name": "cartpole"}).told == ()
     assert not any("for this task" in line for line in begin({"env.name": "gym:Acrobot-v1"}).told)

@@ -9,7 +9,8 @@ import yaml
 
 from dreamerjax import cli
 from dreamerjax.config import family_name
-from dreamerjax.runs.settings import combine, nested, read_env
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import combine, nested
 from dreamerjax.study.comparison import about_seeds, differing_settings, read_runs
 
 

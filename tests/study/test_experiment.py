@@ -16,7 +16,8 @@ from dreamerjax import cli
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.checkpoint import read_host
 from dreamerjax.runs.lineage import lineage_of
-from dreamerjax.runs.settings import combine, read_env
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import combine
 from dreamerjax.study.child import ROOT
 from dreamerjax.study.hypothesis import read_hypothesis
 from dreamerjax.study.jobs import Failed, Job, run_job, summary_of

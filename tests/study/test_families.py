@@ -11,7 +11,8 @@ from dreamerjax.config import family_name
 from dreamerjax.runs.checkpoint import read_host
 from dreamerjax.runs.lineage import lineage_of
 from dreamerjax.runs.load import read_settings
-from dreamerjax.runs.settings import combine, nested, read_env
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import combine, nested
 from dreamerjax.study.families import find_members
 from tests.training.test_loop import TINY
 

@@ -15,7 +15,8 @@ import yaml
 from matplotlib.figure import Figure
 
 from dreamerjax import cli
-from dreamerjax.runs.settings import combine, read_env
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import combine
 from dreamerjax.study import study
 from dreamerjax.study.child import ROOT
 from dreamerjax.study.jobs import Job, summary_of

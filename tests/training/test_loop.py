@@ -31,8 +31,9 @@ from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.monitoring.terminal import Display, Progress
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.checkpoint import has_checkpoint, restore_raw
+from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.run_folder import RunFolder
-from dreamerjax.runs.settings import combine, nested, read_env, read_flags
+from dreamerjax.runs.settings import combine, nested, read_flags
 from dreamerjax.runtime.backend import Backend
 from dreamerjax.runtime.interrupt import Interrupt
 from dreamerjax.training import collector, evaluation, loop

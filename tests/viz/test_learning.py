@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from dreamerjax.config import Config
-from dreamerjax.runs.settings import combine, read_env
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import combine
 from dreamerjax.viz.learning import judge_learning
 
 GOAL = 475.0

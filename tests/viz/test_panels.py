@@ -8,7 +8,8 @@ import pytest
 from dreamerjax.config import Config
 from dreamerjax.monitoring.alerts import Watch
 from dreamerjax.monitoring.rules import RULES
-from dreamerjax.runs.settings import combine, read_env
+from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.settings import combine
 from dreamerjax.viz.panels import PANELS, judge_panel
 from dreamerjax.viz.verdict import Verdict
 from tests.monitoring.test_alerts import DIAGNOSIS, SICK, TRAIN
