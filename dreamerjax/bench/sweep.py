@@ -2,16 +2,13 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from dreamerjax.bench.settings import SWEPT
 from dreamerjax.config import ConfigError
 from dreamerjax.runs.settings import did_you_mean
-
-RUN = Path(__file__).parents[2] / "run.py"
+from dreamerjax.runtime.processes import own_command, own_environment
 
 
 def sweep_points(arguments: Sequence[str], swept: str) -> tuple[str, dict[str, list[str]]]:
@@ -47,8 +44,8 @@ def measure_apart(arguments: Sequence[str], *, rounds: int) -> dict[str, Any]:
     Returns:
         Its result, or {"error": its last words} if it failed; a point that does not fit in memory is a finding, too.
     """
-    command = [sys.executable, str(RUN), "bench", *arguments, f"--rounds={rounds}", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = own_command("bench", *arguments, f"--rounds={rounds}", "--json")
+    done = subprocess.run(command, env=own_environment(), capture_output=True, text=True)
     if done.returncode == 0:
         return json.loads(done.stdout)
     last_words = " ".join(done.stderr.strip().splitlines()[-3:])

@@ -8,6 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from dreamerjax.command import command
 from dreamerjax.config import ConfigError
 
 Result = Mapping[str, Any]  # what `bench.measure` returns
@@ -96,7 +97,7 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, it is no JSON, or no result of the bench.
     """
-    advice = "Give two files that `python run.py bench --json > FILE` wrote."
+    advice = f"Give two files that `{command()} bench --json > FILE` wrote."
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -13,6 +13,7 @@ from dreamerjax.cli.lab import bench, compare_runs, experiment, lineage, sweep
 from dreamerjax.cli.look import evaluate, report, selfcheck, show
 from dreamerjax.cli.play import export, play
 from dreamerjax.cli.training import train
+from dreamerjax.command import command
 from dreamerjax.config import ConfigError
 from dreamerjax.envs import EnvError
 from dreamerjax.runs.checkpoint import CheckpointError
@@ -86,7 +87,7 @@ def _run(arguments: list[str]) -> int:
         "lineage": lineage,
     }
     if arguments in (["-h"], ["--help"]):
-        print(f"Commands: {', '.join(commands)}. `python run.py COMMAND --help` tells of each; without one:\n")
+        print(f"Commands: {', '.join(commands)}. `{command()} COMMAND --help` tells of each; without one:\n")
     try:
         arguments = put_in_place(arguments)
         name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)

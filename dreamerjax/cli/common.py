@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dreamerjax.command import command as program
 from dreamerjax.config import Config, ConfigError
 from dreamerjax.runs.settings import did_you_mean, whole
 from dreamerjax.runtime.backend import Backend, enable_compilation_cache, select_backend
@@ -103,7 +104,7 @@ def stopped(interrupt: Interrupt, status: Status, how: str) -> int:
 def command_parser(command: str, description: str, **options: Any) -> Parser:
     """The parser of `python run.py COMMAND`."""
     return Parser(
-        prog=f"python run.py {command}",
+        prog=f"{program()} {command}",
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dreamerjax.command import command
+
 FEWEST_EPISODES = 3  # that tell something about their spread
 UNFINISHED = {"interrupted": "Interrupted", "under way": "Under way"}  # why a run stopped -> how its outcome begins
 
@@ -100,9 +102,9 @@ def _next_commands(summary: Mapping[str, Any], report: Path | None) -> Iterator[
         yield "train on", f"the same command with --run-dir {folder} --env-steps {2 * summary['env_steps']}"
     if report is not None:
         yield "see everything", f"{report}    (in a browser; it needs no network)"
-    yield "evaluate it", f"python run.py eval --run-dir {folder} --episodes 100"
-    yield "see its dreams", f"python run.py show --run-dir {folder}"
-    yield "play in them", f"python run.py play --run-dir {folder}"
+    yield "evaluate it", f"{command()} eval --run-dir {folder} --episodes 100"
+    yield "see its dreams", f"{command()} show --run-dir {folder}"
+    yield "play in them", f"{command()} play --run-dir {folder}"
     yield "see the curves", f"tensorboard --logdir {folder}    (once: pip install tensorboard)"
 
 

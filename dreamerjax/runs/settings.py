@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pydantic
 import yaml
 
+from dreamerjax.command import command
 from dreamerjax.config import KWARGS, Config, ConfigError, EnvConfig, ModelSize, flatten, resolve, resolve_env
 
 DIGITS = 18  # of a whole number, at most
@@ -85,7 +86,7 @@ def read_flags(flags: Sequence[str]) -> Layer:
         if key is None or not flag.startswith("--"):
             known = [f"--{other.replace('_', '-')}" for other in names]
             raise ConfigError(
-                f"Unknown flag `{flag}`.{did_you_mean(flag, known)}\n`python run.py --help` lists all flags."
+                f"Unknown flag `{flag}`.{did_you_mean(flag, known)}\n`{command()} --help` lists all flags."
             )
         if equals and name not in names:
             raise ConfigError(f"{flag} takes no value.")

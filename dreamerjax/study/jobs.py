@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from dreamerjax.runs.lineage import IGNORED
 from dreamerjax.runs.run_folder import RunFolderError
 from dreamerjax.runs.settings import nested
 from dreamerjax.runtime.interrupt import STOPPED
-from dreamerjax.study.child import ROOT
+from dreamerjax.runtime.processes import own_command, own_environment
 
 POOL = Path("runs") / "pool"
 POLL_SECONDS = 0.2
@@ -50,7 +49,7 @@ class Job(NamedTuple):
         seed = what.pop("seed")
         source = str(self.init_from.resolve()) if self.init_from else ""
         # With the file's content: a variant that was edited is another one.
-        code = [self.variant, (ROOT / self.variant.rpartition(":")[0]).read_text()] if self.variant else ""
+        code = [self.variant, Path(self.variant.rpartition(":")[0]).read_text()] if self.variant else ""
         text = json.dumps([what, code, source], sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
         name = self.config.env.name.replace(":", "-").replace("/", "-")
@@ -93,14 +92,18 @@ def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, 
         return summary
     settings = folder / "settings.yaml"
     settings.write_text(yaml.safe_dump(nested(job.config), sort_keys=False), encoding="utf-8")
-    command = [sys.executable, "-m", "dreamerjax.study.child"]
+    command = own_command("train", "--config", str(settings), "--run-dir", str(folder), ends_with_parent=True)
     command += ["--variant", job.variant] if job.variant else []
-    command += ["train", "--config", str(settings.resolve()), "--run-dir", str(folder.resolve())]
-    command += ["--init-from", str(job.init_from.resolve())] if job.init_from else []
+    command += ["--init-from", str(job.init_from)] if job.init_from else []
     with (folder / "output.txt").open("ab") as output:
         # A session of its own: Ctrl-C reaches it through us, who know what to save first.
         child = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=own_environment(),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         try:
             while child.poll() is None and not stop():

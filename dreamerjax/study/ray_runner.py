@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from dreamerjax.config import ConfigError
-from dreamerjax.study.child import ROOT
+from dreamerjax.runtime.processes import own_environment
 from dreamerjax.study.jobs import Job, in_words, run_job, summary_of, under_way
 
 RETRIES = 5  # of a job whose worker is lost; it goes on from its newest checkpoint
@@ -76,8 +76,7 @@ def start_ray(address: str | None) -> None:
             "Ray is not installed, and --executor ray was asked for.\npip install -r requirements-ray.txt"
         ) from error
     # Workers import this package from where it is here.
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {"env_vars": {"PYTHONPATH": path}}
+    environment = {"env_vars": {"PYTHONPATH": own_environment()["PYTHONPATH"]}}
     os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "120")
     for attempt in range(1, STARTS + 1):
         try:

@@ -10,19 +10,18 @@ from pathlib import Path
 
 from dreamerjax.config import ConfigError
 from dreamerjax.runtime import compile_cache
-from dreamerjax.study.child import ROOT
 
 FLAG = "--variant"
 
 
 def load_variant(name: str) -> Callable[[], None]:
-    """The function that `FILE.py:NAME` names; the file lies in the current folder or in the project's.
+    """The function that `FILE.py:NAME` names.
 
     Raises:
         ConfigError: there is no such file or function, or the file cannot be imported.
     """
     file, _, function = name.rpartition(":")
-    path = next((path for path in (Path(file), ROOT / file) if path.is_file()), Path(file))
+    path = Path(file)
     spec = importlib.util.spec_from_file_location("variant", path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise ConfigError(f"The variant `{name}` names no file, expected such as experiments/variants.py:NAME.")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from dreamerjax.command import command
 from dreamerjax.config import Config, EnvConfig, flatten, resolve
 from dreamerjax.envs import EnvError
 from dreamerjax.inference.dreamer import Dreamer
@@ -64,6 +65,7 @@ def write_report(run_dir: Path) -> Path:
     content = {
         "run": run_dir.resolve().name,
         "folder": str(run_dir),
+        "command": command(),
         "summary": summary,
         "verdict": _verdict(summary, learning),
         "words": WORDS,

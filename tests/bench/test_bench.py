@@ -283,7 +283,7 @@ def test_each_point_is_measured_with_its_value(
     assert points[1] == {"error": "exit code -9: Compiling. Killed"}
     given = ["bench", "--horizon=3", "--rounds", "2", "--json"]
     for command, value in zip(asked, (2, 3, 5), strict=True):
-        assert command[2:] == [*given, f"--batch-size={value}", "--rounds=2", "--json"]
+        assert command[3:] == [*given, f"--batch-size={value}", "--rounds=2", "--json"]
 
     assert cli.main(flags) == 1
     out = capsys.readouterr().out

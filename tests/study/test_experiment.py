@@ -18,7 +18,7 @@ from dreamerjax.runs.checkpoint import read_host
 from dreamerjax.runs.lineage import lineage_of
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import combine
-from dreamerjax.study.child import ROOT
+from dreamerjax.runtime.processes import HOME as ROOT
 from dreamerjax.study.hypothesis import read_hypothesis
 from dreamerjax.study.jobs import Failed, Job, run_job, summary_of
 from tests.system import wait_until

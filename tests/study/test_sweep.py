@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from dreamerjax import cli
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import combine
+from dreamerjax.runtime.processes import HOME as ROOT
 from dreamerjax.study import study
-from dreamerjax.study.child import ROOT
 from dreamerjax.study.jobs import Job, summary_of
 from dreamerjax.study.population_run import run_population
 from dreamerjax.study.study import run_study

@@ -1,17 +1,14 @@
-"""One command of run.py in a child process: `python -m dreamerjax.study.child [--variant FILE.py:NAME] train ...`.
+"""One command in a child process: `python -m dreamerjax.cli.child [--variant FILE.py:NAME] train ...`.
 
 The child ends with its parent, however that ends: it holds the reading end of a pipe as its standard input, and saves
 and stops when that closes.
 """
 
 import os
-import runpy
 import signal
-import sys
 import threading
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from dreamerjax.cli import command_line
 
 
 def _end_with_parent() -> None:
@@ -22,5 +19,4 @@ def _end_with_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.argv[0] = str(ROOT / "run.py")
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    command_line()
