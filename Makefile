@@ -7,7 +7,7 @@
 # make notebooks    run the notebooks from top to bottom and keep their pictures; then: .venv/bin/jupyter lab notebooks
 # make lint     ruff and pyright alone          make format   let ruff tidy the code
 # make setup    only the environment            make clean    remove it, and every cache
-# make lock     write constraints.txt anew after a change of requirements*.txt
+# make lock     write constraints.txt anew after a change of the dependencies
 #
 # A GPU or TPU: make train BACKEND=cuda (or rocm, tpu). Another Python: make train PYTHON=python3.12
 
@@ -17,9 +17,10 @@ BACKEND ?= auto
 ARGS    ?=
 
 python := $(VENV)/bin/python
+install = $(python) -m pip install --disable-pip-version-check --quiet
 plugin := $(filter cuda rocm tpu,$(BACKEND))
 options = $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
-# One stamp for each set of requirements: it is newer than the files it was installed from.
+# One stamp for each extra of pyproject.toml: it is newer than the files it was installed from.
 runtime := $(VENV)/.installed$(addprefix -,$(plugin))
 dev     := $(VENV)/.installed-dev
 
@@ -56,9 +57,10 @@ test-env-%: .venv-envs/%/.installed
 	.venv-envs/$*/bin/python experiments/smoke_families.py $*
 
 .PRECIOUS: .venv-envs/%/.installed
-.venv-envs/%/.installed: requirements-%.txt requirements.txt constraints.txt | $(python)
+.venv-envs/%/.installed: pyproject.toml constraints.txt | $(python)
 	$(python) -m venv --clear .venv-envs/$*
-	.venv-envs/$*/bin/python -m pip install --disable-pip-version-check --quiet -r $< pytest pytest-timeout hypothesis
+	.venv-envs/$*/bin/python -m pip install --disable-pip-version-check --quiet \
+	-c constraints.txt -e ".[$*,test]"
 	@touch $@
 
 notebooks: $(VENV)/.installed-notebooks
@@ -83,21 +85,20 @@ $(python):
 	$(PYTHON) -m venv --clear $(VENV) || { \
 	$(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(python) install pip; }
 
-$(VENV)/.installed: requirements.txt constraints.txt | $(python)
-	$(python) -m pip install --disable-pip-version-check --quiet -r $<
+$(VENV)/.installed: pyproject.toml requirements.txt constraints.txt | $(python)
+	$(install) -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-%: requirements-%.txt requirements.txt constraints.txt | $(python)
-	$(python) -m pip install --disable-pip-version-check --quiet -r $<
+$(VENV)/.installed-%: pyproject.toml requirements.txt constraints.txt | $(python)
+	$(install) -c constraints.txt -e ".[$*]"
 	@touch $@ $(VENV)/.installed
 
 # Versions already locked stay as they are; to move them all, empty constraints.txt first.
 lock: | $(python)
-	$(python) -m pip install --disable-pip-version-check --quiet uv==0.13.9
+	$(install) uv==0.13.9
 	@sed -n '/^#/p' constraints.txt > constraints.new
-	$(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
-	requirements-dev.txt requirements-ray.txt requirements-notebooks.txt requirements-cuda.txt requirements-rocm.txt requirements-tpu.txt \
-	$(families:%=requirements-%.txt) >> constraints.new
+	$(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --all-extras \
+	--constraint constraints.txt pyproject.toml >> constraints.new
 	mv constraints.new constraints.txt
 
 clean:

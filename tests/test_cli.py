@@ -244,7 +244,7 @@ def test_a_back_end_that_is_not_there(here: Path) -> None:
     asked, reason, remedy = done.stderr.splitlines()
     assert asked == "error: Back-end rocm was asked for, but JAX cannot use an AMD GPU here."
     assert reason.startswith("Reason: ")
-    assert "requirements-rocm.txt" in remedy
+    assert "dreamerjax[rocm]" in remedy
     assert contents(here) == {}
 
 

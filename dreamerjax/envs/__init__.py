@@ -193,24 +193,24 @@ class Family(NamedTuple):
     """
 
     module: str
-    install: str  # what pip must install for it, as its arguments
+    install: str  # the requirement that pip must install for it
     in_batch: bool = False
     kwargs: bool = False  # whether `env.kwargs` are taken
 
 
 FAMILIES: Mapping[str, Family] = {
-    "gym": Family("gym", "-r requirements.txt", kwargs=True),
-    "dmc": Family("dmc", "-r requirements-dmc.txt"),
-    "minigrid": Family("minigrid_env", "-r requirements-minigrid.txt"),
-    "bsuite": Family("bsuite_env", "-r requirements-bsuite.txt"),
-    "atari": Family("atari", "-r requirements-atari.txt"),
-    "atari100k": Family("atari", "-r requirements-atari.txt"),
-    "crafter": Family("crafter_env", "-r requirements-crafter.txt"),
-    "memory-maze": Family("memory_maze_env", "-r requirements-memory-maze.txt"),
-    "popgym": Family("popgym_env", "-r requirements-popgym.txt"),
-    "gymnax": Family("gymnax_env", "-r requirements-gymnax.txt", in_batch=True),
-    "brax": Family("brax_env", "-r requirements-brax.txt", in_batch=True),
-    "craftax": Family("craftax_env", "-r requirements-craftax.txt", in_batch=True),
+    "gym": Family("gym", "dreamerjax", kwargs=True),
+    "dmc": Family("dmc", "dreamerjax[dmc]"),
+    "minigrid": Family("minigrid_env", "dreamerjax[minigrid]"),
+    "bsuite": Family("bsuite_env", "dreamerjax[bsuite]"),
+    "atari": Family("atari", "dreamerjax[atari]"),
+    "atari100k": Family("atari", "dreamerjax[atari]"),
+    "crafter": Family("crafter_env", "dreamerjax[crafter]"),
+    "memory-maze": Family("memory_maze_env", "dreamerjax[memory-maze]"),
+    "popgym": Family("popgym_env", "dreamerjax[popgym]"),
+    "gymnax": Family("gymnax_env", "dreamerjax[gymnax]", in_batch=True),
+    "brax": Family("brax_env", "dreamerjax[brax]", in_batch=True),
+    "craftax": Family("craftax_env", "dreamerjax[craftax]", in_batch=True),
 }
 
 
@@ -346,7 +346,8 @@ def _module(family: str) -> Any:
         return importlib.import_module(f"dreamerjax.envs.{entry.module}")
     except ImportError as error:
         raise UnknownEnvironmentError(
-            f"{family}:... needs a package that is not installed ({error}).\nInstall it: pip install {entry.install}"
+            f"{family}:... needs a package that is not installed ({error}).\n"
+            f"Install it: pip install {missing.quoted(entry.install)}"
         ) from error
 
 

@@ -7,31 +7,31 @@ from collections.abc import Iterator
 
 from gymnasium.error import DependencyNotInstalled
 
-# Module -> the file of requirements that has its package.
+# Module -> what pip installs it with.
 MODULES = {
-    "Box2D": "requirements-box2d.txt",
-    "ale_py": "requirements-atari.txt",
-    "brax": "requirements-brax.txt",
-    "bsuite": "requirements-bsuite.txt",
-    "craftax": "requirements-craftax.txt",
-    "crafter": "requirements-crafter.txt",
-    "dm_control": "requirements-dmc.txt",
-    "gymnax": "requirements-gymnax.txt",
-    "memory_maze": "requirements-memory-maze.txt",
-    "minigrid": "requirements-minigrid.txt",
-    "mujoco": "requirements-mujoco.txt",
-    "popgym": "requirements-popgym.txt",
-    "pygame": "requirements.txt",
+    "Box2D": "dreamerjax[box2d]",
+    "ale_py": "dreamerjax[atari]",
+    "brax": "dreamerjax[brax]",
+    "bsuite": "dreamerjax[bsuite]",
+    "craftax": "dreamerjax[craftax]",
+    "crafter": "dreamerjax[crafter]",
+    "dm_control": "dreamerjax[dmc]",
+    "gymnax": "dreamerjax[gymnax]",
+    "memory_maze": "dreamerjax[memory-maze]",
+    "minigrid": "dreamerjax[minigrid]",
+    "mujoco": "dreamerjax[mujoco]",
+    "popgym": "dreamerjax[popgym]",
+    "pygame": "pygame",
 }
-# Modules whose package has another name, and no file of requirements here.
+# Modules whose package has another name, and no extra here.
 PACKAGES = {"PIL": "pillow", "cv2": "opencv-python", "skimage": "scikit-image", "sklearn": "scikit-learn"}
 # Gymnasium's own extras, as its errors name them.
 EXTRAS = {
-    "atari": "requirements-atari.txt",
-    "box2d": "requirements-box2d.txt",
-    "classic-control": "requirements.txt",
-    "mujoco": "requirements-mujoco.txt",
-    "toy-text": "requirements.txt",
+    "atari": "dreamerjax[atari]",
+    "box2d": "dreamerjax[box2d]",
+    "classic-control": "pygame",
+    "mujoco": "dreamerjax[mujoco]",
+    "toy-text": "pygame",
 }
 # What IDs of other packages begin with -> the module that registers them with Gymnasium.
 REGISTERED_BY = {"ALE/": "ale_py", "BabyAI-": "minigrid", "MiniGrid-": "minigrid"}
@@ -50,8 +50,8 @@ def install_line(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, DependencyNotInstalled):
             extra = re.search(r"gymnasium\[([\w-]+)\]", str(cause))
-            if extra and (file := EXTRAS.get(extra[1].replace("_", "-"))):
-                return f"Install it: pip install -r {file}"
+            if extra and (requirement := EXTRAS.get(extra[1].replace("_", "-"))):
+                return f"Install it: pip install {quoted(requirement)}"
         elif isinstance(cause, ModuleNotFoundError) and cause.name and not _is_there(cause.name):
             known = cause.name.partition(".")[0] in MODULES
             how = "Install it" if known else "Install the package that has it, probably"
@@ -72,7 +72,12 @@ def module_told(module: str) -> str:
 def requirement_of(module: str) -> str:
     """What pip must install for a module, as its arguments."""
     top = module.partition(".")[0]
-    return f"-r {MODULES[top]}" if top in MODULES else PACKAGES.get(top, top)
+    return quoted(MODULES.get(top) or PACKAGES.get(top, top))
+
+
+def quoted(requirement: str) -> str:
+    """As a shell takes it: brackets mean something there."""
+    return f'"{requirement}"' if "[" in requirement else requirement
 
 
 def _is_there(module: str) -> bool:

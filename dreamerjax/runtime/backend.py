@@ -249,7 +249,7 @@ def _unusable(platform: str, reason: str) -> BackendError:
         reason += f"; there is no {' or '.join(device_files)}"
     elif device_files and not any(os.access(file, os.R_OK) for file in device_files):
         reason += f"; this user may not read {' or '.join(device_files)}"
-    needs = f"Install: python -m pip install -r requirements-{platform}.txt; it needs {driver}."
+    needs = f'Install: python -m pip install "dreamerjax[{platform}]"; it needs {driver}.'
     if plugin:
         needs = f"Check: the plugin needs {driver}, and JAX of its own version."
     return BackendError(

@@ -73,7 +73,7 @@ def start_ray(address: str | None) -> None:
         import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ConfigError(
-            "Ray is not installed, and --executor ray was asked for.\npip install -r requirements-ray.txt"
+            'Ray is not installed, and --executor ray was asked for.\npip install "dreamerjax[ray]"'
         ) from error
     # Workers import this package from where it is here.
     environment = {"env_vars": {"PYTHONPATH": own_environment()["PYTHONPATH"]}}

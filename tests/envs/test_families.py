@@ -260,18 +260,12 @@ def test_what_cannot_be_seen_is_refused(name):
 
 @pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if name != "gym"])
 def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(name):
-    """And where it is there, the requirements that the line names pin it."""
-    requirements = FAMILIES[name].install.removeprefix("-r ")
-    lines = (ROOT / requirements).read_text().splitlines()
-    assert lines[0].startswith("# ")
-    assert "-r requirements.txt" in lines
-    assert all("==" in line for line in lines if line and line[0] not in "#-")
     if find_spec(CASES[name].package) is None:
         with pytest.raises(UnknownEnvironmentError) as caught:
             make(CASES[name].env_id)
         assert str(caught.value) == (
             f"{name}:... needs a package that is not installed (No module named '{CASES[name].package}').\n"
-            f"Install it: pip install -r {requirements}"
+            f'Install it: pip install "{FAMILIES[name].install}"'
         )
 
 
@@ -287,7 +281,7 @@ def test_the_settings_of_a_family_are_complete(name):
 def test_the_docs_have_a_row_for_every_family(name):
     rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| ") and f"`{name}:" in line]
     assert rows
-    assert name == "gym" or all(f"`{FAMILIES[name].install}`" in row and f"`{name}.yaml`" in row for row in rows)
+    assert name == "gym" or all(f'`"{FAMILIES[name].install}"`' in row and f"`{name}.yaml`" in row for row in rows)
 
 
 def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
