@@ -7,7 +7,7 @@ from typing import Any
 __version__ = "0.1.0"
 __all__ = ["EXAMPLES", "__version__", "checkpoint_steps", "load"]  # pyright: ignore[reportUnsupportedDunderAll]
 
-EXAMPLES = Path(__file__).parents[1] / "examples"  # agents that come along, a folder each
+EXAMPLES = Path(__file__).parent / "examples"  # agents that come along, a folder each
 
 # Found when they are first used: a program chooses its back-end before anything touches JAX.
 _PUBLIC = dict.fromkeys(["load", "checkpoint_steps"], "dreamerjax.inference.dreamer")

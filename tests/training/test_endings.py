@@ -40,7 +40,7 @@ def full_disk() -> int:
 # Standard output
 
 
-HELP, TABLE = ["eval", "--help"], ["lineage", "examples"]
+HELP, TABLE = ["eval", "--help"], ["lineage", "dreamerjax/examples"]
 FULL = "error: The output cannot be written: No space left on device.\n"
 
 
