@@ -8,8 +8,8 @@ import jax
 
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.config import Config, family_key
-from dreamerjax.runs import checkpoint
 from dreamerjax.envs import spaces_of
+from dreamerjax.runs import checkpoint
 from dreamerjax.runs.lineage import Lineage, lineage_of
 from dreamerjax.runs.run_folder import RunFolderError, read_config
 from dreamerjax.runs.settings import combine, read_yaml

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 from dreamerjax.config import Config, ConfigError, EnvConfig, family_key, flatten
 from dreamerjax.envs import Look
-from dreamerjax.runs.run_folder import RunFolderError, different_keys
 from dreamerjax.runs.presets import Recipe, name_of, read_env, takes_recipe
+from dreamerjax.runs.run_folder import RunFolderError, different_keys
 from dreamerjax.runs.settings import BUDGET, Layer, combine, env_of
 
 # What belongs to a run and not to how it learns: a fork does not take it over.

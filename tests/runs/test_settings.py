@@ -8,8 +8,7 @@ import pytest
 import yaml
 
 from dreamerjax.config import SIZES, Config, ConfigError, flatten, resolve
-from dreamerjax.runs import settings
-from dreamerjax.runs import presets
+from dreamerjax.runs import presets, settings
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import KEYS, SHORTCUTS, TYPES, combine, nested, read_flags, read_yaml
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from dreamerjax.config import Config, ConfigError, flatten
-from dreamerjax.runs import presets
-from dreamerjax.training.budget import few_updates_told, first_train_step, planned_updates
 from dreamerjax.envs import Goal, Look
-from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.runs import presets
 from dreamerjax.runs.presets import read_env, takes_recipe
+from dreamerjax.runs.run_folder import RunFolderError
 from dreamerjax.runs.settings import Layer, combine
 from dreamerjax.runs.start import Beginning, Parent, Start, resumed
+from dreamerjax.training.budget import few_updates_told, first_train_step, planned_updates
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
 ACTIONS = (ActionSpec("discrete", 2),)
