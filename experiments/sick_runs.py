@@ -25,13 +25,17 @@ from experiments.planted_faults import BUDGET, FAULTS, VARIANTS
 matplotlib.use("Agg")
 
 SHOWN = ("KL ten times too heavy", "actor's learning rate x 30", "continue head says 0.5", "replay frozen")
-# title -> metric, limits
-ROWS = {
-    "greedy return": ("eval/return", (0, 520)),
-    "entropy of the policy\n(share of the most)": ("train/actor_entropy_share", (0, 1.05)),
-    "KL of posterior\nand prior (nats)": ("train/kl", (0, 12)),
-    "dreams that go on\nafter 3 steps (share)": ("diagnosis/dream_survival_h3", (0, 1.05)),
-    "loss on the newest rows": ("diagnosis/world_model_loss_newest", (0, None)),
+# title -> metrics with their colours; the upper limit
+ROWS: dict[str, tuple[dict[str, str], float | None]] = {
+    "greedy return": ({"eval/return_mean": "C0"}, 520),
+    "entropy of the policy\n(share of the most)": ({"train/actor_entropy_share": "C0"}, 1.05),
+    "KL of posterior\nand prior (nats)": ({"train/kl": "C0"}, None),
+    "entropy of the\nposterior (nats)": ({"train/posterior_entropy": "C0"}, None),
+    "dreams that go on\nafter 3 steps (share)": ({"diagnosis/dream_survival_h3": "C0"}, 1.05),
+    "value (blue), and the return\nthat followed (black)": (
+        {"diagnosis/value_mean": "C0", "diagnosis/value_return": "black"},
+        None,
+    ),
 }
 
 
@@ -52,20 +56,22 @@ def main() -> int:
     for column, (name, job) in zip(grid.T, columns.items(), strict=True):
         lines = read_metrics(job.folder / "metrics.jsonl")
         first = {alert.name: alert.step for alert in reversed(alerts_of(lines, job.config))}
-        for axes, (title, (metric, limits)) in zip(column, ROWS.items(), strict=True):
-            axes.plot(*series(lines, metric), color="C0", linewidth=1.5)
+        for axes, (title, (metrics, _)) in zip(column, ROWS.items(), strict=True):
+            for metric, colour in metrics.items():
+                axes.plot(*series(lines, metric), color=colour, linewidth=1.5)
             for step in first.values():
                 axes.axvline(step, color="C3", linewidth=0.9, linestyle=":")
-            axes.set_ylim(limits)
             axes.spines[["top", "right"]].set_visible(False)
             if axes in grid[:, 0]:
                 axes.set_ylabel(title, fontsize="small")
         alerts = "\n".join(f"{alert}, {step:,}" for alert, step in first.items()) or "no alert"
-        column[0].set_title(f"{name}\n", fontsize="medium")
+        column[0].set_title(f"{name}\n\n", fontsize="medium")
         column[0].text(
             0, 1.02, alerts, transform=column[0].transAxes, fontsize="x-small", color="C3" if first else "C2"
         )
         column[-1].set_xlabel("environment steps", fontsize="small")
+    for axes, (_, highest) in zip(grid[:, 0], ROWS.values(), strict=True):  # the others of its row follow
+        axes.set_ylim(0, highest)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(given.out, dpi=110)
     print(f"Written: {given.out}")
