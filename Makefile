@@ -2,7 +2,7 @@
 # make play     set everything up and step into an agent's dream, in the browser       ARGS="--example cartpole_pixels"
 # make test     set everything up, lint, check the types, run the tests
 # make quick    the tests of math, nets and agent, and one training: some 90 seconds, the first time three minutes
-# make learn    train CartPole and fail unless it ends solved (what CI runs after the tests)
+# make learn    install the wheel elsewhere, train CartPole, fail unless it ends solved (what CI runs after the tests)
 # make test-envs    the tests of every family of environments, each with its package, and a short training
 # make notebooks    run the notebooks from top to bottom and keep their pictures; then: .venv/bin/jupyter lab notebooks
 # make lint     ruff and pyright alone          make format   let ruff tidy the code
@@ -42,12 +42,16 @@ quick: $(dev)
 	$(python) -m pytest -n 2 --dist worksteal tests/math tests/nets tests/agent \
 	tests/training/test_loop.py::test_the_same_seed_gives_the_same_run
 
-# A new folder each time, so that nothing is resumed.
-learn: $(runtime)
-	@folder=runs/learn-$$(date +%Y%m%d-%H%M%S)-$$$$; set -ex; \
-	$(python) run.py --env cartpole --run-dir $$folder $(options); \
-	$(python) -c "import json, sys; solved = json.load(open('$$folder/summary.json'))['solved']; \
-	sys.exit(0 if solved is True else 'CartPole was not solved: see $$folder')"
+# In an environment of its own and outside of this folder, as somebody has it who installs the wheel.
+learn: $(python)
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; set -ex; \
+	$(python) -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$$folder" .; \
+	$(python) -m venv "$$folder/venv"; \
+	"$$folder/venv/bin/pip" install --disable-pip-version-check --quiet -c constraints.txt "$$folder"/dreamerjax-*.whl; \
+	cd "$$folder"; venv/bin/dreamerjax --version; \
+	venv/bin/dreamerjax --env cartpole --run-dir run $(options); \
+	venv/bin/python -c "import json, sys; solved = json.load(open('run/summary.json'))['solved']; \
+	sys.exit(0 if solved is True else 'CartPole was not solved')"
 
 # Of one family alone: make test-env-dmc
 test-envs: $(addprefix test-env-,$(families))

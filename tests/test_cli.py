@@ -20,6 +20,7 @@ import pytest
 import yaml
 from gymnasium.spaces import Box, Dict, Discrete, Text, Tuple
 
+import dreamerjax
 from dreamerjax import cli
 from dreamerjax.config import Config, flatten
 from dreamerjax.monitoring.metrics import MetricsWriter, read_metrics
@@ -468,6 +469,14 @@ def test_the_same_command_asks_for_the_same_run(here: Path, asked: list[Config],
     (here / "run/config.yaml").write_text(yaml.safe_dump(nested(asked[0])))
     assert cli.main(command) == 0
     assert asked[0] == asked[1]
+
+
+def test_the_version_comes_with_those_of_jax_and_the_back_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    versions, backend = capsys.readouterr().out.splitlines()
+    assert versions.startswith(f"dreamerjax {dreamerjax.__version__}, python ")
+    assert f", jax {jax.__version__}, " in versions
+    assert backend.startswith("cpu (")
 
 
 def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from dreamerjax.config import ConfigError
 from dreamerjax.envs import EnvError
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.run_folder import RunFolderError
-from dreamerjax.runtime.backend import BackendError
+from dreamerjax.runtime.backend import BackendError, select_backend, versions
 from dreamerjax.runtime.background import any_running
 from dreamerjax.runtime.output import CLOSED_PIPE, NOT_WRITABLE, LostOutputError, Output, complain
 from dreamerjax.study.variant import put_in_place
@@ -86,6 +86,11 @@ def _run(arguments: list[str]) -> int:
         "sweep": sweep,
         "lineage": lineage,
     }
+    if arguments == ["--version"]:
+        backend = select_backend("auto")
+        print(", ".join(f"{name} {version}" for name, version in versions().items()))
+        print(f"{backend.platform} ({backend.device})")
+        return 0
     if arguments in (["-h"], ["--help"]):
         print(f"Commands: {', '.join(commands)}. `{command()} COMMAND --help` tells of each; without one:\n")
     try:
