@@ -147,7 +147,14 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--env cartpole --config missing.yaml", "missing.yaml cannot be read: No such file or directory"),
         ("--env cartpole --init-from missing", "--init-from missing holds no checkpoint"),
         ("eval", "the following arguments are required: --run-dir"),
-        ("eval --run-dir missing", "missing is no run folder"),
+        ("eval --run-dir missing", "There is no folder missing."),
+        ("--env CartPole-v1", "Unknown environment `CartPole-v1`. Did you mean `gym:CartPole-v1`?"),
+        (
+            "--env cartpole --lr 3e-4",
+            "Did you mean `--agent.world-model.learning-rate` or `--agent.actor.learning-rate`",
+        ),
+        ("--env cartpole --config laptop-dmc", "expected a YAML file or one of laptop, laptop_dmc. Did you mean"),
+        ("trian", "Did you mean `train`?"),
         ("eval --run-dir missing --episodes 0", "--episodes is 0"),
         ("eval --run-dir missing --episodes many", "argument --episodes: 'many' is given, expected a whole number"),
         ("eval --run-dir missing --seed -1", "--seed is -1"),
@@ -320,6 +327,9 @@ def test_a_file_in_place_of_the_folder(here: Path, tiny: list[str], capsys: pyte
     assert "is not a folder" in mistake(capsys, *tiny, "--run-dir", "run")
     assert (here / "run").read_text() == "mine"
     assert "is no run folder" in mistake(capsys, "eval", "--run-dir", "run")
+    (here / "a" / "checkpoints").mkdir(parents=True)
+    (here / "a" / "config.yaml").touch()
+    assert "Did you mean a?" in mistake(capsys, "eval", "--run-dir", "a/checkpoints")
 
 
 def test_no_space_to_begin(

@@ -18,6 +18,7 @@ from dreamerjax.config import ConfigError
 from dreamerjax.envs import EnvError
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.runs.settings import did_you_mean
 from dreamerjax.runtime.backend import BackendError, select_backend, versions
 from dreamerjax.runtime.background import any_running
 from dreamerjax.runtime.output import CLOSED_PIPE, NOT_WRITABLE, LostOutputError, Output, complain
@@ -97,7 +98,8 @@ def _run(arguments: list[str]) -> int:
         arguments = put_in_place(arguments)
         name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
         if name not in commands:
-            raise ConfigError(f"Unknown command `{name}`, expected one of {', '.join(commands)}.")
+            meant = did_you_mean(name, list(commands))
+            raise ConfigError(f"Unknown command `{name}`, expected one of {', '.join(commands)}.{meant}")
         return commands[name](arguments)
     except MISTAKES as error:
         complain("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]))

@@ -12,7 +12,7 @@ from dreamerjax.monitoring.terminal import Display
 from dreamerjax.runs.checkpoint import has_checkpoint
 from dreamerjax.runs.export import refuse_export
 from dreamerjax.runs.load import LoadedAgent, load_run, read_settings
-from dreamerjax.runs.presets import Recipe, read_config
+from dreamerjax.runs.presets import Recipe, read_config_file
 from dreamerjax.runs.run_folder import RunFolder, RunFolderError, default_run_folder
 from dreamerjax.runs.settings import KEYS, SHORTCUTS, nested, read_flags
 from dreamerjax.runs.start import Beginning, Parent, Start, resumed
@@ -55,7 +55,7 @@ def train(arguments: list[str]) -> int:
     if given.help:
         print(parser.format_help() + _all_flags())
         return 0
-    asked = [*map(read_config, given.config), read_flags(rest)]
+    asked = [*map(read_config_file, given.config), read_flags(rest)]
     stored = read_settings(given.run_dir) if given.run_dir else None
     if stored is not None:
         refuse_export(given.run_dir)

@@ -322,12 +322,12 @@ def _split(env_id: str) -> tuple[str, str]:
     expected = ", ".join(f"{known}:ID" for known in FAMILIES)
     raise UnknownEnvironmentError(
         f"The environment `{env_id}` {problem}, expected {expected}, or module:function of your own."
-        + (_did_you_mean(name, env_id) or (missing.module_told(family) if colon else ""))
+        + (did_you_mean_id(name, env_id) or (missing.module_told(family) if colon else ""))
     )
 
 
-def _did_you_mean(*candidates: str) -> str:
-    """A hint from the families whose packages are installed."""
+def did_you_mean_id(*candidates: str) -> str:
+    """A hint, "Did you mean `family:ID`?", from the families whose packages are installed; or nothing."""
     for candidate in candidates:
         for family in FAMILIES:
             try:

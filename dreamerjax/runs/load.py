@@ -11,7 +11,7 @@ from dreamerjax.config import Config, family_key
 from dreamerjax.envs import spaces_of
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.lineage import Lineage, lineage_of
-from dreamerjax.runs.run_folder import RunFolderError, read_config
+from dreamerjax.runs.run_folder import read_config
 from dreamerjax.runs.settings import combine, read_yaml
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces, TrainState
 
@@ -62,7 +62,7 @@ def load_run(run_dir: Path, *, step: int | None = None) -> LoadedAgent:
     """
     config = read_settings(run_dir)
     if config is None:
-        raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
+        raise no_run_folder(run_dir)
     folder = run_dir / "checkpoints"
     host, _ = checkpoint.read_host(folder, step=step)
     # An older checkpoint does not tell its spaces: the environment does, if it is installed.

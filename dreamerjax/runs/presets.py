@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from dreamerjax.config import ConfigError
-from dreamerjax.envs import FAMILIES
+from dreamerjax.envs import FAMILIES, did_you_mean_id
 from dreamerjax.runs.settings import BUDGET, Layer, did_you_mean, read_yaml
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -84,7 +84,7 @@ def _env_files(name: str) -> tuple[list[str], Layer]:
     if ":" in name:
         return [name.partition(":")[0]], {"env.name": name, "env.id": name}
     known = [name for name, file in _files().items() if "env.id" in read_yaml(file)]
-    meant = did_you_mean(name, known) or f" Known names: {', '.join(known)}."
+    meant = did_you_mean(name, known) or did_you_mean_id(name) or f" Known names: {', '.join(known)}."
     families = ", ".join(f"`{family}:`" for family in FAMILIES if family != "gym")
     raise ConfigError(
         f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1; so do "
@@ -104,11 +104,16 @@ def _env_layer(file: str) -> Layer:
     return read_yaml(path) if path else {}
 
 
-def read_config(path: Path) -> Layer:
+def read_config_file(path: Path) -> Layer:
     """The layer of `--config`: of a file, or of one that the package has, by its name (`laptop_dmc`).
 
     Raises:
         ConfigError: as `read_yaml`.
     """
-    ready = CONFIGS / f"{path}.yaml"
-    return read_yaml(ready if not path.exists() and ready.is_file() else path)
+    ready = {file.stem: file for file in sorted(CONFIGS.glob("*.yaml"))}
+    if path.exists() or path.suffix:
+        return read_yaml(path)
+    if str(path) not in ready:
+        meant = did_you_mean(str(path), list(ready))
+        raise ConfigError(f"There is no file {path}, expected a YAML file or one of {', '.join(ready)}.{meant}")
+    return read_yaml(ready[str(path)])

@@ -35,6 +35,15 @@ class RunFolderError(RuntimeError):
     """A run folder cannot be used: one or two lines that name it and say what to do."""
 
 
+def no_run_folder(folder: Path) -> RunFolderError:
+    """The error for a folder that has no `config.yaml`, with the folder that was probably meant."""
+    if not folder.exists():
+        return RunFolderError(f"There is no folder {folder}.\nGive the folder of a run.")
+    above = next((parent for parent in folder.parents if (parent / "config.yaml").is_file()), None)
+    meant = f" Did you mean {above}?" if above else ""
+    return RunFolderError(f"{folder} is no run folder: it has no config.yaml.{meant}\nGive the folder of a run.")
+
+
 def default_run_folder(env_name: str, root: Path = Path("runs")) -> Path:
     """A name that is free: `runs/<env>-<date>-<time>`, with a number behind it if that is taken.
 

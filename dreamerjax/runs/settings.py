@@ -29,6 +29,7 @@ SHORTCUTS = {
     "stop_when_solved": "train.stop_when_solved",
 }
 
+ABBREVIATED = {"lr": "learning-rate", "bs": "batch-size"}  # what people type
 BUDGET = ("train.env_steps", "train.stop_when_solved")  # of the training, when it ends; all else says how it learns
 
 Layer = Mapping[str, Any]  # dotted key -> value
@@ -142,6 +143,7 @@ def nested(config: Config) -> dict[str, Any]:
 def did_you_mean(given: str, known: Sequence[str]) -> str:
     """A hint, or nothing. A short name also finds the dotted keys that end in it, or in which it is a word."""
     tail = given.lstrip("-").rpartition(".")[2].replace("_", "-")
+    tail = ABBREVIATED.get(tail, tail)
     ends = {name: name.lstrip("-").rpartition(".")[2].replace("_", "-") for name in known}
     found = (
         difflib.get_close_matches(given, known, n=2, cutoff=0.7)

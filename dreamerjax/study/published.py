@@ -18,7 +18,7 @@ from dreamerjax.config import Config, ConfigError
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.load import read_settings
 from dreamerjax.runs.presets import PRESETS
-from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.runs.run_folder import no_run_folder
 
 matplotlib.use("Agg")  # pictures go to files; no window is needed
 
@@ -117,7 +117,7 @@ def compare_published(run_dirs: Sequence[Path], file: Path) -> list[Verdict]:
     for run_dir in run_dirs:
         config = read_settings(run_dir)
         if config is None:
-            raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
+            raise no_run_folder(run_dir)
         configs.append(config)
     tasks = {(config.env.id, config.env.obs == "pixels") for config in configs}
     if len(tasks) > 1:

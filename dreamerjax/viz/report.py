@@ -20,7 +20,7 @@ from dreamerjax.monitoring.remedy import words_and_flags
 from dreamerjax.monitoring.summary import UNFINISHED, count, in_words, mean_and_spread, outcome, time_taken
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.load import LoadedAgent, load_run, read_settings
-from dreamerjax.runs.run_folder import RunFolderError, changed_keys
+from dreamerjax.runs.run_folder import RunFolderError, changed_keys, no_run_folder
 from dreamerjax.runtime.sentence import sentence_of
 from dreamerjax.viz.curves import draw_returns, finish_returns, return_limits, series, training_in_words
 from dreamerjax.viz.exhibits import Exhibit, choose, exhibit
@@ -53,7 +53,7 @@ def write_report(run_dir: Path) -> Path:
     """
     config = read_settings(run_dir)
     if config is None:
-        raise RunFolderError(f"{run_dir} is no run folder: it has no config.yaml.\nGive the folder of a run.")
+        raise no_run_folder(run_dir)
     lines, notes = _metrics_of(run_dir), dict[str, str]()
     loaded = _agent_of(run_dir, notes)
     summary, learning = _summary_of(run_dir, config, lines), judge_learning(lines, config)

@@ -83,7 +83,7 @@ def test_mistakes_are_told(tmp_path, capsys):
     balance = make_run(tmp_path / "balance", [(49_000, 1.0)], env="dmc:cartpole-balance")
     early = make_run(tmp_path / "early", [])
     cases = {
-        (tmp_path / "nowhere",): "is no run folder",
+        (tmp_path / "nowhere",): "There is no folder",
         (walker, balance): "The runs are of several tasks, dmc:cartpole-balance, dmc:walker-walk; expected one.",
         (early,): "early has no finished episode in the published",
     }

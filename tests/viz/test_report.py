@@ -197,7 +197,7 @@ def test_without_its_environment_dreams_are_compared_with_nothing(run: Path, mon
 
 
 def test_mistakes_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "is no run folder" in mistake(capsys, "report", "--run-dir", tmp_path / "none")
+    assert "There is no folder" in mistake(capsys, "report", "--run-dir", tmp_path / "none")
     assert "--run-dir" in mistake(capsys, "report")
     (run / "metrics.jsonl").write_text("not JSON\n")
     assert "metrics.jsonl, line 1: expected a JSON object" in mistake(capsys, "report", "--run-dir", run)
