@@ -11,7 +11,7 @@ from dreamerjax.config import Config, family_key
 from dreamerjax.envs import spaces_of
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.lineage import Lineage, lineage_of
-from dreamerjax.runs.run_folder import read_config
+from dreamerjax.runs.run_folder import no_run_folder, read_config
 from dreamerjax.runs.settings import combine, read_yaml
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces, TrainState
 
