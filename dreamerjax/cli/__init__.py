@@ -1,4 +1,4 @@
-"""The command line: what was typed -> settings -> host, show or lab."""
+"""The command line: one function for each command."""
 
 import contextlib
 import errno

@@ -36,6 +36,7 @@ Trains an agent, or resumes the training in a run folder.
                         CPU, published on an accelerator); flags and files come on top
   --init-from RUN       start from what another run has learned, with its settings
   --config FILE         more settings, as YAML, or laptop or laptop_dmc; may be repeated
+  --variant FILE.py:NAME  a function that changes the program before it runs (docs/networks.md)
   --profile             write short traces of JAX's profiler into the run folder
   --seed N --size 1m --env-steps N --train-ratio R --no-stop-when-solved
 """

@@ -63,8 +63,9 @@ def takes_recipe(name: str) -> bool:
 def name_of(env_id: str) -> str | None:
     """The name that takes settings made for this environment: of a file with its `env.id`, the first by alphabet."""
     for name, file in _files().items():
-        with contextlib.suppress(ConfigError):  # a file that nobody asked for
-            if read_yaml(file).get("env.id") == env_id:
+        with contextlib.suppress(ConfigError, OSError, UnicodeDecodeError):  # a file that nobody asked for
+            # Only a file with these letters is worth parsing, which takes milliseconds.
+            if env_id in file.read_text(encoding="utf-8") and read_yaml(file).get("env.id") == env_id:
                 return name
     return None
 

@@ -124,7 +124,7 @@ class Beginning:
         told = [self._recipe_told(recipe, platform, pixels=bool(pixels))] if self._takes_recipe else []
         if look.goal.told and not said:
             told.append(_goal_told(look))
-        if not self._parent and (own := name_of(self._name)):
+        if not self._parent and ":" in self._name and (own := name_of(self._name)):
             told.append(f"There are settings for this task: --env {own} takes them.")
         return Start(config, tuple(told))
 

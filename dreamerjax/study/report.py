@@ -53,6 +53,7 @@ def append_log(result: Result, log: Path) -> bool:
     if entry in before:
         return False
     heading = f"## {datetime.date.today()}: experiment {result.hypothesis.name}: {result.judgement.word}\n"
+    log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text(f"{before.rstrip()}\n\n{heading}\n{entry}", encoding="utf-8")
     return True
 

@@ -50,7 +50,7 @@ def file(tmp_path, monkeypatch) -> Path:
 
 
 def test_an_experiment_from_its_file_to_its_report(file, tmp_path):
-    arguments = ["experiment", str(file), "--jobs=2", "--log", str(tmp_path / "LOG.md")]
+    arguments = ["experiment", str(file), "--jobs=2", "--log", str(tmp_path / "notes" / "LOG.md")]
     assert cli.main(arguments) == 0
     folder = tmp_path / "runs" / "experiments" / "entropy"
     report, result = (folder / "REPORT.md").read_text(), json.loads((folder / "result.json").read_text())
@@ -68,12 +68,12 @@ def test_an_experiment_from_its_file_to_its_report(file, tmp_path):
         assert result["arms"][arm]["outcomes"] == pytest.approx(means, abs=1e-5)
     # Once more: nothing is made again, and the report and the log stay as they are.
     ended = [summary_of(job) for jobs in read_hypothesis(file).jobs() for job in jobs]
-    log = (tmp_path / "LOG.md").read_text()
+    log = (tmp_path / "notes" / "LOG.md").read_text()
     assert log.count("## ") == 1
     assert cli.main(arguments) == 0
     assert [summary_of(job) for jobs in read_hypothesis(file).jobs() for job in jobs] == ended
     assert (folder / "REPORT.md").read_text() == report
-    assert (tmp_path / "LOG.md").read_text() == log
+    assert (tmp_path / "notes" / "LOG.md").read_text() == log
 
 
 def test_a_job_that_is_stopped_goes_on_to_the_same_end(tmp_path):
@@ -169,7 +169,14 @@ def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(file, tmp_path):
     long = yaml.safe_load(file.read_text())
     long["settings"]["train.env_steps"] = 600
     file.write_text(yaml.safe_dump(long))
-    command = [sys.executable, str(ROOT / "run.py"), "experiment", str(file), "--log", str(tmp_path / "LOG.md")]
+    command = [sys.executable, str(ROOT / "run.py"), "experiment", str(file)]
+        sys.executable,
+        str(ROOT / "run.py"),
+        "experiment",
+        str(file),
+        "--log",
+        str(tmp_path / "notes" / "LOG.md"),
+    ]
     first = read_hypothesis(file).jobs(tmp_path / "runs" / "pool")[0][0].folder
     before = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
