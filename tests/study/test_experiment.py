@@ -170,13 +170,6 @@ def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(file, tmp_path):
     long["settings"]["train.env_steps"] = 600
     file.write_text(yaml.safe_dump(long))
     command = [sys.executable, str(ROOT / "run.py"), "experiment", str(file)]
-        sys.executable,
-        str(ROOT / "run.py"),
-        "experiment",
-        str(file),
-        "--log",
-        str(tmp_path / "notes" / "LOG.md"),
-    ]
     first = read_hypothesis(file).jobs(tmp_path / "runs" / "pool")[0][0].folder
     before = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
