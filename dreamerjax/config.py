@@ -194,7 +194,7 @@ class EnvConfig:
     obs_ignore: str = ""  # names or patterns of those that are not
     image: ImageConfig = field(default_factory=ImageConfig)
     action_repeat: PositiveInt = 1  # each action is taken so often; rewards add up, and it counts as one step
-    copies: PositiveInt = 1  # environments stepped together
+    num_envs: PositiveInt = 1  # environments stepped together
     workers: NonNegativeInt = 0  # processes that share the copies; 0: they are stepped in this one
     worker_timeout: Positive = 60.0  # seconds that a worker may take for one step before it counts as hanging
     worker_failures: PositiveInt = 3  # of one worker within `worker_failure_minutes` that stop the run
@@ -245,7 +245,7 @@ class EvalConfig:
     every: NonNegativeInt = 2000  # environment steps between evaluations; 0: only at the end
     episodes: PositiveInt = 20  # in a regular evaluation
     final_episodes: PositiveInt = 100  # to confirm that it is solved, and at the end
-    copies: PositiveInt = 100  # environments stepped together, at most
+    num_envs: PositiveInt = 100  # environments stepped together, at most
     max_episode_steps: PositiveInt = 10_000  # longer episodes are cut, also where they are played or filmed
     in_training_env: bool = False  # evaluate in the environments that train: for those of which there can be one
     diagnose: bool = True  # dreams are compared with what the replay holds: see docs/research.md
@@ -411,14 +411,14 @@ def _check(config: Config) -> None:
         raise ConfigError("agent.returns.scale_low is above agent.returns.scale_high; expected low <= high.")
     window = train.sequence_length + config.replay.context  # rows: a context is that of one more
     rows = "train.sequence_length" + (" + 1" if config.replay.context else "")
-    if config.replay.capacity < window * config.env.copies:
+    if config.replay.capacity < window * config.env.num_envs:
         raise ConfigError(
-            f"replay.capacity is {config.replay.capacity}, expected at least ({rows}) x env.copies = "
-            f"{window * config.env.copies}: one window for each environment."
+            f"replay.capacity is {config.replay.capacity}, expected at least ({rows}) x env.num_envs = "
+            f"{window * config.env.num_envs}: one window for each environment."
         )
-    needed = max(train.prefill, window * config.env.copies)
+    needed = max(train.prefill, window * config.env.num_envs)
     if train.env_steps < needed:
         raise ConfigError(
             f"train.env_steps is {train.env_steps}, expected at least {needed}: the train.prefill of {train.prefill}, "
-            f"and one window of ({rows}) x env.copies."
+            f"and one window of ({rows}) x env.num_envs."
         )

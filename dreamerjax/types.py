@@ -88,12 +88,12 @@ class Spaces(NamedTuple):
 class Rows(NamedTuple):
     """One step of all environment copies, on arrival (see the picture above), as numpy arrays on the host."""
 
-    obs: dict[str, np.ndarray]  # name -> [copies, ...], dtypes as in ObsSpec
-    prev_action: np.ndarray  # [copies, A] float32
-    reward: np.ndarray  # [copies] float32
-    is_first: np.ndarray  # [copies] bool
-    is_last: np.ndarray  # [copies] bool
-    is_terminal: np.ndarray  # [copies] bool
+    obs: dict[str, np.ndarray]  # name -> [num_envs, ...], dtypes as in ObsSpec
+    prev_action: np.ndarray  # [num_envs, A] float32
+    reward: np.ndarray  # [num_envs] float32
+    is_first: np.ndarray  # [num_envs] bool
+    is_last: np.ndarray  # [num_envs] bool
+    is_terminal: np.ndarray  # [num_envs] bool
 
 
 @flax.struct.dataclass

@@ -37,7 +37,7 @@ def sweeps(sizes: list[str]) -> dict[str, Sweep]:
         "sequence": Sweep("sequence-length", ("16", "32", "64", "128")),
         "horizon": Sweep("horizon", ("5", "10", "15", "30")),
         "rows stored": Sweep("replay-rows", ("10000", "100000", "1000000")),
-        "environments": Sweep("copies", ("1", "4", "16", "64"), parts=("policy_step", "env_step")),
+        "environments": Sweep("num-envs", ("1", "4", "16", "64"), parts=("policy_step", "env_step")),
     }
 
 

@@ -51,8 +51,8 @@ ENVS = {
 FLAGS = """
     --size=300k --agent.model.deter=16 --agent.model.hidden=8 --agent.model.groups=4 --agent.model.classes=4
     --agent.model.depth=2 --agent.model.bins=31 --agent.returns.imagination-horizon=3 --agent.precision=float32
-    --env.copies=2 --train.prefill=200 --train-ratio=4 --train.batch-size=2 --train.sequence-length=8
-    --replay.capacity=3000 --eval.every=1000 --eval.episodes=1 --eval.final-episodes=2 --eval.copies=2
+    --env.num-envs=2 --train.prefill=200 --train-ratio=4 --train.batch-size=2 --train.sequence-length=8
+    --replay.capacity=3000 --eval.every=1000 --eval.episodes=1 --eval.final-episodes=2 --eval.num-envs=2
     --log.video-every=0 --no-log.tensorboard --no-log.report --backend=cpu
 """
 
@@ -63,7 +63,7 @@ def wander(env_id: str) -> None:
     from dreamerjax.config import EnvConfig
     from dreamerjax.envs import make_env
 
-    env = make_env(EnvConfig(id=env_id), copies=2, seed=0)
+    env = make_env(EnvConfig(id=env_id), num_envs=2, seed=0)
     generator, size = np.random.default_rng(0), env.spaces.action_size
     constant = [np.zeros(size), np.ones(size), -np.ones(size), *np.eye(size)[:6]]
     notes, outside = set[str](), 0

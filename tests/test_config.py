@@ -148,12 +148,12 @@ def test_the_edges_of_the_ranges(kind: Any, inside: list[float], outside: list[f
             "agent.returns.scale_low is above agent.returns.scale_high",
         ),
         (
-            {"replay.capacity": 255, "train.sequence_length": 64, "env.copies": 4},
-            "replay.capacity is 255, expected at least (train.sequence_length + 1) x env.copies = 260",
+            {"replay.capacity": 255, "train.sequence_length": 64, "env.num_envs": 4},
+            "replay.capacity is 255, expected at least (train.sequence_length + 1) x env.num_envs = 260",
         ),
         (
-            {"replay.capacity": 255, "train.sequence_length": 64, "env.copies": 4, "replay.context": False},
-            "replay.capacity is 255, expected at least (train.sequence_length) x env.copies = 256",
+            {"replay.capacity": 255, "train.sequence_length": 64, "env.num_envs": 4, "replay.context": False},
+            "replay.capacity is 255, expected at least (train.sequence_length) x env.num_envs = 256",
         ),
         (
             {"train.env_steps": 99, "train.prefill": 100},
@@ -178,7 +178,7 @@ def test_settings_that_just_fit_together() -> None:
         "agent.returns.scale_low": 0.5,
         "agent.returns.scale_high": 0.5,
         "replay.capacity": 260,
-        "env.copies": 4,
+        "env.num_envs": 4,
         "train.sequence_length": 64,
         "train.env_steps": 260,
         "train.prefill": 260,

@@ -68,7 +68,7 @@ def diagnose(
     Args:
         agent: the static parts.
         state: the parameters; the newest.
-        newest: [L, copies, ...] the newest rows in the order of time, L a multiple of `sequence_length`.
+        newest: [L, num_envs, ...] the newest rows in the order of time, L a multiple of `sequence_length`.
         replayed: [T, B, ...] windows from all of the replay.
         key: consumed.
         sequence_length: rows of the windows into which the newest are cut.
@@ -196,7 +196,7 @@ def _predictions(agent: Agent, state: TrainState, states: LatentState) -> tuple[
 
 
 def _cut(rows: Batch, length: int) -> Batch:
-    """Cuts [L, copies, ...] into windows [length, L / length * copies, ...]."""
+    """Cuts [L, num_envs, ...] into windows [length, L / length * copies, ...]."""
 
     def cut(x: Array) -> Array:
         windows = x.reshape(-1, length, *x.shape[1:]).swapaxes(0, 1)

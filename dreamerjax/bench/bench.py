@@ -55,7 +55,7 @@ def measure(settings: BenchSettings, backend: Backend, *, say: Say = lambda text
     config, train = settings.config, settings.config.train
     say("filling a replay")
     agent = build_agent(config.agent, settings.spaces)
-    replay = filled_replay(config.replay, settings.spaces, copies=config.env.copies, seed=SEED)
+    replay = filled_replay(config.replay, settings.spaces, num_envs=config.env.num_envs, seed=SEED)
     shapes = replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
     with _fresh_cache():
         say("compiling the update")

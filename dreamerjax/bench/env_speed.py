@@ -38,17 +38,17 @@ def measure_env(config: EnvConfig, *, rounds: int = ROUNDS) -> list[dict[str, An
     Raises:
         EnvError: there is no such environment, or it cannot be stepped alone.
     """
-    return [_measure(config, copies, rounds) for copies in COPIES]
+    return [_measure(config, num_envs, rounds) for num_envs in COPIES]
 
 
 def env_table(results: list[dict[str, Any]], name: str) -> Table:
     """The same for people."""
     table = Table(title=f"{name}: environment steps a second, all copies together, random actions")
-    for column in ("copies", "plain Gymnasium", "to the replay", "overhead of one step of all copies"):
+    for column in ("num_envs", "plain Gymnasium", "to the replay", "overhead of one step of all copies"):
         table.add_column(column, justify="right")
     for r in results:
         table.add_row(
-            str(r["copies"]),
+            str(r["num_envs"]),
             f"{r['plain_steps_per_second']:,.0f}",
             f"{r['our_steps_per_second']:,.0f}",
             f"{r['overhead_microseconds']:.0f} µs ({r['overhead_lowest']:.0f} to {r['overhead_highest']:.0f})",
@@ -56,11 +56,11 @@ def env_table(results: list[dict[str, Any]], name: str) -> Table:
     return table
 
 
-def _measure(config: EnvConfig, copies: int, rounds: int) -> dict[str, Any]:
+def _measure(config: EnvConfig, num_envs: int, rounds: int) -> dict[str, Any]:
     generator = np.random.default_rng(0)
-    plain = _Plain(config, copies)
-    env = make_env(config, copies=copies, seed=0)
-    replay = Replay(env.spaces, copies=copies, capacity=4 * STEPS * copies, seed=0)
+    plain = _Plain(config, num_envs)
+    env = make_env(config, num_envs=num_envs, seed=0)
+    replay = Replay(env.spaces, num_envs=num_envs, capacity=4 * STEPS * num_envs, seed=0)
     replay.add(env.reset())
     ours, theirs = [], []
     for number in range(rounds + 1):
@@ -77,10 +77,10 @@ def _measure(config: EnvConfig, copies: int, rounds: int) -> dict[str, Any]:
     overheads = [1e6 * (one - other) for one, other in zip(ours, theirs, strict=True)]
     return {
         "env": config.id,
-        "copies": copies,
+        "num_envs": num_envs,
         "workers": config.workers,
-        "plain_steps_per_second": copies / statistics.median(theirs),
-        "our_steps_per_second": copies / statistics.median(ours),
+        "plain_steps_per_second": num_envs / statistics.median(theirs),
+        "our_steps_per_second": num_envs / statistics.median(ours),
         "overhead_microseconds": statistics.median(overheads),
         "overhead_lowest": min(overheads),
         "overhead_highest": max(overheads),
@@ -90,15 +90,15 @@ def _measure(config: EnvConfig, copies: int, rounds: int) -> dict[str, Any]:
 class _Plain:
     """Environments stepped in a loop; what comes out is thrown away."""
 
-    def __init__(self, config: EnvConfig, copies: int) -> None:
+    def __init__(self, config: EnvConfig, num_envs: int) -> None:
         try:
-            self._envs = [make_single(dataclasses.replace(config, workers=0)) for _ in range(copies)]
+            self._envs = [make_single(dataclasses.replace(config, workers=0)) for _ in range(num_envs)]
         except AttributeError as error:
             raise EnvError(
                 f"{config.id} is stepped in batch, expected an environment that is stepped alone."
             ) from error
         self._action = action_of(self._envs[0].action_space, label=config.id)
-        self._ended = [False] * copies
+        self._ended = [False] * num_envs
         for number, env in enumerate(self._envs):
             env.reset(seed=number)
 

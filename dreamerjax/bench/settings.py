@@ -12,7 +12,7 @@ from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 IMAGE = (64, 64, 3)  # height, width, channels
 ROUNDS, SWEEP_ROUNDS = 8, 5
 SWEPT = (
-    *("size", "batch-size", "sequence-length", "horizon", "copies", "replay-rows", "replay-storage", "precision"),
+    *("size", "batch-size", "sequence-length", "horizon", "num-envs", "replay-rows", "replay-storage", "precision"),
     *("observe-unroll", "imagine-unroll", "updates-per-dispatch"),
 )
 
@@ -23,7 +23,7 @@ KEYS = {
     "sequence_length": "train.sequence_length",
     "horizon": "agent.returns.imagination_horizon",
     "precision": "agent.precision",
-    "copies": "env.copies",
+    "num_envs": "env.num_envs",
     "updates_per_dispatch": "train.updates_per_dispatch",
     "replay_rows": "replay.capacity",
     "replay_storage": "replay.storage",
@@ -69,7 +69,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     flag("--sequence-length", **number, help="rows in a window (default: 64)")
     flag("--horizon", **number, help="imagined steps (default: 15)")
     flag("--precision", choices=("auto", "float32", "bfloat16"), help="auto: float32 on a CPU (default: auto)")
-    flag("--copies", **number, help="environments stepped together (default: 1)")
+    flag("--num-envs", **number, help="environments stepped together (default: 1)")
     flag("--updates-per-dispatch", **number, help="updates in one call to the device (default: 4)")
     flag("--replay-rows", **number, default=10_000, help="rows in the replay (default: 10000)")
     flag("--replay-storage", choices=("memory", "device"), help="where batches are gathered (default: memory)")

@@ -152,7 +152,7 @@ def work_in_words(settings: Mapping[str, Any]) -> str:
     return (
         f"size {settings['size']}, {settings['precision']}, {settings['batch_size']} x {settings['sequence_length']} "
         f"rows, horizon {settings['horizon']}, updates per dispatch {settings['updates_per_dispatch']},\n"
-        f"sees {sees}, actions {settings['actions']}, copies {settings['copies']}, "
+        f"sees {sees}, actions {settings['actions']}, environments {settings['num_envs']}, "
         f"rows stored {settings['replay_rows']:,}"
     )
 

@@ -122,10 +122,10 @@ class Parts:
 
         self._config, self._replay = config, replay
         self._state = jax.jit(bound(init_train_state, agent))(jax.random.PRNGKey(seed))
-        copies = config.env.copies
-        self._rows = synthetic_rows(agent.spaces, copies=copies, seed=seed)
-        self._policy_state, self._key = initial_policy_state(agent, copies), jax.random.PRNGKey(seed + 1)
-        self._env = make_env(EnvConfig(id="gym:CartPole-v1"), copies=copies, seed=seed)
+        num_envs = config.env.num_envs
+        self._rows = synthetic_rows(agent.spaces, num_envs=num_envs, seed=seed)
+        self._policy_state, self._key = initial_policy_state(agent, num_envs), jax.random.PRNGKey(seed + 1)
+        self._env = make_env(EnvConfig(id="gym:CartPole-v1"), num_envs=num_envs, seed=seed)
         self._env.reset()
         self._random = np.random.default_rng(seed)
 

@@ -49,9 +49,9 @@ def evaluate(arguments: list[str]) -> int:
     loaded = load_run(given.run_dir)
     for note in loaded.notes:
         print(f"note: {note}", file=sys.stderr)
-    copies = min(given.episodes, loaded.config.eval.copies)
+    num_envs = min(given.episodes, loaded.config.eval.num_envs)
     limit = loaded.config.eval.max_episode_steps
-    evaluator = Evaluator(loaded.agent, loaded.config.env, copies=copies, max_episode_steps=limit)
+    evaluator = Evaluator(loaded.agent, loaded.config.env, num_envs=num_envs, max_episode_steps=limit)
     evaluation = evaluator.run(loaded.state.params, episodes=given.episodes, seed=given.seed, onlooker=_Teller())
     evaluator.close()
     assert evaluation is not None, "nobody interrupts it"

@@ -89,7 +89,7 @@ class VectorEnv(ABC):
 
     spaces: Spaces
     told: tuple[str, ...]  # how each observation is seen and what is done, for people: a line each
-    copies: int
+    num_envs: int
 
     @abstractmethod
     def reset(self, seed: int | None = None) -> Rows:
@@ -107,8 +107,8 @@ class VectorEnv(ABC):
         """Takes one action in every copy.
 
         Args:
-            action: [copies, A] float32, choices one-hot; vectors are clipped to [-1, 1] and scaled to the environment's
-                bounds. A copy whose last row was `is_last` ignores it and starts a new episode.
+            action: [num_envs, A] float32, choices one-hot; vectors are clipped to [-1, 1] and scaled to the
+                environment's bounds. A copy whose last row was `is_last` ignores it and starts a new episode.
 
         Returns:
             The rows of arriving there; `prev_action` is the action as given, 0 where a new episode starts.
@@ -119,7 +119,7 @@ class VectorEnv(ABC):
 
     @abstractmethod
     def end_episodes(self, copies: np.ndarray) -> None:
-        """Ends the episodes of the copies [copies] bool here: their next step begins new ones, whatever the action."""
+        """Ends the episodes of these copies, [num_envs] bool: their next step begins new ones, whatever the action."""
 
     @abstractmethod
     def state(self) -> bytes | None:
@@ -169,19 +169,19 @@ class VectorEnv(ABC):
         return []
 
     def random_action(self, generator: np.random.Generator) -> np.ndarray:
-        """A uniformly random action for every copy, [copies, A] float32: choices one-hot, vectors in [-1, 1]."""
+        """A uniformly random action for every copy, [num_envs, A] float32: choices one-hot, vectors in [-1, 1]."""
         parts = [
-            np.eye(size, dtype=np.float32)[generator.integers(size, size=self.copies)]
+            np.eye(size, dtype=np.float32)[generator.integers(size, size=self.num_envs)]
             if kind == "discrete"
-            else generator.uniform(-1.0, 1.0, (self.copies, size)).astype(np.float32)
+            else generator.uniform(-1.0, 1.0, (self.num_envs, size)).astype(np.float32)
             for kind, size in self.spaces.actions
         ]
         return np.concatenate(parts, axis=-1)
 
 
-def copy_seeds(seed: int, copies: int) -> list[int]:
+def copy_seeds(seed: int, num_envs: int) -> list[int]:
     """The seed of each copy; whatever their number, the first ones get the same."""
-    return [int(word) for word in np.random.SeedSequence(seed).generate_state(copies)]
+    return [int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs)]
 
 
 class Family(NamedTuple):
@@ -214,12 +214,12 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-def make_env(config: EnvConfig, *, copies: int, seed: int) -> VectorEnv:
+def make_env(config: EnvConfig, *, num_envs: int, seed: int) -> VectorEnv:
     """Makes the copies of an environment.
 
     Args:
         config: its id, `family:ID` such as `gym:CartPole-v1`, and how it is seen and stepped.
-        copies: environments that are stepped together.
+        num_envs: environments that are stepped together.
         seed: of all their randomness; each copy gets its own part of it.
 
     Raises:
@@ -235,19 +235,19 @@ def make_env(config: EnvConfig, *, copies: int, seed: int) -> VectorEnv:
     if family in FAMILIES and FAMILIES[family].in_batch:
         make_vector = _module(family).make_vector
         with _told_by_its_maker(config):
-            return make_vector(name, config, copies=copies, seed=seed)
+            return make_vector(name, config, num_envs=num_envs, seed=seed)
     if config.workers:
         from dreamerjax.envs.workers import WorkerVectorEnv
 
-        return WorkerVectorEnv(config, copies=copies, seed=seed)
+        return WorkerVectorEnv(config, num_envs=num_envs, seed=seed)
     from dreamerjax.envs.serial import SerialVectorEnv
 
-    return SerialVectorEnv(config, copies=copies, seed=seed)
+    return SerialVectorEnv(config, num_envs=num_envs, seed=seed)
 
 
 def look_at(config: EnvConfig) -> Look:
     """What the agent sees and does in an environment, which is made for a moment; raises as `make_env`."""
-    env = make_env(dataclasses.replace(config, workers=0), copies=1, seed=0)
+    env = make_env(dataclasses.replace(config, workers=0), num_envs=1, seed=0)
     try:
         return Look(env.spaces, env.goal())
     finally:

@@ -51,7 +51,7 @@ class Action(ABC):
 
     @abstractmethod
     def to_env(self, action: np.ndarray) -> Iterable[Any]:
-        """[copies, size] -> an action of the environment for each copy."""
+        """[num_envs, size] -> an action of the environment for each copy."""
 
 
 class _Choice(Action):

@@ -19,7 +19,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # MuJoCo prints which other pac
 LIMIT = 1000  # steps of an episode
 
 
-def make_vector(name: str, config: EnvConfig, *, copies: int, seed: int) -> JaxVectorEnv:
+def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
     """The copies of a name; see `Family`.
 
     Raises:
@@ -29,7 +29,7 @@ def make_vector(name: str, config: EnvConfig, *, copies: int, seed: int) -> JaxV
     if name not in _names():
         raise unknown("brax", name, closest(name))
     refuse_obs(config, "pixels", "both", reason="nothing draws these tasks on the device")
-    return JaxVectorEnv(_task(name), config, copies=copies, seed=seed)
+    return JaxVectorEnv(_task(name), config, num_envs=num_envs, seed=seed)
 
 
 def closest(name: str) -> str | None:

@@ -19,7 +19,7 @@ NO_LIMIT = 2**30  # steps
 BLOCK = 16  # pixels of a block of the world, in what `render` shows
 
 
-def make_vector(name: str, config: EnvConfig, *, copies: int, seed: int) -> JaxVectorEnv:
+def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
     """The copies of an ID; see `Family`.
 
     Raises:
@@ -31,7 +31,7 @@ def make_vector(name: str, config: EnvConfig, *, copies: int, seed: int) -> JaxV
     pixels = "Pixels" in name
     other = name.replace("Pixels", "Symbolic") if pixels else name.replace("Symbolic", "Pixels")
     refuse_obs(config, "state" if pixels else "pixels", "both", reason=f"there is `craftax:{other}`")
-    return JaxVectorEnv(_task(name, pixels=pixels), config, copies=copies, seed=seed)
+    return JaxVectorEnv(_task(name, pixels=pixels), config, num_envs=num_envs, seed=seed)
 
 
 def closest(name: str) -> str | None:

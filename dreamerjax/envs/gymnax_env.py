@@ -19,7 +19,7 @@ NO_LIMIT = 2**30  # steps
 NAMES = [name for name in registered_envs if name != "SimpleBandit-bsuite"]  # which fails
 
 
-def make_vector(name: str, config: EnvConfig, *, copies: int, seed: int) -> JaxVectorEnv:
+def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
     """The copies of an ID; see `Family`.
 
     Raises:
@@ -30,7 +30,7 @@ def make_vector(name: str, config: EnvConfig, *, copies: int, seed: int) -> JaxV
         raise unknown("gymnax", name, closest(name))
     refuse_obs(config, "pixels", "both", reason="these tasks have no pixels")
     try:
-        return JaxVectorEnv(_task(name), config, copies=copies, seed=seed)
+        return JaxVectorEnv(_task(name), config, num_envs=num_envs, seed=seed)
     except OSError as error:
         raise EnvError(f"gymnax:{name}: its data cannot be downloaded: {error}") from error
 

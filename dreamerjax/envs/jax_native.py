@@ -49,7 +49,7 @@ class Copy(NamedTuple):
 class JaxVectorEnv(VectorEnv):
     """Steps all copies of a task together. A new episode is computed only in steps in which some copy begins one."""
 
-    def __init__(self, task: JaxTask, config: EnvConfig, *, copies: int, seed: int) -> None:
+    def __init__(self, task: JaxTask, config: EnvConfig, *, num_envs: int, seed: int) -> None:
         """Prepares the copies; nothing is compiled before the first `reset`.
 
         Raises:
@@ -59,21 +59,21 @@ class JaxVectorEnv(VectorEnv):
             raise EnvError(
                 f"{config.id}: env.workers is {config.workers}, expected 0: one call to the device steps all copies."
             )
-        self.copies = copies
+        self.num_envs = num_envs
         self._task, self._config, self._seed = task, config, seed
         self._space = chosen(task.observation_space, config)
         self._leaves = observation_leaves(self._space, config)
         self._action = action_of(task.action_space, label=config.id)
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
         self.told = told_lines(self._leaves, self._action)
-        self._stillborn = np.zeros(copies, int)  # episodes in a row that were cut short before their second row
+        self._stillborn = np.zeros(num_envs, int)  # episodes in a row that were cut short before their second row
         self._noted = set[str]()  # observations that left their bounds
         self._begin = jax.jit(partial(_begin, task))
         self._advance = jax.jit(partial(_advance, task, config.action_repeat))
         self._restart = jax.jit(partial(_restart, task))
         self._draw = jax.jit(task.draw) if task.draw else None
         self._steps = 0
-        self._ended = np.zeros(copies, bool)
+        self._ended = np.zeros(num_envs, bool)
         self._events: list[Event] = []
         self._at: Copy | None = None  # None: not reset yet
 
@@ -90,9 +90,9 @@ class JaxVectorEnv(VectorEnv):
 
     def step(self, action: np.ndarray) -> Rows:
         """See `VectorEnv.step`."""
-        expected = (self.copies, self.spaces.action_size)
+        expected = (self.num_envs, self.spaces.action_size)
         if action.shape != expected:
-            raise ValueError(f"The actions have the shape {action.shape}, expected [copies, A] = {expected}.")
+            raise ValueError(f"The actions have the shape {action.shape}, expected [num_envs, A] = {expected}.")
         self._steps += 1
         for index in np.flatnonzero(~np.isfinite(action).all(axis=1)):
             raise EnvError(self._told(int(index), f"the action is not finite: {action[index]}"))
@@ -131,17 +131,17 @@ class JaxVectorEnv(VectorEnv):
     def state(self) -> bytes | None:
         """See `VectorEnv.state`."""
         leaves = jax.device_get(jax.tree.leaves(self._at))
-        return pickle.dumps((self._config.id, self.copies, self._steps, self._ended, leaves))
+        return pickle.dumps((self._config.id, self.num_envs, self._steps, self._ended, leaves))
 
     def load(self, state: bytes) -> None:
         """See `VectorEnv.load`."""
         try:
-            env_id, copies, steps, ended, leaves = pickle.loads(state)
+            env_id, num_envs, steps, ended, leaves = pickle.loads(state)
         except Exception as error:
             raise StateError(f"The saved state of {self._config.id} cannot be read: {error}") from error
-        if (env_id, copies) != (self._config.id, self.copies):
+        if (env_id, num_envs) != (self._config.id, self.num_envs):
             raise StateError(
-                f"The saved state is of {copies} copies of {env_id}, expected {self.copies} of {self._config.id}."
+                f"The saved state is of {num_envs} copies of {env_id}, expected {self.num_envs} of {self._config.id}."
             )
         shapes, structure = jax.tree.flatten(jax.eval_shape(self._begin, self._keys())[0])
         if [leaf.shape for leaf in shapes] != [leaf.shape for leaf in leaves]:
@@ -154,22 +154,22 @@ class JaxVectorEnv(VectorEnv):
         self._at = None
 
     def _keys(self) -> PRNGKey:
-        return jax.vmap(jax.random.PRNGKey)(np.array(copy_seeds(self._seed, self.copies), np.uint32))
+        return jax.vmap(jax.random.PRNGKey)(np.array(copy_seeds(self._seed, self.num_envs), np.uint32))
 
     def _first_rows(self) -> Rows:
         return Rows(
-            obs={spec.name: np.empty((self.copies, *spec.shape), spec.dtype) for spec in self.spaces.obs},
-            prev_action=np.zeros((self.copies, self.spaces.action_size), np.float32),
-            reward=np.zeros(self.copies, np.float32),
-            is_first=np.ones(self.copies, bool),
-            is_last=np.zeros(self.copies, bool),
-            is_terminal=np.zeros(self.copies, bool),
+            obs={spec.name: np.empty((self.num_envs, *spec.shape), spec.dtype) for spec in self.spaces.obs},
+            prev_action=np.zeros((self.num_envs, self.spaces.action_size), np.float32),
+            reward=np.zeros(self.num_envs, np.float32),
+            is_first=np.ones(self.num_envs, bool),
+            is_last=np.zeros(self.num_envs, bool),
+            is_terminal=np.zeros(self.num_envs, bool),
         )
 
     def _check(self, rows: Rows, obs: Any) -> None:
         """Fills in the observations; copies whose row is no good are told, or start anew."""
-        bad = self._see(rows, obs, range(self.copies))
-        went_wrong = np.isin(np.arange(self.copies), list(bad))
+        bad = self._see(rows, obs, range(self.num_envs))
+        went_wrong = np.isin(np.arange(self.num_envs), list(bad))
         self._stillborn = np.where(rows.is_first, self._stillborn, np.where(went_wrong, self._stillborn + 1, 0))
         for attempt in range(TRIES + 1):
             if not bad:
@@ -179,18 +179,18 @@ class JaxVectorEnv(VectorEnv):
                 if self._config.on_bad_observation == "stop" or last_try:
                     raise EnvError(self._told(index, what))
                 self._events.append(Event(index, interrupted=self._told(index, what)))
-            fresh = np.isin(np.arange(self.copies), list(bad))
+            fresh = np.isin(np.arange(self.num_envs), list(bad))
             self._at, obs = self._restart(self._at, fresh)
             for array in (rows.prev_action, rows.reward, rows.is_last, rows.is_terminal):
                 array[fresh] = 0
             rows.is_first[fresh] = True
             bad = self._see(rows, obs, bad)
 
-    def _see(self, rows: Rows, obs: Any, copies: Iterable[int]) -> dict[int, str]:
+    def _see(self, rows: Rows, obs: Any, num_envs: Iterable[int]) -> dict[int, str]:
         """Fills in the observations of some copies; returns what is wrong, for each where something is."""
         values = list(flat_values(self._space, jax.device_get(obs)))
         bad = {}
-        for index in copies:
+        for index in num_envs:
             if not np.isfinite(rows.reward[index]):
                 bad[index] = f"the reward is not finite: {rows.reward[index]}"
             for leaf, value in zip(self._leaves, values, strict=True):

@@ -22,7 +22,7 @@ def one_copy(config: EnvConfig, *, seed: int, lent: VectorEnv | None = None) -> 
     if lent is not None:
         yield FirstCopy(lent)
         return
-    env = make_env(dataclasses.replace(config, workers=0), copies=1, seed=seed)
+    env = make_env(dataclasses.replace(config, workers=0), num_envs=1, seed=seed)
     try:
         yield env
     finally:
@@ -35,7 +35,7 @@ class FirstCopy(VectorEnv):
     def __init__(self, several: VectorEnv) -> None:
         """Looks at the first copy of some that stay the caller's."""
         self._several = several
-        self.spaces, self.told, self.copies = several.spaces, several.told, 1
+        self.spaces, self.told, self.num_envs = several.spaces, several.told, 1
 
     def reset(self, seed: int | None = None) -> Rows:
         """See `VectorEnv.reset`."""
@@ -43,11 +43,11 @@ class FirstCopy(VectorEnv):
 
     def step(self, action: np.ndarray) -> Rows:
         """See `VectorEnv.step`."""
-        return _first(self._several.step(action.repeat(self._several.copies, axis=0)))
+        return _first(self._several.step(action.repeat(self._several.num_envs, axis=0)))
 
     def end_episodes(self, copies: np.ndarray) -> None:
         """See `VectorEnv.end_episodes`."""
-        self._several.end_episodes(copies.repeat(self._several.copies))
+        self._several.end_episodes(copies.repeat(self._several.num_envs))
 
     def render(self) -> np.ndarray | None:
         """See `VectorEnv.render`."""

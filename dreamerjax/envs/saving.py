@@ -41,13 +41,13 @@ def write(env_id: str, steps: int, ended: np.ndarray, envs: Sequence[gymnasium.E
     return pickle.dumps(tuple(_Saved(env_id, steps, ended.tolist(), copies)))
 
 
-def read(state: bytes, env_id: str, copies: int) -> tuple[int, np.ndarray, list[gymnasium.Env]]:
+def read(state: bytes, env_id: str, num_envs: int) -> tuple[int, np.ndarray, list[gymnasium.Env]]:
     """The steps since the reset, which copies have ended, and the environments, out of what `write` gave.
 
     Raises:
         StateError: it is of another environment or another number of copies, or cannot be read.
     """
-    saved = _checked(state, env_id, copies)
+    saved = _checked(state, env_id, num_envs)
     envs: list[gymnasium.Env] = []
     try:
         for written in saved.copies:
@@ -76,20 +76,20 @@ def share(state: bytes, env_id: str, copies: slice) -> bytes:
     return pickle.dumps(tuple(saved._replace(ended=saved.ended[copies], copies=saved.copies[copies])))
 
 
-def check(state: bytes, env_id: str, copies: int) -> int:
+def check(state: bytes, env_id: str, num_envs: int) -> int:
     """How many steps the copies of a state have made since the reset.
 
     Raises:
         StateError: it is of another environment or another number of copies, or cannot be read.
     """
-    return _checked(state, env_id, copies).steps
+    return _checked(state, env_id, num_envs).steps
 
 
-def _checked(state: bytes, env_id: str, copies: int) -> _Saved:
+def _checked(state: bytes, env_id: str, num_envs: int) -> _Saved:
     saved = _opened(state, env_id)
-    if (saved.env_id, len(saved.copies)) != (env_id, copies):
+    if (saved.env_id, len(saved.copies)) != (env_id, num_envs):
         raise StateError(
-            f"The saved state is of {len(saved.copies)} copies of {saved.env_id}, expected {copies} of {env_id}."
+            f"The saved state is of {len(saved.copies)} copies of {saved.env_id}, expected {num_envs} of {env_id}."
         )
     return saved
 

@@ -53,7 +53,7 @@ class SerialVectorEnv(VectorEnv):
         self,
         config: EnvConfig,
         *,
-        copies: int,
+        num_envs: int,
         seed: int,
         first_copy: int = 0,
         envs: Sequence[gymnasium.Env] | None = None,
@@ -62,14 +62,14 @@ class SerialVectorEnv(VectorEnv):
 
         Args:
             config: of the environment.
-            copies: how many.
+            num_envs: how many.
             seed: of all copies of the run.
             first_copy: number of the first one here, where others of the run are elsewhere.
             envs: the copies, where they are made already.
         """
-        self.copies = copies
+        self.num_envs = num_envs
         self._config, self._seed, self._first_copy = config, seed, first_copy
-        self._envs = list(envs) if envs is not None else _made(config, copies)
+        self._envs = list(envs) if envs is not None else _made(config, num_envs)
         try:
             self._space = chosen(_space(self._envs[0], "observation_space", config), config)
             self._leaves = observation_leaves(self._space, config)
@@ -81,8 +81,8 @@ class SerialVectorEnv(VectorEnv):
         self.told = told_lines(self._leaves, self._action)
         self._seeded = takes_seed(self._envs[0])
         self.steps = 0  # since the reset, for messages
-        self._ended = np.zeros(copies, bool)
-        self._stillborn = np.zeros(copies, int)  # episodes in a row that were cut short before their second row
+        self._ended = np.zeros(num_envs, bool)
+        self._stillborn = np.zeros(num_envs, int)  # episodes in a row that were cut short before their second row
         self._events: list[Event] = []
         self._noted = set[str]()  # topics
         self._failed = False
@@ -93,7 +93,7 @@ class SerialVectorEnv(VectorEnv):
             self._seed = seed
         self.steps = 0
         rows = self._empty_rows()
-        seeds = copy_seeds(self._seed, self._first_copy + self.copies)[self._first_copy :]
+        seeds = copy_seeds(self._seed, self._first_copy + self.num_envs)[self._first_copy :]
         for index, own in enumerate(seeds):
             self._start(rows, index, seed=own)
         self._ended = rows.is_last.copy()
@@ -102,9 +102,9 @@ class SerialVectorEnv(VectorEnv):
 
     def step(self, action: np.ndarray) -> Rows:
         """See `VectorEnv.step`."""
-        expected = (self.copies, self.spaces.action_size)
+        expected = (self.num_envs, self.spaces.action_size)
         if action.shape != expected:
-            raise ValueError(f"The actions have the shape {action.shape}, expected [copies, A] = {expected}.")
+            raise ValueError(f"The actions have the shape {action.shape}, expected [num_envs, A] = {expected}.")
         self.steps += 1
         finite = np.isfinite(action)
         if not finite.all():
@@ -160,7 +160,7 @@ class SerialVectorEnv(VectorEnv):
 
     def load(self, state: bytes) -> None:
         """See `VectorEnv.load`."""
-        steps, ended, envs = saving.read(state, self._config.id, self.copies)
+        steps, ended, envs = saving.read(state, self._config.id, self.num_envs)
         self.close()
         self.steps, self._ended, self._envs, self._failed = steps, ended, envs, False
 
@@ -170,11 +170,11 @@ class SerialVectorEnv(VectorEnv):
             env.close()
 
     def _empty_rows(self) -> Rows:
-        flags = np.zeros((3, self.copies), bool)
+        flags = np.zeros((3, self.num_envs), bool)
         return Rows(
-            obs={spec.name: np.empty((self.copies, *spec.shape), spec.dtype) for spec in self.spaces.obs},
-            prev_action=np.zeros((self.copies, self.spaces.action_size), np.float32),
-            reward=np.zeros(self.copies, np.float32),
+            obs={spec.name: np.empty((self.num_envs, *spec.shape), spec.dtype) for spec in self.spaces.obs},
+            prev_action=np.zeros((self.num_envs, self.spaces.action_size), np.float32),
+            reward=np.zeros(self.num_envs, np.float32),
             is_first=flags[0],
             is_last=flags[1],
             is_terminal=flags[2],
@@ -296,11 +296,11 @@ def outside_sentence(name: str, outside: str) -> str:
     )
 
 
-def _made(config: EnvConfig, copies: int) -> list[gymnasium.Env]:
+def _made(config: EnvConfig, num_envs: int) -> list[gymnasium.Env]:
     """The copies; where one of them cannot be made, the others are closed."""
     envs: list[gymnasium.Env] = []
     try:
-        for _ in range(copies):
+        for _ in range(num_envs):
             envs.append(make_single(config))
     except BaseException:
         for env in envs:

@@ -170,11 +170,15 @@ class Worker:
 class SharedRows:
     """The actions and rows of all copies, in memory that all processes see."""
 
-    def __init__(self, spaces: Spaces, copies: int, file: IO[bytes] | None = None) -> None:
+    def __init__(self, spaces: Spaces, num_envs: int, file: IO[bytes] | None = None) -> None:
         """Makes the memory, or finds it in the file that another process has made."""
         file = file or _nameless_file()
-        action, real, flag = (np.float32, (copies, spaces.action_size)), (np.float32, (copies,)), (bool, (copies,))
-        fields: list[tuple] = [(f"obs.{spec.name}", spec.dtype, (copies, *spec.shape)) for spec in spaces.obs]
+        action, real, flag = (
+            (np.float32, (num_envs, spaces.action_size)),
+            (np.float32, (num_envs,)),
+            (bool, (num_envs,)),
+        )
+        fields: list[tuple] = [(f"obs.{spec.name}", spec.dtype, (num_envs, *spec.shape)) for spec in spaces.obs]
         fields += [("action", *action), ("prev_action", *action), ("reward", *real)]
         fields += [("is_first", *flag), ("is_last", *flag), ("is_terminal", *flag)]
         layout = np.dtype(fields, align=True)
@@ -206,7 +210,7 @@ def _work(pipe: Connection, where: Connection, config: EnvConfig, copies: slice,
             answers.flush()
 
     try:
-        env = SerialVectorEnv(config, copies=copies.stop - copies.start, seed=seed, first_copy=copies.start)
+        env = SerialVectorEnv(config, num_envs=copies.stop - copies.start, seed=seed, first_copy=copies.start)
         say("done", (env.spaces, env.told))
         with os.fdopen(reduction.recv_handle(pipe), "r+b") as file:
             shared = SharedRows(env.spaces, all_copies, file)

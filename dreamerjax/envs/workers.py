@@ -25,20 +25,20 @@ class WorkerVectorEnv(VectorEnv):
     before, and an `Event` says what happened.
     """
 
-    def __init__(self, config: EnvConfig, *, copies: int, seed: int) -> None:
+    def __init__(self, config: EnvConfig, *, num_envs: int, seed: int) -> None:
         """Starts the processes, at most one for each copy; see `make_env`.
 
         Raises:
             EnvError: they cannot make the environment.
             ConfigError: a setting does not fit it.
         """
-        self.copies = copies
+        self.num_envs = num_envs
         self._config, self._seed, self._steps = config, seed, 0
         self._patience = max(START_SECONDS, config.worker_timeout)
         self._events: list[Event] = []
         self._shared: SharedRows | None = None
-        shares = np.array_split(np.arange(copies), min(config.workers, copies))
-        self._workers = [Worker(config, number, share.tolist(), copies) for number, share in enumerate(shares)]
+        shares = np.array_split(np.arange(num_envs), min(config.workers, num_envs))
+        self._workers = [Worker(config, number, share.tolist(), num_envs) for number, share in enumerate(shares)]
         try:
             for worker in self._workers:
                 worker.start(seed)
@@ -62,9 +62,9 @@ class WorkerVectorEnv(VectorEnv):
 
     def step(self, action: np.ndarray) -> Rows:
         """See `VectorEnv.step`."""
-        expected = (self.copies, self.spaces.action_size)
+        expected = (self.num_envs, self.spaces.action_size)
         if action.shape != expected:
-            raise ValueError(f"The actions have the shape {action.shape}, expected [copies, A] = {expected}.")
+            raise ValueError(f"The actions have the shape {action.shape}, expected [num_envs, A] = {expected}.")
         assert self._shared is not None
         self._shared.action[:] = action
         self._steps += 1
@@ -89,7 +89,7 @@ class WorkerVectorEnv(VectorEnv):
 
     def load(self, state: bytes) -> None:
         """See `VectorEnv.load`."""
-        self._steps = saving.check(state, self._config.id, self.copies)
+        self._steps = saving.check(state, self._config.id, self.num_envs)
         for worker in self._workers:
             worker.ask("load", saving.share(state, self._config.id, worker.copies))
         problems = []
@@ -124,7 +124,7 @@ class WorkerVectorEnv(VectorEnv):
         spaces, told = worker.answer(self._patience)
         if self._shared is None:
             self.spaces, self.told = spaces, told
-            self._shared = SharedRows(spaces, self.copies)
+            self._shared = SharedRows(spaces, self.num_envs)
         if spaces != self.spaces:
             raise EnvError(f"{self._config.id}: the spaces of {worker} are {spaces}, expected {self.spaces}.")
         worker.share(self._shared.file)

@@ -96,7 +96,7 @@ class Dreamer:
         Raises:
             EnvError: it is not installed.
         """
-        return make_env(dataclasses.replace(self.config.env, workers=0), copies=1, seed=seed)
+        return make_env(dataclasses.replace(self.config.env, workers=0), num_envs=1, seed=seed)
 
     def play(
         self,
@@ -226,10 +226,10 @@ class Dreamer:
         if env is None:
             return self.make_env(seed=seed)
         if isinstance(env, gymnasium.Env):
-            env = SerialVectorEnv(self.config.env, copies=1, seed=seed, envs=[env])
-        if (env.spaces, env.copies) != (self.spaces, 1):
+            env = SerialVectorEnv(self.config.env, num_envs=1, seed=seed, envs=[env])
+        if (env.spaces, env.num_envs) != (self.spaces, 1):
             raise EnvError(
-                f"The environment has {env.copies} copies of {env.spaces}, expected 1 of what the agent has learned: "
+                f"The environment has {env.num_envs} copies of {env.spaces}, expected 1 of what the agent has learned: "
                 f"{self.spaces}."
             )
         return env

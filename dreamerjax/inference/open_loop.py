@@ -62,7 +62,7 @@ def compare(
     """
     agent, params = dreamer.loaded.agent, dreamer.loaded.state.params
     config = dataclasses.replace(dreamer.config.env, workers=0)
-    env, generator = make_env(config, copies=starts, seed=seed), np.random.default_rng(seed)
+    env, generator = make_env(config, num_envs=starts, seed=seed), np.random.default_rng(seed)
     state, key = initial_policy_state(agent, starts), jax.random.PRNGKey(seed)
     policy = None if acting == "random" else jit_policy(agent, greedy=acting == "greedy")
     rows = [env.reset()]

@@ -19,12 +19,12 @@ NEWEST_ROWS = 1024  # over all copies, at most
 class Diagnosis:
     """Asks `diagnose` about the newest rows and about all; compiled in a thread, beside the training."""
 
-    def __init__(self, agent: Agent, config: TrainConfig, replay: Replay, *, copies: int, seed: int) -> None:
+    def __init__(self, agent: Agent, config: TrainConfig, replay: Replay, *, num_envs: int, seed: int) -> None:
         """Nothing is compiled yet."""
         self._config, self._replay, self._seed = config, replay, seed
         length = config.sequence_length
         # As many as there are before the first update, so that one program does.
-        windows = max(1, min(NEWEST_ROWS, config.prefill) // (length * copies))
+        windows = max(1, min(NEWEST_ROWS, config.prefill) // (length * num_envs))
         self._steps = windows * length
         # It runs seldom, so the compiler for CPUs need not try hard.
         quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None

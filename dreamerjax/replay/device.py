@@ -20,7 +20,7 @@ def make_replay(
     config: ReplayConfig,
     spaces: Spaces,
     *,
-    copies: int,
+    num_envs: int,
     seed: int,
     model: ModelConfig,
     sequence_length: int,
@@ -31,7 +31,7 @@ def make_replay(
     Args:
         config: its capacity and storage.
         spaces: what the rows hold.
-        copies: environments that are stepped together.
+        num_envs: environments that are stepped together.
         seed: of the sampling.
         model: whose latent states are kept, if they are.
         sequence_length: T, rows in a window.
@@ -41,7 +41,7 @@ def make_replay(
         ConfigError: the device or the disk has no room for the rows.
     """
     options: dict[str, Any] = {
-        "copies": copies,
+        "num_envs": num_envs,
         "capacity": config.capacity,
         "seed": seed,
         "context": model if config.context else None,

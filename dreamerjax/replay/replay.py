@@ -81,7 +81,7 @@ def row_bytes(spaces: Spaces, context: ModelConfig | None, *, images: bool = Tru
 
 
 def regrouped(
-    arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], copies: int
+    arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], num_envs: int
 ) -> tuple[Mapping[str, np.ndarray], Mapping[str, Any]]:
     """What a replay of one number of copies saved, as one of another number would have.
 
@@ -92,21 +92,21 @@ def regrouped(
     Args:
         arrays: as `Replay.state` returned them.
         meta: the dictionary beside them.
-        copies: environments that are stepped together now.
+        num_envs: environments that are stepped together now.
 
     Raises:
         ConfigError: the images are in files, whose rows stay where they are.
     """
     length, before = arrays["reward"].shape
-    if before == copies:
+    if before == num_envs:
         return arrays, meta
     if "slots" in meta:
         raise ConfigError(
-            f"env.copies is {copies}, expected {before} as before: with replay.storage disk, the rows of each copy "
+            f"env.num_envs is {num_envs}, expected {before} as before: with replay.storage disk, the rows of each copy "
             "have their place in the files."
         )
     order = (meta["head"] + np.arange(length)) % max(length, 1)
-    kept = length * before // copies
+    kept = length * before // num_envs
 
     rows = {name: array for name, array in arrays.items() if not name.startswith(("drawn", "returned"))}
     streams = {
@@ -119,8 +119,8 @@ def regrouped(
     streams["prev_action"][begins] = 0
 
     def cut(stream: np.ndarray) -> np.ndarray:
-        newest = stream[len(stream) - kept * copies :]
-        return np.moveaxis(newest.reshape(copies, kept, *stream.shape[1:]), 0, 1)
+        newest = stream[len(stream) - kept * num_envs :]
+        return np.moveaxis(newest.reshape(num_envs, kept, *stream.shape[1:]), 0, 1)
 
     regrouped_arrays = {name: cut(stream) for name, stream in streams.items()}
     return regrouped_arrays, {**meta, "head": 0, "drawn": 0, "returned": 0, "queue": []}
@@ -150,7 +150,7 @@ class Replay:
         self,
         spaces: Spaces,
         *,
-        copies: int,
+        num_envs: int,
         capacity: int,
         seed: int | np.random.SeedSequence,
         context: ModelConfig | None = None,
@@ -160,7 +160,7 @@ class Replay:
 
         Args:
             spaces: what the rows hold.
-            copies: environment copies that are stepped together.
+            num_envs: environments that are stepped together.
             capacity: rows, over all copies; what does not divide by `copies` is left unused.
             seed: of the sampling.
             context: of the model whose latent states are kept with the rows; None: none are.
@@ -169,16 +169,16 @@ class Replay:
         Raises:
             ValueError: `capacity` does not hold one row of each copy.
         """
-        if capacity < copies:
+        if capacity < num_envs:
             raise ValueError(
-                f"The replay's capacity is {capacity}, expected at least one row of each of {copies} copies."
+                f"The replay's capacity is {capacity}, expected at least one row of each of {num_envs} copies."
             )
-        self._copies = copies
-        self._slots = capacity // copies
+        self._num_envs = num_envs
+        self._slots = capacity // num_envs
         self._filled = 0  # slots that hold rows
         self._added = 0  # steps since the replay began; step n is in slot n modulo `slots`
         self._generator = np.random.Generator(np.random.PCG64(seed))
-        lead = (self._slots, copies)
+        lead = (self._slots, num_envs)
         # The same container as for one step, with one more axis in front: [slots, copies, ...].
         self._rows = Rows(
             obs={spec.name: self._zeros(f"obs.{spec.name}", (*lead, *spec.shape), spec.dtype) for spec in spaces.obs},
@@ -198,12 +198,12 @@ class Replay:
 
     def __len__(self) -> int:
         """Rows stored, over all copies."""
-        return self._filled * self._copies
+        return self._filled * self._num_envs
 
     @property
     def rows_added(self) -> int:
         """Rows that have come in, over all copies; those that were overwritten count, too."""
-        return self._added * self._copies
+        return self._added * self._num_envs
 
     @property
     def bytes_at_capacity(self) -> int:
@@ -228,7 +228,7 @@ class Replay:
         self._filled = min(self._filled + 1, self._slots)
         if self._online and self._added >= self._online_next:
             first = self._added - self._online
-            self._queue.extend((first, copy) for copy in range(self._copies))
+            self._queue.extend((first, copy) for copy in range(self._num_envs))
             self._online_next += self._online
 
     def keep_latent(self, policy_state: PolicyState) -> None:
@@ -237,7 +237,7 @@ class Replay:
             return
         latent = policy_state.latent
         head = (self._added - 1) % self._slots
-        deter = np.moveaxis(np.asarray(latent.deter), 0, 1).reshape(self._copies, -1)
+        deter = np.moveaxis(np.asarray(latent.deter), 0, 1).reshape(self._num_envs, -1)
         self._latents.deter[head] = deter.astype(ml_dtypes.bfloat16).view(np.uint16)
         self._latents.stoch[head] = np.asarray(latent.stoch).argmax(-1) + 1
 
@@ -268,9 +268,9 @@ class Replay:
         before = int(self._latents is not None)
         oldest = self._added - self._filled + before
         # Counted from the oldest, every number below `windows` starts one window.
-        windows = (self._filled - sequence_length + 1 - before) * self._copies
+        windows = (self._filled - sequence_length + 1 - before) * self._num_envs
         start = self._generator.integers(windows, size=(updates, 1, batch_size))
-        first, copy = oldest + start // self._copies, start % self._copies
+        first, copy = oldest + start // self._num_envs, start % self._num_envs
         for update in range(updates):
             for place in range(batch_size):
                 if not self._queue:
@@ -279,7 +279,7 @@ class Replay:
                 if queued[0] >= oldest:  # else it was overwritten before its turn came
                     first[update, 0, place], copy[update, 0, place] = queued
         step = first + np.arange(sequence_length)[:, None]  # [U, T, B]
-        batch = self._gather(step % self._slots * self._copies + copy)
+        batch = self._gather(step % self._slots * self._num_envs + copy)
         if self._latents is None:
             return batch
         self._drawn.append(_Drawn(step, copy))
@@ -291,15 +291,15 @@ class Replay:
         """The newest rows of every copy, [steps, copies, ...], in the order of time; fewer if there are not so many."""
         steps = min(steps, self._filled)
         slots = (self._added - steps + np.arange(steps)[:, None]) % self._slots
-        return self._gather(slots * self._copies + np.arange(self._copies))
+        return self._gather(slots * self._num_envs + np.arange(self._num_envs))
 
     def look(self, batch_size: int, sequence_length: int, generator: np.random.Generator) -> Batch:
         """Windows [T, B, ...] without a context, drawn with a generator of the caller's: it changes nothing here."""
-        starts = (self._filled - sequence_length + 1) * self._copies
+        starts = (self._filled - sequence_length + 1) * self._num_envs
         start = generator.integers(starts, size=batch_size)
-        first = self._added - self._filled + start // self._copies
+        first = self._added - self._filled + start // self._num_envs
         slots = (first + np.arange(sequence_length)[:, None]) % self._slots
-        return self._gather(slots * self._copies + start % self._copies)
+        return self._gather(slots * self._num_envs + start % self._num_envs)
 
     def refresh(self, latents: StoredLatent | None) -> None:
         """Takes back the latent states [U, T, B, ...] of the oldest batch that has not got them.

@@ -32,6 +32,11 @@ SHORTCUTS = {
 ABBREVIATED = {"lr": "learning-rate", "bs": "batch-size"}  # what people type
 BUDGET = ("train.env_steps", "train.stop_when_solved")  # of the training, when it ends; all else says how it learns
 
+RENAMED = {
+    "env.copies": "env.num_envs",
+    "eval.copies": "eval.num_envs",
+}  # old -> new; the old names go with version 0.2
+
 Layer = Mapping[str, Any]  # dotted key -> value
 
 
@@ -61,6 +66,7 @@ def typed_layer(layer: Layer, *, source: str) -> Layer:
     Raises:
         ConfigError: a key is unknown or a value has the wrong type; the message begins with the source.
     """
+    layer = {RENAMED.get(key, key): value for key, value in layer.items()}
     for key in layer:
         if key not in KEYS:
             raise ConfigError(f"{source}: unknown key `{key}`.{did_you_mean(key, KEYS)}")
@@ -76,7 +82,7 @@ def read_flags(flags: Sequence[str]) -> Layer:
     Raises:
         ConfigError: a flag is unknown, lacks its value, or its value has the wrong type.
     """
-    names = {**{key: key for key in KEYS}, **SHORTCUTS}
+    names = {**{key: key for key in KEYS}, **SHORTCUTS, **RENAMED}
     layer: dict[str, Any] = {}
     rest = list(flags)
     while rest:
@@ -85,7 +91,7 @@ def read_flags(flags: Sequence[str]) -> Layer:
         positive = re.sub(r"(^|\.)no_", r"\1", name)
         key = names.get(name) or (names.get(positive) if TYPES.get(names.get(positive, "")) is bool else None)
         if key is None or not flag.startswith("--"):
-            known = [f"--{other.replace('_', '-')}" for other in names]
+            known = [f"--{other.replace('_', '-')}" for other in names if other not in RENAMED]
             raise ConfigError(
                 f"Unknown flag `{flag}`.{did_you_mean(flag, known)}\n`{command()} --help` lists all flags."
             )

@@ -67,9 +67,9 @@ def compile_population(agent: Agent) -> Callable[[TrainState, Batch], tuple[Trai
     return jax.jit(update, donate_argnums=0)
 
 
-def initial_population_policy(agent: Agent, members: int, copies: int) -> PolicyState:
+def initial_population_policy(agent: Agent, members: int, num_envs: int) -> PolicyState:
     """What the policies of M members remember before their first step in C environments each, [M, ...]."""
-    one = initial_policy_state(agent, copies)
+    one = initial_policy_state(agent, num_envs)
     return jax.tree.map(lambda x: jnp.stack([x] * members), one)
 
 

@@ -115,10 +115,10 @@ class _Population:
     ) -> None:
         self._plan, self._members, self._replay, self._update = plan, members, replay, update
         self._checkpoints, self._seed, self._say = checkpoints, seed, say
-        self._copies = min(plan.config.eval.copies, plan.config.eval.episodes)  # of each member
-        self._env = make_env(plan.config.env, copies=len(members) * self._copies, seed=seed)
+        self._num_envs = min(plan.config.eval.num_envs, plan.config.eval.episodes)  # of each member
+        self._env = make_env(plan.config.env, num_envs=len(members) * self._num_envs, seed=seed)
         self._policy = population_policy(agent, len(members))
-        self._policy_state = initial_population_policy(agent, len(members), self._copies)
+        self._policy_state = initial_population_policy(agent, len(members), self._num_envs)
         key, self._rows_seed, self._eval_seed = (int(x) for x in np.random.SeedSequence(seed).generate_state(3))
         configs = [member.agent for member in members]
         self._init = jax.jit(
@@ -176,7 +176,7 @@ class _Population:
     def _evaluate(self, state: TrainState, done: int) -> list[float]:
         """Mean greedy return of each member; all play at the same time."""
         seed = int(np.random.SeedSequence((self._eval_seed, done)).generate_state(1)[0])
-        each = [len(share) for share in np.array_split(np.arange(self._plan.config.eval.episodes), self._copies)]
+        each = [len(share) for share in np.array_split(np.arange(self._plan.config.eval.episodes), self._num_envs)]
         policy = functools.partial(self._policy, state.params)
         quota = np.array(each * len(self._members))
         key, limit = jax.random.PRNGKey(seed), self._plan.config.eval.max_episode_steps
@@ -184,7 +184,7 @@ class _Population:
         assert finished is not None, "nobody interrupts it"
         played = finished.by_copy
         by_member = np.array_split(np.arange(len(played)), len(self._members))
-        return [summarise([x for copy in copies for x in played[copy]]).return_mean for copies in by_member]
+        return [summarise([x for copy in num_envs for x in played[copy]]).return_mean for num_envs in by_member]
 
     def _save(self, state: TrainState, done: int, curves: Curves) -> None:
         host = {"family": family_as_host(self._plan.config), "curves": curves._asdict(), "what": self._what}
@@ -199,7 +199,7 @@ def _load_replay(source: LoadedAgent) -> Replay:
     replay = make_replay(
         dataclasses.replace(config.replay, storage="memory"),
         source.agent.spaces,
-        copies=config.env.copies,
+        num_envs=config.env.num_envs,
         seed=0,
         model=config.agent.model,
         sequence_length=config.train.sequence_length,

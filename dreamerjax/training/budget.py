@@ -8,15 +8,15 @@ FEW = 100  # updates
 
 def first_train_step(config: Config) -> int:
     """Environment steps before the first update: the prefill, and a window of rows for each copy, in whole steps."""
-    copies = config.env.copies
+    num_envs = config.env.num_envs
     window = config.train.sequence_length + config.replay.context
-    return max(-(-config.train.prefill // copies), window) * copies
+    return max(-(-config.train.prefill // num_envs), window) * num_envs
 
 
 def planned_updates(config: Config) -> int:
     """Updates within the budget, by its end; those that come on top for their pacing are not counted."""
-    train, copies = config.train, config.env.copies
-    steps = -(-train.env_steps // copies) * copies - first_train_step(config)
+    train, num_envs = config.train, config.env.num_envs
+    steps = -(-train.env_steps // num_envs) * num_envs - first_train_step(config)
     rows = train.batch_size * train.sequence_length * train.updates_per_dispatch  # of a dispatch
     warm_up = -(-train.world_model_warmup // train.updates_per_dispatch) if train.mode == "joint" else 0
     return (int(train.ratio * max(0, steps) // rows) + warm_up) * train.updates_per_dispatch

@@ -24,10 +24,10 @@ class Episode(NamedTuple):
 class EpisodeCounter:
     """Adds up rewards and steps of every copy until its episode ends."""
 
-    def __init__(self, copies: int) -> None:
+    def __init__(self, num_envs: int) -> None:
         """All copies stand at the start of an episode."""
-        self.ret = np.zeros(copies, np.float64)
-        self.length = np.zeros(copies, np.int64)
+        self.ret = np.zeros(num_envs, np.float64)
+        self.length = np.zeros(num_envs, np.int64)
 
     def add(self, reward: np.ndarray, is_first: np.ndarray, is_last: np.ndarray) -> list[tuple[int, Episode]]:
         """Counts one row of each copy; returns (copy, episode) for those that ended."""
@@ -36,7 +36,7 @@ class EpisodeCounter:
         return self.now(is_last) if is_last.any() else []
 
     def now(self, copies: np.ndarray) -> list[tuple[int, Episode]]:
-        """(copy, episode so far) of the chosen copies [copies] bool."""
+        """(copy, episode so far) of the chosen copies [num_envs] bool."""
         return [(int(i), Episode(float(self.ret[i]), int(self.length[i]))) for i in np.flatnonzero(copies)]
 
 
@@ -69,10 +69,10 @@ class Collector:
         self._env, self._replay, self._device = env, replay, device
         self._policy = jit_policy(agent)
         self._policy_state, self._key = jax.device_put(
-            (initial_policy_state(agent, env.copies), jax.random.PRNGKey(seed)), device
+            (initial_policy_state(agent, env.num_envs), jax.random.PRNGKey(seed)), device
         )
         self._random = np.random.Generator(np.random.PCG64(seed))
-        self._counter = EpisodeCounter(env.copies)
+        self._counter = EpisodeCounter(env.num_envs)
         self._news = News([], {}, 0)
         self._lent = False  # the environments are wanted for something else
         self._rows = env.reset()

@@ -101,10 +101,10 @@ def play_episodes(
 
     Args:
         env: of all copies.
-        policy: (policy state, obs, is_first, key) -> (policy state, action [copies, A], next key).
+        policy: (policy state, obs, is_first, key) -> (policy state, action [num_envs, A], next key).
         state: of the policy, before the first step.
         key: of the policy; consumed.
-        quota: [copies] episodes that are wanted of each; used up.
+        quota: [num_envs] episodes that are wanted of each; used up.
         seed: of the starts.
         max_episode_steps: an episode that is so long is ended there, and counts as it is.
         onlooker: hears of it, and may end it.
@@ -153,7 +153,7 @@ class Evaluator:
         agent: Agent,
         config: EnvConfig,
         *,
-        copies: int,
+        num_envs: int,
         max_episode_steps: int = EvalConfig.max_episode_steps,
         env: VectorEnv | None = None,
     ) -> None:
@@ -162,13 +162,13 @@ class Evaluator:
         Args:
             agent: the static parts.
             config: of the environment.
-            copies: environments that are stepped together.
+            num_envs: environments that are stepped together.
             max_episode_steps: longer episodes are cut.
             env: play in these environments instead, which stay the caller's.
         """
         self._agent, self._config, self._max_episode_steps = agent, config, max_episode_steps
         self._lent, self._own = env, None
-        self.copies = env.copies if env is not None else copies
+        self.num_envs = env.num_envs if env is not None else num_envs
         self._policy = greedy_policy(agent)
 
     def run(self, params: Params, *, episodes: int, seed: int, onlooker: Onlooker | None = None) -> Evaluation | None:
@@ -187,8 +187,8 @@ class Evaluator:
             EnvError: the environment cannot be made, misbehaves, or hardly ever ends an episode as it should.
         """
         env = self._lent or self._made(seed)
-        quota = np.array([len(share) for share in np.array_split(np.arange(episodes), self.copies)])
-        state, key = initial_policy_state(self._agent, self.copies), jax.random.PRNGKey(seed)
+        quota = np.array([len(share) for share in np.array_split(np.arange(episodes), self.num_envs)])
+        state, key = initial_policy_state(self._agent, self.num_envs), jax.random.PRNGKey(seed)
         policy = functools.partial(self._policy, params)
         limit = self._max_episode_steps
         finished = play_episodes(env, policy, state, key, quota, seed=seed, max_episode_steps=limit, onlooker=onlooker)
@@ -203,11 +203,11 @@ class Evaluator:
     def _made(self, seed: int) -> VectorEnv:
         if self._own is None:
             try:
-                self._own = make_env(self._config, copies=self.copies, seed=seed)
+                self._own = make_env(self._config, num_envs=self.num_envs, seed=seed)
             except EnvError as error:
                 raise EnvError(
-                    f"{error}\nEvaluations have environments of their own, and these {self.copies} could not be made. "
+                    f"{error}\nEvaluations have environments of their own; these {self.num_envs} could not be made. "
                     "Where there can be only one (a port, a licence, a robot), --eval.in-training-env evaluates in the "
-                    "one that trains; where there can be a few, --eval.copies says how many."
+                    "one that trains; where there can be a few, --eval.num-envs says how many."
                 ) from error
         return self._own

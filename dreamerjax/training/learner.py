@@ -155,11 +155,11 @@ class Learner:
         return compile_cache.lower(self._program(mode), shapes, of=of, donate=(0,))
 
     def _program(self, mode: Mode) -> Update:
-        copies = self._policy_device is not None
+        num_envs = self._policy_device is not None
 
         def update(state: TrainState, batches: Batch) -> tuple[TrainState, Updated]:
             state, metrics, latents = train_steps(self._agent, state, batches, mode=mode)
             # Returned twice, the parameters are copied: the next update takes the state's own memory.
-            return state, Updated(metrics, latents, state.params if copies else None)
+            return state, Updated(metrics, latents, state.params if num_envs else None)
 
         return update

@@ -120,13 +120,13 @@ class Loop:
         env_seed, replay_seed, policy_seed, agent_seed, self._eval_seed, diagnosis_seed = (
             int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(6)
         )
-        copies = config.env.copies
-        self._env = make_env(config.env, copies=copies, seed=env_seed)
+        num_envs = config.env.num_envs
+        self._env = make_env(config.env, num_envs=num_envs, seed=env_seed)
         check_replay_fits(config.replay, self._env.spaces, config.agent.model)
         self._replay = make_replay(
             config.replay,
             self._env.spaces,
-            copies=copies,
+            num_envs=num_envs,
             seed=replay_seed,
             model=config.agent.model,
             sequence_length=config.train.sequence_length,
@@ -143,11 +143,11 @@ class Loop:
         self._evaluator = Evaluator(
             agent,
             config.env,
-            copies=min(config.eval.copies, config.eval.episodes),
+            num_envs=min(config.eval.num_envs, config.eval.episodes),
             max_episode_steps=config.eval.max_episode_steps,
             env=self._env if config.eval.in_training_env else None,
         )
-        self._diagnosis = Diagnosis(agent, config.train, self._replay, copies=copies, seed=diagnosis_seed)
+        self._diagnosis = Diagnosis(agent, config.train, self._replay, num_envs=num_envs, seed=diagnosis_seed)
         self._surprise = Surprise(config.train.pacing_surprise)
         self._reporter = Reporter(config, folder, display)
         self._agent, self._film = agent, film if config.log.video_every else None
@@ -180,7 +180,7 @@ class Loop:
             knobs = dataclasses.replace(knobs, cont_discount=stored.knobs.cont_discount)
         self.learner.restore(dataclasses.replace(stored, knobs=knobs))
         rows = checkpoint.unprefixed(snapshot.arrays, "replay.")
-        self._replay.load(*regrouped(rows, snapshot.host["replay"], config.env.copies))
+        self._replay.load(*regrouped(rows, snapshot.host["replay"], config.env.num_envs))
         problem = self._collector.load(
             checkpoint.unprefixed(snapshot.arrays, "collector."), snapshot.host["collector"], snapshot.opaque
         )

@@ -22,7 +22,7 @@ class Scene:
         self._env = None
         if self._image is None and self._vector is not None:
             with contextlib.suppress(EnvError):
-                env = make_env(dataclasses.replace(config, obs="auto", workers=0), copies=1, seed=0)
+                env = make_env(dataclasses.replace(config, obs="auto", workers=0), num_envs=1, seed=0)
                 if _can_draw(env, self._vector):
                     self._env = env
                 else:

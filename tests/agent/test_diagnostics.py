@@ -47,17 +47,17 @@ def agent_with(parts: tuple[ActionSpec, ...], unimix: float) -> Agent:
     return build_agent(config, Spaces(OBS, parts))
 
 
-def rows(length: int, copies: int, *, reward, last=(), terminal=()) -> Batch:
-    is_last, is_terminal = np.zeros((length, copies), bool), np.zeros((length, copies), bool)
+def rows(length: int, num_envs: int, *, reward, last=(), terminal=()) -> Batch:
+    is_last, is_terminal = np.zeros((length, num_envs), bool), np.zeros((length, num_envs), bool)
     for t, copy in last:
         is_last[t, copy] = True
     for t, copy in terminal:
         is_terminal[t, copy] = True
     return Batch(
         obs={},
-        prev_action=jnp.zeros((length, copies, 1)),
-        reward=jnp.asarray(reward, jnp.float32).reshape(length, copies),
-        is_first=jnp.zeros((length, copies), bool),
+        prev_action=jnp.zeros((length, num_envs, 1)),
+        reward=jnp.asarray(reward, jnp.float32).reshape(length, num_envs),
+        is_first=jnp.zeros((length, num_envs), bool),
         is_last=jnp.asarray(is_last),
         is_terminal=jnp.asarray(is_terminal),
     )

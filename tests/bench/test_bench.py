@@ -29,7 +29,7 @@ from dreamerjax.runs.settings import combine
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests import tiny
 
-WORK = {"batch_size": 2, "sequence_length": 4, "horizon": 3, "copies": 2, "updates_per_dispatch": 2}
+WORK = {"batch_size": 2, "sequence_length": 4, "horizon": 3, "num_envs": 2, "updates_per_dispatch": 2}
 WORK |= {"replay_rows": 50, "obs_size": 3, "actions": 5, "rounds": 2}
 FLAGS = [f"--{name.replace('_', '-')}={value}" for name, value in WORK.items()]
 MODEL = dataclasses.replace(tiny.MODEL, reward_layers=0, cont_layers=0, prior_layers=0, posterior_layers=0)
@@ -120,7 +120,7 @@ def test_parameters_and_work_are_those_of_the_agent(result: dict[str, Any]):
     assert count["critic"] == (features + 2) * MODEL.hidden + (MODEL.hidden + 1) * MODEL.bins
     assert result["parameters"] == sum(count.values())
 
-    batch = filled_replay(ReplayConfig(capacity=20), spaces, copies=1, seed=0).sample(2, 4, 1)
+    batch = filled_replay(ReplayConfig(capacity=20), spaces, num_envs=1, seed=0).sample(2, 4, 1)
     program = jax.make_jaxpr(functools.partial(train_step, agent))(state, jax.tree.map(lambda x: x[0], batch))
     assert result["gflop_per_update"] == pytest.approx(1e-9 * matmul_flop(program.jaxpr), rel=1e-9)
 

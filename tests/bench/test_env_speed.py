@@ -35,25 +35,25 @@ def test_every_step_of_a_round_is_made_on_both_sides(monkeypatch):
 
     def vector(config, **options):
         env = make_env(config, **options)
-        env.step = slow(env.step, 3.0 * env.copies)
+        env.step = slow(env.step, 3.0 * env.num_envs)
         return env
 
     monkeypatch.setattr(env_speed, "make_single", single)
     monkeypatch.setattr(env_speed, "make_env", vector)
     monkeypatch.setattr(env_speed, "VectorEnv", object)
-    for copies, result in zip(
+    for num_envs, result in zip(
         (1, 4, 16), env_speed.measure_env(EnvConfig(id="gym:CartPole-v1"), rounds=2), strict=True
     ):
-        assert result["copies"] == copies
+        assert result["num_envs"] == num_envs
         assert result["plain_steps_per_second"] == pytest.approx(1.0, rel=0.15)  # some keyword resets are not slowed
         assert result["our_steps_per_second"] == pytest.approx(1 / 3)
-        assert result["overhead_microseconds"] == pytest.approx(2e6 * copies, rel=0.15)
+        assert result["overhead_microseconds"] == pytest.approx(2e6 * num_envs, rel=0.15)
 
 
 def test_the_command_prints_a_table_or_json(capsys):
     assert cli.main(["bench", "--env", "cartpole", "--json"]) == 0
     results = json.loads(capsys.readouterr().out)
-    assert [(r["env"], r["copies"]) for r in results] == [("gym:CartPole-v1", copies) for copies in (1, 4, 16)]
+    assert [(r["env"], r["num_envs"]) for r in results] == [("gym:CartPole-v1", num_envs) for num_envs in (1, 4, 16)]
     assert all(r["overhead_lowest"] <= r["overhead_microseconds"] <= r["overhead_highest"] for r in results)
     assert cli.main(["bench", "--env", "cartpole"]) == 0
     assert "plain Gymnasium" in capsys.readouterr().out

@@ -15,7 +15,7 @@ SPACES = Spaces((ObsSpec("state", (4,)), ObsSpec("image", (6, 5, 3))), (ActionSp
 @pytest.mark.parametrize("kind", ["discrete", "continuous"])
 def test_rows_tell_episodes_as_environments_do(kind):
     spaces = SPACES._replace(actions=(ActionSpec(kind, 3),))
-    rows = list(itertools.islice(synthetic_rows(spaces, copies=4, seed=0), 600))
+    rows = list(itertools.islice(synthetic_rows(spaces, num_envs=4, seed=0), 600))
     first, last, terminal = (
         np.stack([getattr(row, f"is_{name}") for row in rows]) for name in ("first", "last", "terminal")
     )
@@ -34,7 +34,7 @@ def test_rows_tell_episodes_as_environments_do(kind):
 
 
 def test_observations_have_the_type_of_their_rank():
-    row = next(synthetic_rows(SPACES, copies=2, seed=0))
+    row = next(synthetic_rows(SPACES, num_envs=2, seed=0))
     assert {name: (value.shape, value.dtype) for name, value in row.obs.items()} == {
         "state": ((2, 4), np.float32),
         "image": ((2, 6, 5, 3), np.uint8),
@@ -44,7 +44,7 @@ def test_observations_have_the_type_of_their_rank():
 
 def test_a_replay_is_filled():
     spaces = SPACES._replace(obs=SPACES.obs[:1])
-    replay = filled_replay(ReplayConfig(capacity=31), spaces, copies=3, seed=0)
+    replay = filled_replay(ReplayConfig(capacity=31), spaces, num_envs=3, seed=0)
     assert len(replay) == 30
     batch = replay.sample(2, 10, 1)
     assert (np.abs(batch.obs["state"]).sum(-1) > 0).all()

@@ -39,7 +39,7 @@ def agent():
 
 @pytest.fixture(scope="module")
 def replay():
-    return filled_replay(ReplayConfig(capacity=100), SPACES, copies=1, seed=0)
+    return filled_replay(ReplayConfig(capacity=100), SPACES, num_envs=1, seed=0)
 
 
 def test_together_they_make_the_update(agent, replay):

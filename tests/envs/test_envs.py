@@ -78,8 +78,8 @@ class Unpicklable(Scripted):
         self.stream = (value for value in ())
 
 
-def make(env_id: str, *, copies: int, seed: int, **options) -> VectorEnv:
-    return make_env(EnvConfig(id=env_id, **options), copies=copies, seed=seed)
+def make(env_id: str, *, num_envs: int, seed: int, **options) -> VectorEnv:
+    return make_env(EnvConfig(id=env_id, **options), num_envs=num_envs, seed=seed)
 
 
 def float32(values) -> np.ndarray:
@@ -107,21 +107,21 @@ def assert_same(left: Rows, right: Rows) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-def seeds_of(seed: int, copies: int) -> list[int]:
-    return [int(word) for word in np.random.SeedSequence(seed).generate_state(copies)]
+def seeds_of(seed: int, num_envs: int) -> list[int]:
+    return [int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs)]
 
 
 @pytest.mark.parametrize("limit", [500, 7], ids=["terminated", "truncated"])
-@pytest.mark.parametrize("copies", [1, 3])
-def test_rows_are_arrivals_as_in_a_cartpole_stepped_by_hand(register, limit, copies):
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_rows_are_arrivals_as_in_a_cartpole_stepped_by_hand(register, limit, num_envs):
     """Each copy's rows, against `gymnasium.make` stepped and reset by hand with the same actions."""
     env_id = register(gymnasium.spec("CartPole-v1").entry_point, limit=limit)
-    env = make(env_id, copies=copies, seed=5)
+    env = make(env_id, num_envs=num_envs, seed=5)
     generator = np.random.default_rng(0)
     actions = [env.random_action(generator) for _ in range(120)]
     stream = [env.reset(), *(env.step(action) for action in actions)]
 
-    for copy, seed in enumerate(seeds_of(5, copies)):
+    for copy, seed in enumerate(seeds_of(5, num_envs)):
         by_hand = gymnasium.make("CartPole-v1", max_episode_steps=limit)
         no_action, ends = np.zeros(2), 0
         row = (by_hand.reset(seed=seed)[0], no_action, 0.0, True, False, False)
@@ -143,7 +143,7 @@ def test_rows_are_arrivals_as_in_a_cartpole_stepped_by_hand(register, limit, cop
 
 
 def test_rows_have_the_promised_shapes_and_dtypes():
-    env = make("gym:Pendulum-v1", copies=4, seed=0)
+    env = make("gym:Pendulum-v1", num_envs=4, seed=0)
     assert env.spaces == ((ObsSpec("state", (3,)),), (ActionSpec("continuous", 1),))
     for rows in (env.reset(), env.step(np.zeros((4, 1), np.float32))):
         assert (rows.obs["state"].shape, rows.obs["state"].dtype) == ((4, 3), np.float32)
@@ -153,7 +153,7 @@ def test_rows_have_the_promised_shapes_and_dtypes():
 
 
 def test_rows_stay_as_they_were():
-    env = make("gym:CartPole-v1", copies=2, seed=0)
+    env = make("gym:CartPole-v1", num_envs=2, seed=0)
     rows = env.reset()
     before = rows.obs["state"].copy()
     action = np.eye(2, dtype=np.float32)
@@ -164,20 +164,20 @@ def test_rows_stay_as_they_were():
 
 
 def test_reset_starts_anew_and_copies_differ_whatever_their_number():
-    env = make("gym:CartPole-v1", copies=3, seed=1)
+    env = make("gym:CartPole-v1", num_envs=3, seed=1)
     first = env.reset()
     env.step(env.random_action(np.random.default_rng(0)))
     assert_same(env.reset(), first)
     state = first.obs["state"]
     assert len(np.unique(state, axis=0)) == 3
-    np.testing.assert_array_equal(make("gym:CartPole-v1", copies=1, seed=1).reset().obs["state"], state[:1])
-    assert not np.array_equal(make("gym:CartPole-v1", copies=3, seed=2).reset().obs["state"], state)
+    np.testing.assert_array_equal(make("gym:CartPole-v1", num_envs=1, seed=1).reset().obs["state"], state[:1])
+    assert not np.array_equal(make("gym:CartPole-v1", num_envs=3, seed=2).reset().obs["state"], state)
 
 
 def test_a_dictionary_of_vectors_keeps_its_names(register):
     space = Dict({"joints": Box(-9, 9, (3,), np.float64), "ram": Box(0, 255, (2,), np.uint8)})
     played = {"joints": np.arange(3.0), "ram": np.array([7, 255], np.uint8)}
-    env = make(register(Scripted, observation_space=space, observations=[played]), copies=2, seed=0)
+    env = make(register(Scripted, observation_space=space, observations=[played]), num_envs=2, seed=0)
     assert env.spaces.obs == (ObsSpec("joints", (3,)), ObsSpec("ram", (2,)))
     rows = env.reset()
     np.testing.assert_array_equal(rows.obs["joints"], [[0, 1, 2]] * 2)
@@ -188,7 +188,7 @@ def test_a_dictionary_of_vectors_keeps_its_names(register):
 def test_vectors_are_clipped_and_scaled_but_stored_as_chosen(register):
     space = Box(float32([-2.0, 0.1]), float32([2.0, 0.7]))
     scripted = Scripted(action_space=space)
-    env = make(register(lambda: scripted), copies=1, seed=0)
+    env = make(register(lambda: scripted), num_envs=1, seed=0)
     env.reset()
     table = {  # the agent's action -> the environment's
         (-1.0, -1.0): (-2.0, 0.1),
@@ -207,7 +207,7 @@ def test_vectors_are_clipped_and_scaled_but_stored_as_chosen(register):
 
 def test_one_hot_actions_count_from_the_start_of_the_space(register):
     scripted = Scripted(action_space=Discrete(3, start=-1))
-    env = make(register(lambda: scripted), copies=1, seed=0)
+    env = make(register(lambda: scripted), num_envs=1, seed=0)
     assert env.spaces.actions == (ActionSpec("discrete", 3),)
     env.reset()
     for choice in range(3):
@@ -217,13 +217,13 @@ def test_one_hot_actions_count_from_the_start_of_the_space(register):
 
 def test_random_actions():
     generator = np.random.default_rng(0)
-    one_hot = make("gym:Acrobot-v1", copies=3000, seed=0).random_action(generator)
+    one_hot = make("gym:Acrobot-v1", num_envs=3000, seed=0).random_action(generator)
     assert one_hot.shape == (3000, 3)
     assert one_hot.dtype == np.float32
     assert ((one_hot == 0) | (one_hot == 1)).all()
     np.testing.assert_array_equal(one_hot.sum(axis=1), 1)
     assert (np.abs(one_hot.sum(axis=0) - 1000) < 150).all()
-    vector = make("gym:Pendulum-v1", copies=3000, seed=0).random_action(generator)
+    vector = make("gym:Pendulum-v1", num_envs=3000, seed=0).random_action(generator)
     assert vector.shape == (3000, 1)
     assert vector.dtype == np.float32
     quarters = np.histogram(vector, bins=[-1, -0.5, 0, 0.5, 1])[0]
@@ -237,7 +237,7 @@ def test_going_on_after_a_restart_is_exact(register, name, steps):
     """Over several episode ends, so that the random resets are the same ones, too."""
     env_id = register(gymnasium.spec(name).entry_point, limit=23)
     generator = np.random.default_rng(0)
-    env = make(env_id, copies=2, seed=3)
+    env = make(env_id, num_envs=2, seed=3)
     rows = env.reset()
     for _ in range(steps):
         rows = env.step(env.random_action(generator))
@@ -245,9 +245,9 @@ def test_going_on_after_a_restart_is_exact(register, name, steps):
     state = env.state()
     assert state is not None
 
-    used = make(env_id, copies=2, seed=99)
+    used = make(env_id, num_envs=2, seed=99)
     used.reset()
-    fresh = make(env_id, copies=2, seed=99)
+    fresh = make(env_id, num_envs=2, seed=99)
     others = [fresh, used]
     for other in others:
         other.load(state)
@@ -263,17 +263,17 @@ def test_going_on_after_a_restart_is_exact(register, name, steps):
 
 @pytest.mark.parametrize("entry_point", [Forgetful, Unpicklable])
 def test_environments_that_cannot_be_saved_say_so(register, entry_point):
-    env = make(register(entry_point), copies=1, seed=0)
+    env = make(register(entry_point), num_envs=1, seed=0)
     env.reset()
     assert env.state() is None
 
 
 def test_a_state_of_something_else_is_refused():
-    env = make("gym:CartPole-v1", copies=2, seed=0)
-    for env_id, copies in (("gym:CartPole-v1", 3), ("gym:Acrobot-v1", 2)):
-        other = make(env_id, copies=copies, seed=0).state()
+    env = make("gym:CartPole-v1", num_envs=2, seed=0)
+    for env_id, num_envs in (("gym:CartPole-v1", 3), ("gym:Acrobot-v1", 2)):
+        other = make(env_id, num_envs=num_envs, seed=0).state()
         assert other is not None
-        with pytest.raises(EnvError, match=f"is of {copies} copies of {env_id}, expected 2 of gym:CartPole-v1"):
+        with pytest.raises(EnvError, match=f"is of {num_envs} copies of {env_id}, expected 2 of gym:CartPole-v1"):
             env.load(other)
     state = env.state()
     assert state is not None
@@ -289,7 +289,7 @@ def test_the_users_own_module(tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        env = make("gym:my_task:MyTask-v0", copies=1, seed=0)
+        env = make("gym:my_task:MyTask-v0", num_envs=1, seed=0)
         assert env.reset().is_first.all()
     finally:
         gymnasium.registry.pop("MyTask-v0", None)
@@ -330,7 +330,7 @@ def test_the_users_own_module(tmp_path, monkeypatch):
 )
 def test_unknown_environments(env_id, message):
     with pytest.raises(UnknownEnvironmentError) as caught:
-        make(env_id, copies=1, seed=0)
+        make(env_id, num_envs=1, seed=0)
     known = ", ".join(f"{family}:ID" for family in FAMILIES)
     nowhere = f"There is no `no_such_module` in this folder, {os.getcwd()}, nor among the installed packages."
     assert str(caught.value) == message.replace("{known}", f"{known}, or module:function of your own").replace(
@@ -343,7 +343,7 @@ def test_a_missing_dependency_says_what_to_install(register):
         raise gymnasium.error.DependencyNotInstalled('Box2D is not installed, run `pip install "gymnasium[box2d]"`')
 
     with pytest.raises(UnknownEnvironmentError) as caught:
-        make(register(entry_point), copies=1, seed=0)
+        make(register(entry_point), num_envs=1, seed=0)
     assert str(caught.value) == (
         'gym:Scripted-v0 cannot be made: Box2D is not installed, run `pip install "gymnasium[box2d]"`\n'
         'Install it: pip install "dreamerjax[box2d]"'
@@ -384,7 +384,7 @@ def test_what_is_not_installed_is_named_with_the_line_that_installs_it(monkeypat
     for module in [absent, *(name for name in sys.modules if name.startswith(f"{absent}."))]:
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(EnvError) as caught:
-        make(env_id, copies=1, seed=0, obs="pixels" if absent == "pygame" else "auto")
+        make(env_id, num_envs=1, seed=0, obs="pixels" if absent == "pygame" else "auto")
     requirement = f'"dreamerjax[{extra}]"' if extra else "pygame"
     assert str(caught.value).splitlines()[-1] == f"Install it: pip install {requirement}"
 
@@ -393,10 +393,10 @@ def test_a_package_that_has_no_line_here_is_named(monkeypatch, tmp_path):
     (tmp_path / "needy_too.py").write_text("def env():\n    import no_such_simulator.arm\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EnvError) as caught:
-        make("needy_too:env", copies=1, seed=0)
+        make("needy_too:env", num_envs=1, seed=0)
     assert str(caught.value).endswith("Install the package that has it, probably: pip install no_such_simulator")
     with pytest.raises(EnvError) as caught:
-        make("needy_too.part:env", copies=1, seed=0)
+        make("needy_too.part:env", num_envs=1, seed=0)
     assert "install" not in str(caught.value), "the module is there, and has no such part"
 
 
@@ -496,7 +496,7 @@ def test_every_kind_of_observation_arrives_as_it_was(register, space, specs):
     space.seed(0)
     played = [space.sample() for _ in range(3)]
     env = make(
-        register(Scripted, observation_space=space, observations=played), copies=2, seed=0, image=ImageConfig(**SMALL)
+        register(Scripted, observation_space=space, observations=played), num_envs=2, seed=0, image=ImageConfig(**SMALL)
     )
     assert env.spaces.obs == tuple(specs)
     for rows, value in zip([env.reset(), env.step(ONE_HOT), env.step(ONE_HOT)], played, strict=True):
@@ -523,7 +523,7 @@ def test_every_kind_of_observation_arrives_as_it_was(register, space, specs):
 def test_an_observation_may_have_any_name(register, space, names):
     space.seed(0)
     played = [space.sample()]
-    env = make(register(Scripted, observation_space=space, observations=played), copies=1, seed=0)
+    env = make(register(Scripted, observation_space=space, observations=played), num_envs=1, seed=0)
     assert [spec.name for spec in env.spaces.obs] == names
     rows = env.reset()
     for spec, (_, raw) in zip(env.spaces.obs, leaves(space, played[0]), strict=True):
@@ -554,7 +554,7 @@ def leaves(space, value):
 )
 def test_unsupported_observations_are_named(register, space, told):
     with pytest.raises(UnsupportedSpaceError) as caught:
-        make(register(Scripted, observation_space=space), copies=1, seed=0)
+        make(register(Scripted, observation_space=space), num_envs=1, seed=0)
     message = str(caught.value)
     assert message.startswith(f"gym:Scripted-v0: the observation {told}")
     assert "Supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of those" in message
@@ -580,7 +580,7 @@ def test_unsupported_observations_are_named(register, space, told):
 def test_every_kind_of_action_is_one_of_its_space_and_the_one_chosen(register, space, specs):
     scripted = Scripted(action_space=space)
     scripted.keep = lambda action: action  # as it was given, not as an array
-    env = make(register(lambda: scripted), copies=1, seed=0)
+    env = make(register(lambda: scripted), num_envs=1, seed=0)
     assert env.spaces.actions == tuple(ActionSpec(*spec) for spec in specs)
     env.reset()
     generator = np.random.default_rng(0)
@@ -618,7 +618,7 @@ def test_every_kind_of_action_is_one_of_its_space_and_the_one_chosen(register, s
 )
 def test_unsupported_actions_are_named(register, space, told):
     with pytest.raises(UnsupportedSpaceError) as caught:
-        make(register(Scripted, action_space=space), copies=1, seed=0)
+        make(register(Scripted, action_space=space), num_envs=1, seed=0)
     message = str(caught.value)
     assert message.startswith(f"gym:Scripted-v0: {told}")
     assert "Supported are Discrete, MultiDiscrete, MultiBinary, Box with finite bounds" in message
@@ -629,7 +629,7 @@ def test_unsupported_actions_are_named(register, space, told):
 def test_observations_that_are_not_finite_are_told(register, bad):
     space = Box(-np.inf, np.inf, (2,), np.float64)
     observations = [np.zeros(2), np.zeros(2), np.array([0.0, bad])]
-    env = make(register(Scripted, observation_space=space, observations=observations), copies=2, seed=0)
+    env = make(register(Scripted, observation_space=space, observations=observations), num_envs=2, seed=0)
     action = np.eye(2, dtype=np.float32)
     env.reset()
     env.step(action)
@@ -640,7 +640,7 @@ def test_observations_that_are_not_finite_are_told(register, bad):
 
 
 def test_rewards_and_actions_that_are_not_finite_are_told(register):
-    env = make(register(Scripted, reward=float("nan")), copies=1, seed=0)
+    env = make(register(Scripted, reward=float("nan")), num_envs=1, seed=0)
     env.reset()
     with pytest.raises(EnvError, match=r"gym:Scripted-v0: the reward is not finite: nan \(copy 0, step 1\)"):
         env.step(float32([[1, 0]]))
@@ -649,7 +649,7 @@ def test_rewards_and_actions_that_are_not_finite_are_told(register):
 
 
 def test_actions_of_another_shape_are_refused():
-    env = make("gym:CartPole-v1", copies=2, seed=0)
+    env = make("gym:CartPole-v1", num_envs=2, seed=0)
     env.reset()
-    with pytest.raises(ValueError, match=r"shape \(2,\), expected \[copies, A\] = \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(2,\), expected \[num_envs, A\] = \(2, 2\)"):
         env.step(np.zeros(2, np.float32))

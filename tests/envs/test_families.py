@@ -169,8 +169,8 @@ def others_may_broadcast():
         yield
 
 
-def make(env_id: str, *, copies: int = 2, seed: int = 0, **options) -> VectorEnv:
-    return make_env(EnvConfig(id=env_id, **options), copies=copies, seed=seed)
+def make(env_id: str, *, num_envs: int = 2, seed: int = 0, **options) -> VectorEnv:
+    return make_env(EnvConfig(id=env_id, **options), num_envs=num_envs, seed=seed)
 
 
 def walk(env: VectorEnv, steps: int = 50) -> list[Rows]:
@@ -185,7 +185,7 @@ def same(left: Any, right: Any) -> bool:
 
 def only(env: VectorEnv, choice: int) -> np.ndarray:
     """One choice, in every copy."""
-    return np.eye(env.spaces.action_size, dtype=np.float32)[[choice] * env.copies]
+    return np.eye(env.spaces.action_size, dtype=np.float32)[[choice] * env.num_envs]
 
 
 # What holds for all of them
@@ -242,7 +242,7 @@ def test_a_name_that_is_not_there_is_told_with_the_one_that_was_meant(name):
 def test_what_is_seen_can_be_chosen(name):
     case = CASES[name]
     for obs, specs in case.seen.items():
-        env = make(case.env_id, copies=1, obs=obs)
+        env = make(case.env_id, num_envs=1, obs=obs)
         assert env.spaces.obs == specs
         rows = env.reset()
         assert {key: values.shape[1:] for key, values in rows.obs.items()} == {one.name: one.shape for one in specs}
@@ -304,7 +304,7 @@ def test_dmc_ends_by_its_time_limit_and_repeats_actions():
     """1000 frames are 500 steps; rows as those of dm_control, stepped by hand with each action twice."""
     from dm_control import suite
 
-    env = make("dmc:cartpole-balance", copies=1, action_repeat=2)
+    env = make("dmc:cartpole-balance", num_envs=1, action_repeat=2)
     seed = int(np.random.SeedSequence(0).generate_state(1)[0])
     by_hand = suite.load("cartpole", "balance", task_kwargs={"random": seed})
     first = by_hand.reset()
@@ -324,7 +324,7 @@ def test_dmc_ends_by_its_time_limit_and_repeats_actions():
 
 @needs("dmc")
 def test_dmc_tasks_that_end_are_terminal():
-    env = make("dmc:dog-walk", copies=1)
+    env = make("dmc:dog-walk", num_envs=1)
     single: Any = make_single(EnvConfig(id="dmc:dog-walk"))
     single.reset(seed=0)
     over = single._env.step(single.action_space.sample())._replace(discount=0.0)
@@ -353,7 +353,7 @@ def test_dmc_names(name, task):
 @needs("dmc")
 @pytest.mark.parametrize(("task", "camera"), [("walker-walk", 0), ("quadruped-walk", 2)])
 def test_dmc_is_rendered_in_its_size_by_the_published_camera(task, camera):
-    env = make(f"dmc:{task}", copies=1, obs="pixels", image=ImageConfig(height=32, width=48))
+    env = make(f"dmc:{task}", num_envs=1, obs="pixels", image=ImageConfig(height=32, width=48))
     single: Any = make_single(EnvConfig(id=f"dmc:{task}", obs="pixels"))
     single.reset(seed=int(np.random.SeedSequence(0).generate_state(1)[0]))
     expected = single._env.physics.render(32, 48, camera_id=camera)
@@ -371,7 +371,7 @@ def test_dmc_draws_once_for_repeated_actions(monkeypatch):
     monkeypatch.setattr(
         Physics, "render", lambda self, *size, **given: drawn.append(size) or render(self, *size, **given)
     )
-    env = make("dmc:walker-walk", copies=1, obs="pixels", action_repeat=4)
+    env = make("dmc:walker-walk", num_envs=1, obs="pixels", action_repeat=4)
     env.reset()
     for _ in range(3):
         env.step(np.zeros((1, 6), np.float32))
@@ -382,8 +382,8 @@ def test_dmc_draws_once_for_repeated_actions(monkeypatch):
 def test_dmc_says_what_is_missing_where_nothing_can_draw():
     program = (
         "from dreamerjax.config import EnvConfig; from dreamerjax.envs import make_env;"
-        "env = make_env(EnvConfig(id='dmc:cartpole-swingup'), copies=1, seed=0); env.reset(); print(env.render());"
-        "make_env(EnvConfig(id='dmc:cartpole-swingup', obs='pixels'), copies=1, seed=0)"
+        "env = make_env(EnvConfig(id='dmc:cartpole-swingup'), num_envs=1, seed=0); env.reset(); print(env.render());"
+        "make_env(EnvConfig(id='dmc:cartpole-swingup', obs='pixels'), num_envs=1, seed=0)"
     )
     environment = {**os.environ, "MUJOCO_GL": "disable"}
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -398,7 +398,7 @@ def test_dmc_says_what_is_missing_where_nothing_can_draw():
 @needs("minigrid")
 def test_minigrid_cells_are_within_their_classes_and_a_goal_is_a_success():
     """On the empty field, two steps ahead, a turn to the right and two steps ahead come to the goal."""
-    env = make("minigrid:MiniGrid-Empty-5x5-v0", copies=1)
+    env = make("minigrid:MiniGrid-Empty-5x5-v0", num_envs=1)
     rows = env.reset()
     assert (rows.obs["direction"].dtype, rows.obs["cells"].dtype) == (np.uint8, np.uint8)
     for choice in (2, 2, 1, 2, 2):
@@ -422,7 +422,7 @@ def test_bsuite_experiments_are_those_of_the_suite():
     """Rows of a catch stepped by hand; what the suite scores is told at the end of each episode."""
     from bsuite.environments.catch import Catch
 
-    env = make("bsuite:catch/0", copies=1, seed=4)
+    env = make("bsuite:catch/0", num_envs=1, seed=4)
     by_hand = Catch(seed=int(np.random.SeedSequence(4).generate_state(1)[0]))
     rows, now = env.reset(), by_hand.reset()
     for _ in range(100):
@@ -576,7 +576,7 @@ def test_crafter_score_is_the_published_one():
 @needs("crafter")
 def test_crafter_worlds_stay_the_same_for_long():
     """Creatures come and go by chance: their order must not depend on where they are in memory."""
-    assert same(walk(make("crafter:reward", copies=1), 400), walk(make("crafter:reward", copies=1), 400))
+    assert same(walk(make("crafter:reward", num_envs=1), 400), walk(make("crafter:reward", num_envs=1), 400))
 
 
 # Memory Maze
@@ -584,7 +584,7 @@ def test_crafter_worlds_stay_the_same_for_long():
 
 @needs("memory-maze")
 def test_memory_maze_shows_the_colour_to_look_for_and_ends_by_its_time_limit():
-    env = make("memory-maze:9x9", copies=1)
+    env = make("memory-maze:9x9", num_envs=1)
     rows = env.reset()
     border = rows.obs["image"][0, 0]
     assert (border == border[0]).all()
@@ -619,7 +619,7 @@ def test_gymnax_rows_are_those_of_the_environment_stepped_by_hand():
 
 @needs("gymnax")
 def test_gymnax_time_limits_are_told_from_ends():
-    env: Any = make("gymnax:CartPole-v1", copies=3)
+    env: Any = make("gymnax:CartPole-v1", num_envs=3)
     env.reset()
     # The first two are at their limit with the next step, where the second one falls as well.
     state = env._at.state.replace(
@@ -639,7 +639,7 @@ def test_brax_rows_are_those_of_the_environment_stepped_by_hand(monkeypatch):
     monkeypatch.setattr("dreamerjax.envs.brax_env.LIMIT", 6)
     from dreamerjax.envs.brax_env import envs
 
-    env: Any = make("brax:inverted_pendulum", copies=3)
+    env: Any = make("brax:inverted_pendulum", num_envs=3)
     with pytest.warns(UserWarning, match="not actively being maintained"):
         by_hand = envs.get_environment("inverted_pendulum")
     step = jax.jit(jax.vmap(by_hand.step))
@@ -672,7 +672,7 @@ def test_brax_tells_what_the_reward_was_made_of():
 
 @needs("craftax")
 def test_craftax_time_limits_are_told_from_deaths_and_what_was_unlocked_is_told():
-    env: Any = make("craftax:Craftax-Classic-Symbolic-v1", copies=3)
+    env: Any = make("craftax:Craftax-Classic-Symbolic-v1", num_envs=3)
     env.reset()
     state = env._at.state.replace(
         timestep=jnp.array([9999, 9999, 5]),
@@ -695,7 +695,7 @@ def test_craftax_time_limits_are_told_from_deaths_and_what_was_unlocked_is_told(
 
 @needs("mujoco")
 def test_mujoco_draws_each_copy_whatever_others_are_closed():
-    kept, closed = (make("gym:InvertedPendulum-v5", copies=1, obs="pixels") for _ in range(2))
+    kept, closed = (make("gym:InvertedPendulum-v5", num_envs=1, obs="pixels") for _ in range(2))
     first = kept.reset()
     closed.reset()
     closed.close()
@@ -704,6 +704,6 @@ def test_mujoco_draws_each_copy_whatever_others_are_closed():
 
 @needs("box2d")
 def test_box2d_car_racing_is_seen_as_it_is():
-    env = make("gym:CarRacing-v3", copies=1)
+    env = make("gym:CarRacing-v3", num_envs=1)
     assert env.spaces == ((IMAGE,), (ActionSpec("continuous", 3),))
     assert gymnasium.spec("CarRacing-v3").max_episode_steps == 1000

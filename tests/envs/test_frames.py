@@ -186,7 +186,7 @@ def class_that_draws(monkeypatch: pytest.MonkeyPatch, *pictures: Any, mode: str 
     ],
 )
 def test_an_environment_is_drawn_if_its_mode_gives_pictures(monkeypatch, mode, picture, expected):
-    env = make_env(class_that_draws(monkeypatch, picture, mode=mode), copies=1, seed=0)
+    env = make_env(class_that_draws(monkeypatch, picture, mode=mode), num_envs=1, seed=0)
     env.reset()
     frame = env.render()
     assert (frame is None) == (expected is None)
@@ -205,7 +205,7 @@ def test_an_environment_is_drawn_if_its_mode_gives_pictures(monkeypatch, mode, p
     ids=str,
 )
 def test_an_environment_that_cannot_be_drawn_says_why(monkeypatch, picture, told):
-    env = make_env(class_that_draws(monkeypatch, picture), copies=1, seed=0)
+    env = make_env(class_that_draws(monkeypatch, picture), num_envs=1, seed=0)
     env.reset()
     with pytest.raises(RenderError, match=told):
         env.render()
@@ -219,7 +219,7 @@ def test_an_environment_that_cannot_be_drawn_says_why(monkeypatch, picture, told
 def test_what_is_drawn_can_be_what_is_seen(monkeypatch, picture, channels):
     config = class_that_draws(monkeypatch, picture, mode="rgb_array_list" if isinstance(picture, list) else "rgb_array")
     for obs, names in (("pixels", ["image"]), ("both", ["image", "state"])):
-        env = make_env(EnvConfig(id=config.id, obs=obs), copies=1, seed=0)
+        env = make_env(EnvConfig(id=config.id, obs=obs), num_envs=1, seed=0)
         assert sorted(spec.name for spec in env.spaces.obs) == names
         image = env.reset().obs["image"]
         assert image.shape == (1, 64, 64, channels)
@@ -238,7 +238,7 @@ def test_what_is_drawn_can_be_what_is_seen(monkeypatch, picture, channels):
 )
 def test_a_picture_that_becomes_another_is_no_observation(monkeypatch, second, told):
     config = class_that_draws(monkeypatch, RGB, second)
-    env = make_env(EnvConfig(id=config.id, obs="pixels"), copies=1, seed=0)
+    env = make_env(EnvConfig(id=config.id, obs="pixels"), num_envs=1, seed=0)
     env.reset()
     with pytest.raises(EnvError, match=told):
         env.step(np.eye(2, dtype=np.float32)[:1])
@@ -247,7 +247,7 @@ def test_a_picture_that_becomes_another_is_no_observation(monkeypatch, second, t
 def test_what_cannot_be_drawn_cannot_be_seen(monkeypatch):
     config = class_that_draws(monkeypatch, RuntimeError("no display"))
     with pytest.raises(RenderError, match="`render` raised RuntimeError: no display"):
-        make_env(EnvConfig(id=config.id, obs="pixels"), copies=1, seed=0)
+        make_env(EnvConfig(id=config.id, obs="pixels"), num_envs=1, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_program_of_jax_is_drawn_in_the_same_way(draw, told):
     task = JaxTask(
         Box(-9, 9, (1,), np.float32), Discrete(2), lambda key: (jnp.float32(1), jnp.ones(1)), step, draw=draw
     )
-    env = JaxVectorEnv(task, EnvConfig(id="task"), copies=2, seed=0)
+    env = JaxVectorEnv(task, EnvConfig(id="task"), num_envs=2, seed=0)
     assert env.render() is None
     env.reset()
     if told:

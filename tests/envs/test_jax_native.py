@@ -38,12 +38,12 @@ def see(state):
 TASK = JaxTask(Box(-np.inf, np.inf, (2,)), Discrete(2), reset, step)
 
 
-def make(task: JaxTask = TASK, *, copies: int = 2, seed: int = 0, **options) -> JaxVectorEnv:
-    return JaxVectorEnv(task, EnvConfig(id="test:walk", **options), copies=copies, seed=seed)
+def make(task: JaxTask = TASK, *, num_envs: int = 2, seed: int = 0, **options) -> JaxVectorEnv:
+    return JaxVectorEnv(task, EnvConfig(id="test:walk", **options), num_envs=num_envs, seed=seed)
 
 
 def test_spaces_and_first_rows():
-    env = make(copies=3)
+    env = make(num_envs=3)
     assert env.spaces == ((ObsSpec("state", (2,)),), (ActionSpec("discrete", 2),))
     rows = env.reset()
     assert rows.is_first.all()
@@ -51,7 +51,7 @@ def test_spaces_and_first_rows():
     assert len(np.unique(rows.obs["state"][:, 0])) == 3
     assert (rows.obs["state"].dtype, rows.prev_action.dtype, rows.reward.dtype) == (np.float32,) * 3
     np.testing.assert_array_equal(env.reset().obs["state"], rows.obs["state"])
-    np.testing.assert_array_equal(make(copies=1).reset().obs["state"], rows.obs["state"][:1])
+    np.testing.assert_array_equal(make(num_envs=1).reset().obs["state"], rows.obs["state"][:1])
     assert not np.array_equal(env.reset(seed=1).obs["state"], rows.obs["state"])
 
 
@@ -81,7 +81,7 @@ def test_one_copy_comes_to_an_end_and_the_other_to_its_time_limit():
 
 
 def test_episodes_of_a_copy_differ():
-    env = make(copies=1)
+    env = make(num_envs=1)
     starts = {float(env.reset().obs["state"][0, 0])}
     for _ in range(40):
         rows = env.step(GO[None])
@@ -91,7 +91,7 @@ def test_episodes_of_a_copy_differ():
 
 
 def test_repeated_actions_are_one_step_and_stop_at_an_end():
-    env = make(copies=1, action_repeat=3)
+    env = make(num_envs=1, action_repeat=3)
     start = env.reset().obs["state"][0, 0]
     rows = env.step(GO[None])
     np.testing.assert_allclose(rows.obs["state"], [[start + 3, 3]], rtol=1e-6)
@@ -124,7 +124,7 @@ def test_a_state_of_something_else_is_refused():
     state = env.state()
     assert state is not None
     with pytest.raises(EnvError, match="is of 2 copies of test:walk, expected 3 of test:walk"):
-        make(copies=3).load(state)
+        make(num_envs=3).load(state)
     with pytest.raises(EnvError, match="saved state of test:walk cannot be read"):
         env.load(state[:-20])
     other = TASK._replace(reset=lambda key: ({"place": jnp.zeros(3)}, jnp.zeros(2)))
@@ -188,7 +188,7 @@ def test_an_environment_that_never_starts_well_is_told():
 def test_bad_actions_and_workers_are_refused():
     env = make()
     env.reset()
-    with pytest.raises(ValueError, match=r"shape \(2,\), expected \[copies, A\] = \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"shape \(2,\), expected \[num_envs, A\] = \(2, 2\)"):
         env.step(np.zeros(2, np.float32))
     with pytest.raises(EnvError, match=r"the action is not finite: .* \(copy 1, step 1\)"):
         env.step(np.array([[0, 1], [np.nan, 0]], np.float32))
@@ -223,7 +223,7 @@ def test_a_task_without_metrics_tells_nothing():
         state, arrival = step(key, state, action)
         return state, arrival._replace(metrics={})
 
-    env = make(TASK._replace(step=silent_step), copies=1)
+    env = make(TASK._replace(step=silent_step), num_envs=1)
     env.reset()
     for _ in range(4):
         rows = env.step(GO[None])

@@ -42,7 +42,7 @@ class Counting(gymnasium.Env):
 
 
 def serial(env, **config) -> SerialVectorEnv:
-    return SerialVectorEnv(EnvConfig(id="module:Env", **config), copies=1, seed=0, envs=[env])
+    return SerialVectorEnv(EnvConfig(id="module:Env", **config), num_envs=1, seed=0, envs=[env])
 
 
 def played(env, steps=1) -> SimpleNamespace:
@@ -406,7 +406,7 @@ def test_an_image_of_its_own_beside_a_rendered_one_is_named(monkeypatch):
     monkeypatch.setattr("tests.envs.test_odd_envs.Drawing", Drawing, raising=False)
     config = EnvConfig(id="tests.envs.test_odd_envs:Drawing", obs="both")
     with pytest.raises(EnvError, match=r"has an observation 'image' of its own, and env.obs both adds one"):
-        make_env(config, copies=1, seed=0)
+        make_env(config, num_envs=1, seed=0)
 
 
 @pytest.mark.parametrize("space", ["observation_space", "action_space"])
@@ -453,7 +453,7 @@ def makers(monkeypatch):
 )
 def test_a_maker_that_fails_is_named(makers, name, kwargs, error, told):
     with pytest.raises(error, match=told) as caught:
-        make_env(EnvConfig(id=f"{makers}:{name}", kwargs=kwargs), copies=1, seed=0)
+        make_env(EnvConfig(id=f"{makers}:{name}", kwargs=kwargs), num_envs=1, seed=0)
     assert ("--env.kwargs" in str(caught.value)) == (name == "Sized")
 
 
@@ -461,23 +461,23 @@ def test_arguments_reach_the_users_maker_and_gymnasium(makers):
     kwargs = '{"size": 3, "colour": "blue"}'
     gymnasium.register("Sized-v0", Sized)
     for env_id in (f"{makers}:Sized", "gym:Sized-v0"):
-        env = make_env(EnvConfig(id=env_id, kwargs=kwargs), copies=1, seed=0)
+        env = make_env(EnvConfig(id=env_id, kwargs=kwargs), num_envs=1, seed=0)
         made = env._envs[0].unwrapped
         assert (made.size, made.colour) == (3, "blue")
     with pytest.raises(EnvFailureError, match="missing 1 required positional argument"):
-        make_env(EnvConfig(id="gym:Sized-v0"), copies=1, seed=0)
+        make_env(EnvConfig(id="gym:Sized-v0"), num_envs=1, seed=0)
 
 
 @pytest.mark.parametrize("env_id", ["crafter:reward", "gymnax:CartPole-v1"])
 def test_families_that_take_no_arguments_say_so(env_id):
     with pytest.raises(EnvError, match=r"expected none: gym:ID and module:function take arguments"):
-        make_env(EnvConfig(id=env_id, kwargs='{"a": 1}'), copies=1, seed=0)
+        make_env(EnvConfig(id=env_id, kwargs='{"a": 1}'), num_envs=1, seed=0)
 
 
 @pytest.mark.parametrize("kwargs", ["3", "[1]", "level=3", "{level: 3}"])
 def test_arguments_that_are_no_object_are_refused(makers, kwargs):
     with pytest.raises(ConfigError, match="expected a JSON object of arguments"):
-        make_env(EnvConfig(id=f"{makers}:Sized", kwargs=kwargs), copies=1, seed=0)
+        make_env(EnvConfig(id=f"{makers}:Sized", kwargs=kwargs), num_envs=1, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -500,7 +500,7 @@ def test_an_import_that_fails_shows_why(tmp_path, monkeypatch, files, env_id, to
         file.write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EnvError) as caught:
-        make_env(EnvConfig(id=env_id.replace("pkg", package)), copies=1, seed=0)
+        make_env(EnvConfig(id=env_id.replace("pkg", package)), num_envs=1, seed=0)
     assert "cannot be imported" in str(caught.value)
     assert told.replace("pkg", package) in str(caught.value)
 
@@ -546,7 +546,7 @@ def test_whatever_goes_wrong_while_a_state_is_read_is_told_and_the_environment_g
 
 
 def test_episodes_are_ended_where_one_wants():
-    env = SerialVectorEnv(EnvConfig(id="m:E"), copies=3, seed=0, envs=[Counting() for _ in range(3)])
+    env = SerialVectorEnv(EnvConfig(id="m:E"), num_envs=3, seed=0, envs=[Counting() for _ in range(3)])
     action = LEFT.repeat(3, 0)
     env.reset()
     env.step(action)

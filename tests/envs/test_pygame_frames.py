@@ -43,7 +43,7 @@ def test_surfaces_of_either_kind_are_read(depth):
 
 
 def test_environments_that_pygame_draws_are_read_so():
-    env = make_env(EnvConfig(id="gym:CartPole-v1", obs="pixels"), copies=1, seed=0)
+    env = make_env(EnvConfig(id="gym:CartPole-v1", obs="pixels"), num_envs=1, seed=0)
     layers = [env._envs[0]]
     while isinstance(layers[-1], gymnasium.Wrapper):
         layers.append(layers[-1].env)

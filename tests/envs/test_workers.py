@@ -34,10 +34,10 @@ def config(name: str, **options) -> EnvConfig:
 
 
 @contextlib.contextmanager
-def made(name: str, *, copies: int, seed: int = 0, **options) -> Iterator[VectorEnv]:
+def made(name: str, *, num_envs: int, seed: int = 0, **options) -> Iterator[VectorEnv]:
     """An environment, closed at the end; no process and no shared memory may be left."""
     before = set(multiprocessing.active_children()), sorted(SHARED_MEMORY.glob("*"))
-    env = make_env(config(name, **options), copies=copies, seed=seed)
+    env = make_env(config(name, **options), num_envs=num_envs, seed=seed)
     try:
         yield env
     finally:
@@ -56,7 +56,7 @@ def once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def play(env: VectorEnv, steps: int) -> tuple[dict[str, np.ndarray], list[Event]]:
     """What the replay holds after `steps` random steps, [steps + 1, copies, ...]; and what happened beside."""
-    replay = Replay(env.spaces, copies=env.copies, capacity=10_000, seed=0)
+    replay = Replay(env.spaces, num_envs=env.num_envs, capacity=10_000, seed=0)
     generator = np.random.default_rng(1)
     replay.add(env.reset())
     events = []
@@ -103,7 +103,7 @@ def check_streams(rows: dict[str, np.ndarray]) -> list[tuple[int, int]]:
 
 
 def test_rows_are_those_of_the_same_copies_in_this_process():
-    with made(CARTPOLE, copies=5, seed=5) as plain, made(CARTPOLE, copies=5, seed=5, workers=2) as spread:
+    with made(CARTPOLE, num_envs=5, seed=5) as plain, made(CARTPOLE, num_envs=5, seed=5, workers=2) as spread:
         assert isinstance(spread, WorkerVectorEnv)
         assert spread.spaces == plain.spaces
         generator = np.random.default_rng(0)
@@ -118,12 +118,12 @@ def test_rows_are_those_of_the_same_copies_in_this_process():
                 assert [x.dtype for x in one[1:]] == [x.dtype for x in other[1:]]
             assert_same(first, kept)
             spread._workers[0].ask("reset", 77)  # and nobody waits for the answer, as after an interrupt
-        with pytest.raises(ValueError, match=r"shape \(5,\), expected \[copies, A\] = \(5, 2\)"):
+        with pytest.raises(ValueError, match=r"shape \(5,\), expected \[num_envs, A\] = \(5, 2\)"):
             spread.step(np.zeros(5, np.float32))
 
 
 def test_there_are_no_more_workers_than_copies_and_images_come_through():
-    with made(CARTPOLE, copies=2, workers=7, obs="both", image=ImageConfig(height=32, width=32)) as env:
+    with made(CARTPOLE, num_envs=2, workers=7, obs="both", image=ImageConfig(height=32, width=32)) as env:
         assert len(multiprocessing.active_children()) == 2
         rows = env.reset()
         assert (rows.obs["image"].shape, rows.obs["image"].dtype) == ((2, 32, 32, 3), np.uint8)
@@ -132,7 +132,7 @@ def test_there_are_no_more_workers_than_copies_and_images_come_through():
 
 def test_workers_step_at_the_same_time(tmp_path, monkeypatch):
     monkeypatch.setenv("MEETING", str(tmp_path))
-    with made("meets", copies=2, workers=2) as env:
+    with made("meets", num_envs=2, workers=2) as env:
         _, events = play(env, FAULTY_STEP)
         assert not events, "the step ends when both have begun it"
         assert env.state() is None, "it holds something that cannot be pickled"
@@ -148,7 +148,7 @@ def test_workers_step_at_the_same_time(tmp_path, monkeypatch):
 )
 def test_a_fault_cuts_the_episodes_of_its_worker_and_no_row_is_lost_or_mixed(once, fault, options, told):
     steps, (seed, *_) = 40, np.random.SeedSequence((4, 1)).generate_state(1)  # of the first restart
-    with made(fault, copies=4, seed=4, workers=2, **options) as env:
+    with made(fault, num_envs=4, seed=4, workers=2, **options) as env:
         rows, events = play(env, steps)
     assert once.exists()
     cut = check_streams(rows)
@@ -161,8 +161,8 @@ def test_a_fault_cuts_the_episodes_of_its_worker_and_no_row_is_lost_or_mixed(onc
         f"(step {FAULTY_STEP}); it was started anew, and its copies begin new episodes."
     )
     # The other copies are those of a world without the fault, and these begin with episodes that nobody had before.
-    undisturbed, _ = play(SerialVectorEnv(config("well"), copies=4, seed=4), steps)
-    anew, _ = play(SerialVectorEnv(config("well"), copies=4, seed=int(seed)), steps - FAULTY_STEP)
+    undisturbed, _ = play(SerialVectorEnv(config("well"), num_envs=4, seed=4), steps)
+    anew, _ = play(SerialVectorEnv(config("well"), num_envs=4, seed=int(seed)), steps - FAULTY_STEP)
     others = [copy for copy in range(4) if copy not in copies]
     for name, values in rows.items():
         np.testing.assert_array_equal(values[:, others], undisturbed[name][:, others])
@@ -171,7 +171,7 @@ def test_a_fault_cuts_the_episodes_of_its_worker_and_no_row_is_lost_or_mixed(onc
 
 
 def test_a_bad_observation_that_may_be_skipped_costs_its_copy_alone_an_episode(once):
-    with made("shows_nan", copies=2, workers=2, on_bad_observation="skip-episode") as env:
+    with made("shows_nan", num_envs=2, workers=2, on_bad_observation="skip-episode") as env:
         rows, events = play(env, 30)
     ((copy, row),) = check_streams(rows)
     assert row == FAULTY_STEP - 1
@@ -182,7 +182,7 @@ def test_a_bad_observation_that_may_be_skipped_costs_its_copy_alone_an_episode(o
 
 
 def test_a_bad_observation_stops_at_once_with_its_own_message(once):
-    with made("shows_nan", copies=2, workers=2) as env:
+    with made("shows_nan", num_envs=2, workers=2) as env:
         with pytest.raises(
             EnvError,
             match=r"^tests.envs.faulty_envs:shows_nan: the observation 'state' is not finite: \[nan +7\. +[01]\.\] "
@@ -202,7 +202,7 @@ def test_a_bad_observation_stops_at_once_with_its_own_message(once):
     ],
 )
 def test_repeated_failure_of_one_worker_stops_with_what_it_said(fault, failures, told, steps):
-    with made(fault, copies=1, workers=1, worker_timeout=5.0, worker_failures=failures) as env:
+    with made(fault, num_envs=1, workers=1, worker_timeout=5.0, worker_failures=failures) as env:
         assert env.state() is not None
         with pytest.raises(EnvError) as caught:
             play(env, 60)
@@ -234,7 +234,7 @@ def test_only_failures_close_to_each_other_count_together(monkeypatch):
 
 
 def test_a_worker_that_dies_between_steps_is_noticed():
-    with made(CARTPOLE, copies=2, seed=3, workers=1) as env:
+    with made(CARTPOLE, num_envs=2, seed=3, workers=1) as env:
         first, action = env.reset(), np.eye(2, dtype=np.float32)
 
         def kill_and_step() -> Rows:
@@ -263,7 +263,7 @@ def test_a_worker_that_dies_between_steps_is_noticed():
 
 
 def test_a_worker_that_hangs_does_not_keep_close_waiting():
-    with made("hangs", copies=1, workers=1) as env:
+    with made("hangs", num_envs=1, workers=1) as env:
         assert isinstance(env, WorkerVectorEnv)
         env.reset()
         for _ in range(FAULTY_STEP - 1):
@@ -277,9 +277,9 @@ def test_a_worker_that_hangs_does_not_keep_close_waiting():
 @pytest.mark.parametrize("name", ["gym:CartPool-v1", "talks"])
 def test_mistakes_are_told_at_once_as_without_workers(name):
     with pytest.raises(EnvError) as expected:
-        make_env(config(name), copies=1, seed=0)
+        make_env(config(name), num_envs=1, seed=0)
     with pytest.raises(EnvError) as caught:
-        make_env(config(name, workers=1), copies=1, seed=0)
+        make_env(config(name, workers=1), num_envs=1, seed=0)
     assert type(caught.value) is type(expected.value)
     assert str(caught.value) == str(expected.value)
     assert multiprocessing.active_children() == []
@@ -287,7 +287,7 @@ def test_mistakes_are_told_at_once_as_without_workers(name):
 
 def test_an_environment_that_cannot_be_made_says_why():
     with pytest.raises(EnvError) as caught:
-        make_env(config("cannot_be_made", workers=1), copies=1, seed=0)
+        make_env(config("cannot_be_made", workers=1), num_envs=1, seed=0)
     message = str(caught.value)
     assert message.startswith("tests.envs.faulty_envs:cannot_be_made: worker 0 (copy 0) raised RuntimeError: no simul")
     assert "in cannot_be_made" in message
@@ -299,13 +299,13 @@ def test_a_worker_that_is_too_slow_at_its_start_is_told(monkeypatch):
     with pytest.raises(
         EnvError, match=r"is_slow_to_make: worker 0 \(copy 0\) did not answer within 0.05 s at its start"
     ):
-        make_env(config("is_slow_to_make", workers=1, worker_timeout=0.01), copies=1, seed=0)
+        make_env(config("is_slow_to_make", workers=1, worker_timeout=0.01), num_envs=1, seed=0)
     assert multiprocessing.active_children() == []
 
 
 def test_going_on_after_a_restart_is_exact():
     generator = np.random.default_rng(0)
-    with made(CARTPOLE, copies=3, seed=3, workers=2) as env, made(CARTPOLE, copies=3, seed=9, workers=2) as fresh:
+    with made(CARTPOLE, num_envs=3, seed=3, workers=2) as env, made(CARTPOLE, num_envs=3, seed=9, workers=2) as fresh:
         env.reset()
         for _ in range(17):
             env.step(env.random_action(generator))
@@ -319,10 +319,10 @@ def test_going_on_after_a_restart_is_exact():
             starts += rows.is_first.sum()
             assert_same(fresh.step(action), rows)
         assert starts >= 6
-        for copies, env_id in ((2, CARTPOLE), (3, "gym:Acrobot-v1")):
-            other = SerialVectorEnv(config(env_id), copies=copies, seed=0).state()
+        for num_envs, env_id in ((2, CARTPOLE), (3, "gym:Acrobot-v1")):
+            other = SerialVectorEnv(config(env_id), num_envs=num_envs, seed=0).state()
             assert other is not None
-            with pytest.raises(StateError, match=f"is of {copies} copies of {env_id}, expected 3"):
+            with pytest.raises(StateError, match=f"is of {num_envs} copies of {env_id}, expected 3"):
                 fresh.load(other)
         for damaged in (b"", b"nonsense", state[:-40]):
             with pytest.raises(StateError, match=f"saved state of {CARTPOLE} cannot be read"):
@@ -334,8 +334,8 @@ def test_going_on_after_a_restart_is_exact():
 def test_a_state_goes_on_with_any_number_of_workers():
     """From two processes into this one, and on into three."""
     generator = np.random.default_rng(0)
-    serial = SerialVectorEnv(config(CARTPOLE), copies=3, seed=7)
-    with made(CARTPOLE, copies=3, seed=3, workers=2) as two, made(CARTPOLE, copies=3, seed=9, workers=3) as three:
+    serial = SerialVectorEnv(config(CARTPOLE), num_envs=3, seed=7)
+    with made(CARTPOLE, num_envs=3, seed=3, workers=2) as two, made(CARTPOLE, num_envs=3, seed=9, workers=3) as three:
         two.reset()
         for _ in range(12):
             two.step(two.random_action(generator))
@@ -349,7 +349,7 @@ def test_a_state_goes_on_with_any_number_of_workers():
 
 
 def test_what_leaves_its_bounds_is_told_and_counted_from_workers_too():
-    with made("tests.envs.faulty_envs:shows_what_is_outside", copies=2, workers=1) as env:
+    with made("tests.envs.faulty_envs:shows_what_is_outside", num_envs=2, workers=1) as env:
         env.reset()
         for _ in range(FAULTY_STEP):
             rows = env.step(np.float32([[1, 0], [1, 0]]))
@@ -362,7 +362,7 @@ def test_what_leaves_its_bounds_is_told_and_counted_from_workers_too():
 
 
 def test_episodes_are_ended_in_the_worker_that_has_them():
-    with made(CARTPOLE, copies=3, seed=3, workers=2) as env:
+    with made(CARTPOLE, num_envs=3, seed=3, workers=2) as env:
         env.reset()
         action = np.eye(2, dtype=np.float32)[[0, 1, 0]]
         env.step(action)
@@ -387,11 +387,11 @@ if __name__ == "__main__":
     if "twice" in sys.argv:
         try:
             tell("starting")
-            make_env(config, copies=2, seed=0)
+            make_env(config, num_envs=2, seed=0)
         except KeyboardInterrupt:
             tell("interrupted")
     leaving = children()  # workers of the first attempt may still be on their way out
-    env = make_env(config, copies=2, seed=0)
+    env = make_env(config, num_envs=2, seed=0)
     workers = children() - leaving
     assert len(workers) == 2, workers
     env.reset()
@@ -454,7 +454,7 @@ def test_ctrl_c_at_any_moment_leaves_no_worker_out_of_step():
 
     previous = signal.signal(signal.SIGINT, stop)
     try:
-        with made("tests.envs.faulty_envs:Counting", copies=2, workers=2) as env:
+        with made("tests.envs.faulty_envs:Counting", num_envs=2, workers=2) as env:
             env.reset()
             for delay in np.random.default_rng(0).uniform(0.003, 0.01, 60):  # most of them lie within an answer
                 with pytest.raises(Stop):
@@ -488,20 +488,20 @@ def test_workers_end_with_a_parent_that_is_killed_even_if_they_hang(tmp_path):
     ],
 )
 def test_in_this_process_a_bad_observation_stops_or_costs_its_episode(fault, told, once):
-    env = SerialVectorEnv(config(fault), copies=2, seed=0)
+    env = SerialVectorEnv(config(fault), num_envs=2, seed=0)
     assert env.state() is not None
     with pytest.raises(EnvError, match=rf"tests.envs.faulty_envs:{fault}: {told}.* \(copy 0, step {FAULTY_STEP}\)"):
         play(env, 20)
     assert env.state() is None, "not all copies have made this step"
     once.unlink()
-    env = SerialVectorEnv(config(fault, on_bad_observation="skip-episode"), copies=2, seed=0)
+    env = SerialVectorEnv(config(fault, on_bad_observation="skip-episode"), num_envs=2, seed=0)
     rows, events = play(env, 20)
     assert [event.copy for event in events if event.interrupted] == [0]
     assert check_streams(rows) == [(0, FAULTY_STEP - 1)]
 
 
 def test_in_this_process_what_an_environment_raises_is_told_with_its_traceback():
-    env = SerialVectorEnv(config("raises"), copies=1, seed=0)
+    env = SerialVectorEnv(config("raises"), num_envs=1, seed=0)
     assert env.state() is not None
     with pytest.raises(EnvFailureError) as caught:
         play(env, 20)

@@ -16,12 +16,12 @@ from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests.replay.test_replay import SPACES, assert_same, numbered_rows
 from tests.tiny import MODEL
 
-OPTIONS = {"copies": 1, "seed": 0, "model": MODEL, "sequence_length": 4, "folder": Path()}
+OPTIONS = {"num_envs": 1, "seed": 0, "model": MODEL, "sequence_length": 4, "folder": Path()}
 CAMERA = Spaces(obs=(*SPACES.obs, ObsSpec("camera", (16, 16, 1))), actions=(ActionSpec("continuous", 3),))
 
 
-def both(copies: int, capacity: int, spaces: Spaces = SPACES) -> tuple[DeviceReplay, Replay]:
-    return tuple(kind(spaces, copies=copies, capacity=capacity, seed=0) for kind in (DeviceReplay, Replay))
+def both(num_envs: int, capacity: int, spaces: Spaces = SPACES) -> tuple[DeviceReplay, Replay]:
+    return tuple(kind(spaces, num_envs=num_envs, capacity=capacity, seed=0) for kind in (DeviceReplay, Replay))
 
 
 @pytest.fixture(autouse=True)
@@ -31,18 +31,18 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch):
 
 @settings(max_examples=15, deadline=None)
 @given(
-    copies=st.integers(1, 3),
+    num_envs=st.integers(1, 3),
     slots=st.integers(2, 11),
     steps=st.lists(st.integers(0, 14), min_size=1, max_size=4),
 )
-def test_it_draws_the_same_rows_to_the_bit(copies, slots, steps):
+def test_it_draws_the_same_rows_to_the_bit(num_envs, slots, steps):
     """Steps come in between draws: none, fewer or more than a chunk, or than the ring holds."""
-    on_device, on_host = both(copies, slots * copies)
+    on_device, on_host = both(num_envs, slots * num_envs)
     time = 0
     for count in steps:
         for _ in range(count):
             for replay in (on_device, on_host):
-                replay.add(numbered_rows(time, copies))
+                replay.add(numbered_rows(time, num_envs))
             time += 1
         if on_host.can_sample(2):
             drawn = on_device.sample(5, 2, 3)
@@ -100,4 +100,4 @@ def test_no_room_on_the_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(device_replay.jnp, "zeros", no_room)
     expected = r"no room for the 0.0 GB of replay.capacity 1,000 rows. Give a smaller --replay.capacity, or "
     with pytest.raises(ConfigError, match=expected):
-        DeviceReplay(SPACES, copies=1, capacity=1000, seed=0)
+        DeviceReplay(SPACES, num_envs=1, capacity=1000, seed=0)

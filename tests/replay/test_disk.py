@@ -27,7 +27,7 @@ def rows(time: int) -> Rows:
 
 
 def on_disk(folder: Path, *, capacity: int = 40, seed: int = 3, online: int = 0) -> DiskReplay:
-    return DiskReplay(SEEING, copies=2, capacity=capacity, seed=seed, folder=folder, online=online)
+    return DiskReplay(SEEING, num_envs=2, capacity=capacity, seed=seed, folder=folder, online=online)
 
 
 def saved(replay: Replay) -> tuple[dict[str, np.ndarray], dict]:
@@ -43,7 +43,7 @@ def assert_images_tell_their_step(batch: Batch) -> None:
 
 @pytest.mark.parametrize("steps", [5, 20, 33], ids=["not yet full", "just full", "wrapped"])
 def test_it_draws_what_a_replay_in_memory_draws_and_goes_on_exactly(tmp_path, steps):
-    disk, memory = on_disk(tmp_path, online=4), Replay(SEEING, copies=2, capacity=40, seed=3, online=4)
+    disk, memory = on_disk(tmp_path, online=4), Replay(SEEING, num_envs=2, capacity=40, seed=3, online=4)
     for time in range(steps):
         disk.add(rows(time))
         memory.add(rows(time))
@@ -82,7 +82,7 @@ def test_rows_that_a_killed_run_wrote_over_older_ones_are_missing_and_no_others(
 
 
 def test_another_storage_or_capacity_is_refused(tmp_path):
-    memory = Replay(SEEING, copies=2, capacity=40, seed=0)
+    memory = Replay(SEEING, num_envs=2, capacity=40, seed=0)
     for time in range(5):
         memory.add(rows(time))
     message = "saved with replay.storage memory or another replay.capacity"
@@ -109,7 +109,7 @@ def test_a_disk_without_room_is_a_clear_error(tmp_path, monkeypatch):
 
 def test_the_settings_choose(tmp_path):
     config = ReplayConfig(capacity=40, storage="disk")
-    options = {"copies": 2, "seed": 0, "model": ModelConfig(deter=8, groups=2), "sequence_length": 4}
+    options = {"num_envs": 2, "seed": 0, "model": ModelConfig(deter=8, groups=2), "sequence_length": 4}
     assert type(make_replay(config, SEEING, folder=tmp_path, **options)) is DiskReplay
 
 

@@ -18,15 +18,15 @@ from dreamerjax.types import ActionSpec, Batch, LatentState, ObsSpec, PolicyStat
 SPACES = Spaces(obs=(ObsSpec("state", (2,)), ObsSpec("time", (1,))), actions=(ActionSpec("continuous", 3),))
 
 
-def numbered_rows(time: int, copies: int, spaces: Spaces = SPACES) -> Rows:
+def numbered_rows(time: int, num_envs: int, spaces: Spaces = SPACES) -> Rows:
     """Rows in which every array tells the step and the copy that it came from."""
-    copy = np.arange(copies)
+    copy = np.arange(num_envs)
     return Rows(
         obs={
-            "state": np.stack([np.full(copies, time), copy], axis=-1).astype(np.float32),
-            "time": np.full((copies, 1), time, np.float32),
+            "state": np.stack([np.full(num_envs, time), copy], axis=-1).astype(np.float32),
+            "time": np.full((num_envs, 1), time, np.float32),
         },
-        prev_action=np.stack([copy, np.full(copies, time), -copy], axis=-1).astype(np.float32),
+        prev_action=np.stack([copy, np.full(num_envs, time), -copy], axis=-1).astype(np.float32),
         reward=(time + copy / 100).astype(np.float32),
         is_first=(time + copy) % 5 == 0,
         is_last=(time + copy) % 5 == 4,
@@ -34,10 +34,10 @@ def numbered_rows(time: int, copies: int, spaces: Spaces = SPACES) -> Rows:
     )
 
 
-def filled_replay(steps: int, *, copies: int = 1, capacity: int = 1000, seed: int = 0) -> Replay:
-    replay = Replay(SPACES, copies=copies, capacity=capacity, seed=seed)
+def filled_replay(steps: int, *, num_envs: int = 1, capacity: int = 1000, seed: int = 0) -> Replay:
+    replay = Replay(SPACES, num_envs=num_envs, capacity=capacity, seed=seed)
     for time in range(steps):
-        replay.add(numbered_rows(time, copies))
+        replay.add(numbered_rows(time, num_envs))
     return replay
 
 
@@ -51,17 +51,19 @@ def assert_same(left: Batch, right: Batch) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(
-    copies=st.integers(1, 4),
+    num_envs=st.integers(1, 4),
     slots=st.integers(1, 12),
     unused=st.integers(0, 3),
     steps=st.integers(1, 40),
     sequence_length=st.integers(1, 12),
 )
-def test_windows_are_consecutive_rows_of_one_copy_and_the_capacity_holds(copies, slots, unused, steps, sequence_length):
-    capacity = slots * copies + unused % copies
-    replay = filled_replay(steps, copies=copies, capacity=capacity)
+def test_windows_are_consecutive_rows_of_one_copy_and_the_capacity_holds(
+    num_envs, slots, unused, steps, sequence_length
+):
+    capacity = slots * num_envs + unused % num_envs
+    replay = filled_replay(steps, num_envs=num_envs, capacity=capacity)
     stored = min(steps, slots)
-    assert len(replay) == stored * copies <= capacity
+    assert len(replay) == stored * num_envs <= capacity
     assert replay.can_sample(sequence_length) == (sequence_length <= stored)
     if not replay.can_sample(sequence_length):
         with pytest.raises(ValueError, match=f"holds {stored} rows of each copy"):
@@ -85,7 +87,7 @@ def test_windows_are_consecutive_rows_of_one_copy_and_the_capacity_holds(copies,
 
 
 def test_shapes_and_dtypes():
-    batch = filled_replay(20, copies=3).sample(batch_size=4, sequence_length=5, updates=2)
+    batch = filled_replay(20, num_envs=3).sample(batch_size=4, sequence_length=5, updates=2)
     shapes = {name: (array.shape, array.dtype) for name, array in vars(batch).items() if name not in ("obs", "context")}
     assert shapes == {
         "prev_action": ((2, 5, 4, 3), np.float32),
@@ -101,20 +103,20 @@ def test_shapes_and_dtypes():
 
 
 def test_shapes_and_dtypes_are_known_before_anything_is_stored():
-    known = filled_replay(0, copies=3).batch_shapes(batch_size=4, sequence_length=5, updates=2)
-    drawn = filled_replay(20, copies=3).sample(batch_size=4, sequence_length=5, updates=2)
+    known = filled_replay(0, num_envs=3).batch_shapes(batch_size=4, sequence_length=5, updates=2)
+    drawn = filled_replay(20, num_envs=3).sample(batch_size=4, sequence_length=5, updates=2)
     assert known == jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), drawn)
 
 
 @pytest.mark.parametrize("steps", [23, 30, 45], ids=["not yet full", "just full", "wrapped"])
 def test_every_window_is_equally_likely(steps):
-    copies, slots, sequence_length = 3, 30, 7
-    replay = filled_replay(steps, copies=copies, capacity=slots * copies)
+    num_envs, slots, sequence_length = 3, 30, 7
+    replay = filled_replay(steps, num_envs=num_envs, capacity=slots * num_envs)
     batch = replay.sample(5000, sequence_length, 4)
     starts, copy = np.moveaxis(np.asarray(batch.obs["state"])[:, 0], -1, 0).astype(int).reshape(2, -1)
     stored = min(steps, slots)
-    windows = (stored - sequence_length + 1) * copies
-    counts = np.bincount((starts - (steps - stored)) * copies + copy, minlength=windows)
+    windows = (stored - sequence_length + 1) * num_envs
+    counts = np.bincount((starts - (steps - stored)) * num_envs + copy, minlength=windows)
     assert len(counts) == windows
     assert stats.chisquare(counts).pvalue > 1e-4
 
@@ -143,7 +145,7 @@ def test_a_batch_is_not_touched_by_later_rows():
 
 @pytest.mark.parametrize("steps", [0, 1, 17, 20, 20 + 13], ids=["empty", "one", "partly", "full", "wrapped"])
 def test_going_on_after_a_restart_is_exact(steps):
-    replay = filled_replay(steps, copies=2, capacity=40, seed=3)
+    replay = filled_replay(steps, num_envs=2, capacity=40, seed=3)
     if steps:
         replay.sample(4, 1, 1)  # the generator has moved
     arrays, meta = replay.state()
@@ -151,7 +153,7 @@ def test_going_on_after_a_restart_is_exact(steps):
     arrays = {name: array.copy() for name, array in arrays.items()}
     meta = json.loads(json.dumps(meta))
 
-    restored = Replay(SPACES, copies=2, capacity=40, seed=99)
+    restored = Replay(SPACES, num_envs=2, capacity=40, seed=99)
     restored.load(arrays, meta)
     assert len(restored) == len(replay)
     for time in range(steps, steps + 50):
@@ -164,8 +166,8 @@ def test_going_on_after_a_restart_is_exact(steps):
 
 @pytest.mark.parametrize("capacity", [10, 26, 100])
 def test_a_saved_replay_loads_into_another_capacity(capacity):
-    arrays, meta = filled_replay(33, copies=2, capacity=40).state()
-    restored = Replay(SPACES, copies=2, capacity=capacity, seed=0)
+    arrays, meta = filled_replay(33, num_envs=2, capacity=40).state()
+    restored = Replay(SPACES, num_envs=2, capacity=capacity, seed=0)
     restored.load(arrays, meta)
     kept = min(capacity // 2, 20)
     assert len(restored) == kept * 2
@@ -184,11 +186,11 @@ def test_a_saved_replay_loads_into_another_capacity(capacity):
         lambda arrays: arrays | {"obs.pixels": arrays["reward"]},
         lambda arrays: {name: array for name, array in arrays.items() if name != "obs.state"},
     ],
-    ids=["copies", "length", "dtype", "extra", "missing"],
+    ids=["num_envs", "length", "dtype", "extra", "missing"],
 )
 def test_a_replay_of_other_spaces_is_refused_and_nothing_changes(spoil):
-    replay = filled_replay(5, copies=2)
-    arrays, meta = filled_replay(9, copies=2).state()
+    replay = filled_replay(5, num_envs=2)
+    arrays, meta = filled_replay(9, num_envs=2).state()
     with pytest.raises(ValueError, match="The saved replay holds"):
         replay.load(spoil(arrays), meta)
     assert len(replay) == 10
@@ -197,7 +199,7 @@ def test_a_replay_of_other_spaces_is_refused_and_nothing_changes(spoil):
 
 @pytest.mark.parametrize("steps", [3, 8, 11], ids=["not yet full", "just full", "wrapped"])
 def test_end_streams_ends_the_newest_rows_alone(steps):
-    replay = filled_replay(steps, copies=2, capacity=16)
+    replay = filled_replay(steps, num_envs=2, capacity=16)
     stored = min(steps, 8)
     before = {name: array.copy() for name, array in replay.state()[0].items()}
     replay.end_streams()
@@ -220,7 +222,7 @@ def test_end_streams_of_nothing():
 def test_images_are_stored_and_drawn_as_uint8():
     spaces = Spaces(obs=(ObsSpec("camera", (16, 32, 3)), *SPACES.obs), actions=SPACES.actions)
     shown = np.random.default_rng(0).integers(256, size=(12, 2, 16, 32, 3), dtype=np.uint8)  # [time, copies, ...]
-    replay = Replay(spaces, copies=2, capacity=16, seed=0)
+    replay = Replay(spaces, num_envs=2, capacity=16, seed=0)
     for time in range(12):  # 8 stay
         rows = numbered_rows(time, 2)
         replay.add(rows._replace(obs=rows.obs | {"camera": shown[time]}))
@@ -231,35 +233,37 @@ def test_images_are_stored_and_drawn_as_uint8():
     assert replay.batch_shapes(5, 3, 2).obs["camera"] == jax.ShapeDtypeStruct((2, 3, 5, 16, 32, 3), np.uint8)
 
     arrays, meta = replay.state()
-    restored = Replay(spaces, copies=2, capacity=16, seed=1)
+    restored = Replay(spaces, num_envs=2, capacity=16, seed=1)
     restored.load(arrays, meta)
     assert_same(restored.sample(5, 3, 2), replay.sample(5, 3, 2))
 
 
 def test_a_capacity_below_one_row_of_each_copy_is_refused():
     with pytest.raises(ValueError, match="capacity is 3, expected at least one row of each of 4 copies"):
-        Replay(SPACES, copies=4, capacity=3, seed=0)
+        Replay(SPACES, num_envs=4, capacity=3, seed=0)
 
 
 # -- Latent states beside the rows, and the online queue
 
 
-def latent(time: int, copies: int) -> LatentState:
+def latent(time: int, num_envs: int) -> LatentState:
     """A latent state of G=2 blocks and S=3 groups of K=4 classes in which every number tells step, copy and place."""
-    deter = time + np.arange(copies)[None, :, None] / 4 + 100 * np.arange(2)[:, None, None] + np.zeros((2, copies, 3))
-    stoch = np.eye(4)[(time + np.arange(copies)[:, None] + np.arange(3)) % 4]
+    deter = (
+        time + np.arange(num_envs)[None, :, None] / 4 + 100 * np.arange(2)[:, None, None] + np.zeros((2, num_envs, 3))
+    )
+    stoch = np.eye(4)[(time + np.arange(num_envs)[:, None] + np.arange(3)) % 4]
     return LatentState(deter=np.float32(deter), stoch=np.float32(stoch))
 
 
 WITH_LATENTS = ModelConfig(deter=6, groups=3, classes=4, blocks=2)
 
 
-def replay_with_latents(steps: int, *, copies: int = 2, capacity: int = 40, online: int = 0) -> Replay:
+def replay_with_latents(steps: int, *, num_envs: int = 2, capacity: int = 40, online: int = 0) -> Replay:
     """Each row keeps the latent state of its own number."""
-    replay = Replay(SPACES, copies=copies, capacity=capacity, seed=3, context=WITH_LATENTS, online=online)
+    replay = Replay(SPACES, num_envs=num_envs, capacity=capacity, seed=3, context=WITH_LATENTS, online=online)
     for time in range(steps):
-        replay.add(numbered_rows(time, copies))
-        replay.keep_latent(PolicyState(latent(time, copies), None))
+        replay.add(numbered_rows(time, num_envs))
+        replay.keep_latent(PolicyState(latent(time, num_envs), None))
     return replay
 
 
@@ -291,7 +295,7 @@ def test_a_window_comes_with_the_latent_state_of_the_row_before_it(steps):
 
 
 def test_a_row_without_a_latent_state_yet_counts_as_the_zero_state():
-    replay = Replay(SPACES, copies=1, capacity=8, seed=0, context=WITH_LATENTS)
+    replay = Replay(SPACES, num_envs=1, capacity=8, seed=0, context=WITH_LATENTS)
     for time in range(12):  # the ring turns: what an overwritten row had is forgotten
         replay.add(numbered_rows(time, 1))
         if time < 8:
@@ -349,7 +353,7 @@ def test_latent_states_of_overwritten_rows_go_nowhere():
 
 
 def test_every_stretch_of_new_rows_is_in_one_of_the_next_batches_once():
-    replay = replay_with_latents(0, copies=3, capacity=300, online=4)
+    replay = replay_with_latents(0, num_envs=3, capacity=300, online=4)
     seen = []
     for time in range(60):
         replay.add(numbered_rows(time, 3))
@@ -364,7 +368,7 @@ def test_every_stretch_of_new_rows_is_in_one_of_the_next_batches_once():
 def test_going_on_after_a_restart_is_exact_with_latent_states_and_queue(context):
     def empty(seed: int) -> Replay:
         model = WITH_LATENTS if context else None
-        return Replay(SPACES, copies=2, capacity=40, seed=seed, context=model, online=3)
+        return Replay(SPACES, num_envs=2, capacity=40, seed=seed, context=model, online=3)
 
     def step(replay: Replay, time: int) -> Batch | None:
         replay.add(numbered_rows(time, 2))
@@ -396,7 +400,7 @@ def test_going_on_after_a_restart_is_exact_with_latent_states_and_queue(context)
 
 
 def test_an_episode_that_starts_anew_without_an_end_ends_by_interruption():
-    replay = filled_replay(7, copies=2)  # rows 6: the middle of an episode of copy 0 and of copy 1
+    replay = filled_replay(7, num_envs=2)  # rows 6: the middle of an episode of copy 0 and of copy 1
     rows = numbered_rows(7, 2)
     replay.add(rows._replace(is_first=np.array([True, False])))
     arrays, _ = replay.state()
@@ -407,22 +411,22 @@ def test_an_episode_that_starts_anew_without_an_end_ends_by_interruption():
 def test_the_bytes_of_a_full_replay_are_those_of_its_parts():
     spaces = Spaces((ObsSpec("image", (64, 64, 3)),), (ActionSpec("discrete", 17),))
     model = ModelConfig(deter=2048, groups=32)
-    replay = Replay(spaces, copies=4, capacity=1_000_000, seed=0, context=model)
+    replay = Replay(spaces, num_envs=4, capacity=1_000_000, seed=0, context=model)
     parts = 64 * 64 * 3 + 2 * 2048 + 32 + 4 * 17 + 4 + 3  # image, deter, stoch, action, reward, flags
     assert replay.bytes_at_capacity == 1_000_000 * parts
 
 
-@pytest.mark.parametrize(("copies", "capacity"), [(1, 1000), (3, 30)])
-def test_looking_changes_nothing_and_shows_what_is_there(copies, capacity):
-    replay, other = (filled_replay(25, copies=copies, capacity=capacity) for _ in range(2))
+@pytest.mark.parametrize(("num_envs", "capacity"), [(1, 1000), (3, 30)])
+def test_looking_changes_nothing_and_shows_what_is_there(num_envs, capacity):
+    replay, other = (filled_replay(25, num_envs=num_envs, capacity=capacity) for _ in range(2))
     newest = replay.newest(7)
-    assert newest.obs["time"][:, :, 0].tolist() == [[time] * copies for time in range(18, 25)]
-    assert newest.obs["state"][0, :, 1].tolist() == list(range(copies))
+    assert newest.obs["time"][:, :, 0].tolist() == [[time] * num_envs for time in range(18, 25)]
+    assert newest.obs["state"][0, :, 1].tolist() == list(range(num_envs))
     windows = replay.look(50, 4, np.random.default_rng(0))
     assert windows.reward.shape == (4, 50)
     times = windows.obs["time"][..., 0]
     assert (np.diff(times, axis=0) == 1).all()
-    assert times.min() == 25 - min(25, capacity // copies)  # the oldest row is among 50 windows
+    assert times.min() == 25 - min(25, capacity // num_envs)  # the oldest row is among 50 windows
     assert (windows.obs["state"][..., 1] == windows.obs["state"][:1, :, 1]).all()  # one copy each
     chex.assert_trees_all_equal(replay.sample(2, 4, 3), other.sample(2, 4, 3))
 
@@ -430,12 +434,12 @@ def test_looking_changes_nothing_and_shows_what_is_there(copies, capacity):
 @settings(max_examples=100, deadline=None)
 @given(before=st.integers(1, 4), now=st.integers(1, 4), steps=st.integers(1, 30), slots=st.integers(6, 20))
 def test_a_replay_of_another_number_of_copies_keeps_each_episode_together(before, now, steps, slots):
-    old = Replay(SPACES, copies=before, capacity=slots * before, seed=0, context=WITH_LATENTS)
+    old = Replay(SPACES, num_envs=before, capacity=slots * before, seed=0, context=WITH_LATENTS)
     for time in range(steps):
         old.add(numbered_rows(time, before))
     arrays, meta = regrouped(*old.state(), now)
     rows = min(steps, slots) * before // now
-    new = Replay(SPACES, copies=now, capacity=1000, seed=0, context=WITH_LATENTS)
+    new = Replay(SPACES, num_envs=now, capacity=1000, seed=0, context=WITH_LATENTS)
     new.load(arrays, meta)
     assert len(new) == rows * now
     kept = new.newest(rows)
@@ -453,7 +457,7 @@ def test_a_replay_of_another_number_of_copies_keeps_each_episode_together(before
 
 
 def test_images_in_files_stay_with_their_copies():
-    replay = filled_replay(9, copies=2)
+    replay = filled_replay(9, num_envs=2)
     arrays, meta = replay.state()
-    with pytest.raises(ConfigError, match=r"env.copies is 3, expected 2 as before: with replay.storage disk"):
+    with pytest.raises(ConfigError, match=r"env.num_envs is 3, expected 2 as before: with replay.storage disk"):
         regrouped(arrays, {**meta, "slots": 500}, 3)

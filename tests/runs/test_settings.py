@@ -96,6 +96,12 @@ def test_numbers_beside_or_after_a_size_stay() -> None:
     assert (beside.deter, beside.hidden) == (24, SIZES["1m"].hidden)
 
 
+def test_old_names_of_settings_are_understood(tmp_path: Path) -> None:
+    file = write(tmp_path / "old.yaml", "env: {copies: 3}\neval: {copies: 4}")
+    assert read_yaml(file) == {"env.num_envs": 3, "eval.num_envs": 4}
+    assert read_flags(["--env.copies", "3", "--eval.copies=4"]) == read_yaml(file)
+
+
 def test_a_complete_config_and_a_new_size() -> None:
     """What happens when a stored run is asked for another size: its stored numbers must not win."""
     stored = flatten(resolve(Config()))

@@ -208,6 +208,6 @@ def test_a_budget_that_allows_few_updates_is_told(config: Config, updates: int) 
 
 
 def test_the_first_update_waits_for_a_window_in_each_copy() -> None:
-    many = combine([{"env.name": "gym:X", "env.copies": 3, "train.prefill": 100, "train.sequence_length": 64}])
+    many = combine([{"env.name": "gym:X", "env.num_envs": 3, "train.prefill": 100, "train.sequence_length": 64}])
     assert first_train_step(many) == 3 * 65
     assert first_train_step(combine([flatten(many), {"train.prefill": 400}])) == 402

@@ -56,5 +56,5 @@ def test_what_a_row_takes_is_what_the_replay_allocates():
     spaces = Spaces((ObsSpec("image", (32, 32, 1)), ObsSpec("board", (6, 7), 3)), (ActionSpec("continuous", 2),))
     model = resolve(Config()).agent.model
     for context in (model, None):
-        replay = Replay(spaces, copies=2, capacity=64, seed=0, context=context)
+        replay = Replay(spaces, num_envs=2, capacity=64, seed=0, context=context)
         assert replay.bytes_at_capacity == 64 * row_bytes(spaces, context)

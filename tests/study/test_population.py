@@ -108,27 +108,27 @@ def test_a_frozen_continue_head_keeps_its_discount(agent, source) -> None:
 
 
 def test_the_policies_of_all_members_are_each_ones_own(agent, members, source) -> None:
-    copies, count = 3, len(members)
+    num_envs, count = 3, len(members)
     state = init_population(agent, source, members, jax.random.PRNGKey(0))
     # Actors that differ: fresh ones start alike.
     actor = random_like(state.params.actor, scale=0.5, seed=3)
     params = dataclasses.replace(state.params, actor=actor)
     state = dataclasses.replace(state, params=params)
     rows = random_batch("discrete", 6)
-    obs = {name: jnp.concatenate([x[0]] * copies * count)[: copies * count] for name, x in rows.obs.items()}
-    is_first, key = jnp.arange(copies * count) % 2 == 0, jax.random.PRNGKey(8)
-    before = initial_population_policy(agent, count, copies)
+    obs = {name: jnp.concatenate([x[0]] * num_envs * count)[: num_envs * count] for name, x in rows.obs.items()}
+    is_first, key = jnp.arange(num_envs * count) % 2 == 0, jax.random.PRNGKey(8)
+    before = initial_population_policy(agent, count, num_envs)
     _, action, next_key = population_policy(agent, count)(params, before, obs, is_first, key)
-    assert action.shape == (copies * count, agent.spaces.action_size)
+    assert action.shape == (num_envs * count, agent.spaces.action_size)
     for number in range(count):
-        own = slice(number * copies, (number + 1) * copies)
+        own = slice(number * num_envs, (number + 1) * num_envs)
         _, expected, expected_key = jit_policy(agent, greedy=True)(
             member_of(state, number).params,
-            initial_policy_state(agent, copies),
+            initial_policy_state(agent, num_envs),
             {name: x[own] for name, x in obs.items()},
             is_first[own],
             key,
         )
         np.testing.assert_array_equal(action[own], expected)
         np.testing.assert_array_equal(next_key, expected_key)
-    assert len({action[n * copies].argmax().item() for n in range(count)}) > 1
+    assert len({action[n * num_envs].argmax().item() for n in range(count)}) > 1

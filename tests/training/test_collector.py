@@ -71,10 +71,10 @@ def any_params(agent: Agent) -> Params:
 
 
 def make(
-    env_id: str = "gym:Clock-v0", *, copies: int = 1, seed: int = 0, precision: str = "float32"
+    env_id: str = "gym:Clock-v0", *, num_envs: int = 1, seed: int = 0, precision: str = "float32"
 ) -> tuple[Collector, Replay, VectorEnv]:
-    env = make_env(EnvConfig(id=env_id), copies=copies, seed=seed)
-    replay = Replay(env.spaces, copies=copies, capacity=CAPACITY, seed=seed)
+    env = make_env(EnvConfig(id=env_id), num_envs=num_envs, seed=seed)
+    replay = Replay(env.spaces, num_envs=num_envs, capacity=CAPACITY, seed=seed)
     return Collector(tiny_agent(env.spaces, precision), env, replay, seed=seed), replay, env
 
 
@@ -83,9 +83,9 @@ def stored(replay: Replay) -> dict[str, np.ndarray]:
     return {name: array.copy() for name, array in replay.state()[0].items()}
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_rows_are_stored_on_arrival(copies: int) -> None:
-    collector, replay, _ = make(copies=copies)
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_rows_are_stored_on_arrival(num_envs: int) -> None:
+    collector, replay, _ = make(num_envs=num_envs)
     for _ in range(30):
         collector.step(None)
     rows = stored(replay)
@@ -101,18 +101,18 @@ def test_rows_are_stored_on_arrival(copies: int) -> None:
     assert len(np.unique(action)) == 4, "each action is tried, and -1 stands for none"
 
 
-@pytest.mark.parametrize("copies", [1, 3])
-def test_environment_steps_are_actions_and_not_rows(copies: int) -> None:
-    collector, replay, _ = make(copies=copies)
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_environment_steps_are_actions_and_not_rows(num_envs: int) -> None:
+    collector, replay, _ = make(num_envs=num_envs)
     assert collector.env_steps == 0
     for _ in range(20):
         collector.step(None)
         assert collector.env_steps == (~stored(replay)["is_first"]).sum()
-    assert collector.env_steps < 20 * copies
+    assert collector.env_steps < 20 * num_envs
 
 
 def test_finished_episodes_are_returned_with_what_they_earned() -> None:
-    collector, replay, _ = make(copies=2)
+    collector, replay, _ = make(num_envs=2)
     finished = [collector.step(None) for _ in range(40)]
     rows = stored(replay)
     for step, episodes in enumerate(finished, start=1):
@@ -133,8 +133,8 @@ def test_the_policy_sees_the_newest_rows_and_its_action_is_taken(monkeypatch: py
         return state + 1, jnp.float32([[0, 0, 1], [0, 1, 0]]), key + 1
 
     monkeypatch.setattr(collector, "jit_policy", lambda agent: policy)
-    monkeypatch.setattr(collector, "initial_policy_state", lambda agent, copies: 100)
-    one, replay, _ = make(copies=2)
+    monkeypatch.setattr(collector, "initial_policy_state", lambda agent, num_envs: 100)
+    one, replay, _ = make(num_envs=2)
     for _ in range(6):
         one.step("the parameters")  # type: ignore[arg-type]
     rows = stored(replay)
@@ -151,7 +151,7 @@ def test_the_policy_sees_the_newest_rows_and_its_action_is_taken(monkeypatch: py
 
 def test_the_first_row_of_an_episode_makes_the_policy_forget() -> None:
     """What it remembers of the episode before must not change what it does in the next."""
-    env = make_env(EnvConfig(id="gym:CartPole-v1"), copies=1, seed=0)
+    env = make_env(EnvConfig(id="gym:CartPole-v1"), num_envs=1, seed=0)
     agent = tiny_agent(env.spaces)
     params = any_params(agent)
     policy = collector.jit_policy(agent)
@@ -166,7 +166,7 @@ def test_the_first_row_of_an_episode_makes_the_policy_forget() -> None:
 def test_a_seed_decides_what_is_collected() -> None:
     runs = []
     for seed in (0, 0, 1):
-        one, replay, _ = make("gym:CartPole-v1", copies=2, seed=seed)
+        one, replay, _ = make("gym:CartPole-v1", num_envs=2, seed=seed)
         for _ in range(20):
             one.step(None)
         runs.append(stored(replay))
@@ -178,7 +178,7 @@ def test_a_seed_decides_what_is_collected() -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_goes_on_exactly_where_it_was_saved(precision: str) -> None:
-    one, replay, env = make("gym:CartPole-v1", copies=2, precision=precision)
+    one, replay, env = make("gym:CartPole-v1", num_envs=2, precision=precision)
     params = any_params(tiny_agent(env.spaces, precision))
     for index in range(15):
         one.step(params if index % 2 else None)
@@ -186,7 +186,7 @@ def test_it_goes_on_exactly_where_it_was_saved(precision: str) -> None:
     arrays, rows = ({name: array.copy() for name, array in group.items()} for group in (arrays, rows))
     assert all(array.dtype in (np.float32, np.float64, np.int64, np.uint32, bool) for array in arrays.values())
 
-    other, other_replay, _ = make("gym:CartPole-v1", copies=2, seed=5, precision=precision)
+    other, other_replay, _ = make("gym:CartPole-v1", num_envs=2, seed=5, precision=precision)
     other_replay.load(rows, replay_meta)
     assert other.load(arrays, meta, env_state) == ""
     assert other.env_steps == one.env_steps
@@ -200,14 +200,14 @@ def test_it_goes_on_exactly_where_it_was_saved(precision: str) -> None:
 
 
 def test_an_environment_that_cannot_be_saved_starts_new_episodes() -> None:
-    one, replay, _ = make("gym:ForgetfulClock-v0", copies=2)
+    one, replay, _ = make("gym:ForgetfulClock-v0", num_envs=2)
     for _ in range(10):
         one.step(None)
     (arrays, meta, env_state), (rows, replay_meta) = one.state(), replay.state()
     assert env_state == b""
     assert not rows["is_last"][-1].any(), "in the middle of an episode"
 
-    other, other_replay, _ = make("gym:ForgetfulClock-v0", copies=2)
+    other, other_replay, _ = make("gym:ForgetfulClock-v0", num_envs=2)
     other_replay.load(rows, replay_meta)
     assert other.load(arrays, meta, env_state) == "the environments cannot be saved"
     assert other.env_steps == one.env_steps

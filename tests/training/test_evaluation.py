@@ -66,13 +66,13 @@ def without_network(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         return lambda params, state, obs, is_first, key: (state, jnp.eye(2)[np.zeros(len(is_first), int)], key)
 
     monkeypatch.setattr(evaluation, "greedy_policy", lambda agent: make(agent, greedy=True))
-    monkeypatch.setattr(evaluation, "initial_policy_state", lambda agent, copies: None)
+    monkeypatch.setattr(evaluation, "initial_policy_state", lambda agent, num_envs: None)
     return asked
 
 
 def tiny(env_id: str) -> tuple[Agent, Params]:
     """An agent with small random parameters, without the time that a real initialisation takes to compile."""
-    env = make_env(EnvConfig(id=env_id), copies=1, seed=0)
+    env = make_env(EnvConfig(id=env_id), num_envs=1, seed=0)
     agent = build_agent(resolve(Config(agent=AgentConfig(model=MODEL, precision="float32"))).agent, env.spaces)
     env.close()
     shapes = jax.eval_shape(lambda key: init_train_state(agent, key), jax.random.PRNGKey(0)).params
@@ -83,16 +83,16 @@ NO_AGENT: Any = None
 
 
 @pytest.mark.parametrize(
-    ("episodes", "copies", "shares"),
+    ("episodes", "num_envs", "shares"),
     [(8, 4, [2, 2, 2, 2]), (10, 4, [3, 3, 2, 2]), (2, 4, [1, 1, 0, 0]), (5, 1, [5]), (1, 1, [1])],
 )
 def test_every_copy_plays_its_share(
-    uneven: str, without_network: list[bool], episodes: int, copies: int, shares: list[int]
+    uneven: str, without_network: list[bool], episodes: int, num_envs: int, shares: list[int]
 ) -> None:
     """The first episodes to end would nearly all be of copy 0, and the mean far too low."""
-    evaluation = Evaluator(NO_AGENT, EnvConfig(id=uneven), copies=copies).run(NO_AGENT, episodes=episodes, seed=0)
+    evaluation = Evaluator(NO_AGENT, EnvConfig(id=uneven), num_envs=num_envs).run(NO_AGENT, episodes=episodes, seed=0)
     assert evaluation is not None
-    returns = np.repeat(np.arange(copies), shares).astype(float)
+    returns = np.repeat(np.arange(num_envs), shares).astype(float)
     assert len(returns) == episodes
     expected = Evaluation(
         episodes=episodes,
@@ -106,17 +106,17 @@ def test_every_copy_plays_its_share(
 
 
 def test_it_ends_with_the_last_episode(uneven: str, without_network: list[bool]) -> None:
-    Evaluator(NO_AGENT, EnvConfig(id=uneven), copies=3).run(NO_AGENT, episodes=6, seed=0)
+    Evaluator(NO_AGENT, EnvConfig(id=uneven), num_envs=3).run(NO_AGENT, episodes=6, seed=0)
     assert Uneven.made[2].steps == 2 * 41, "whole episodes, and not a step more"
 
 
 def test_the_policy_is_greedy(without_network: list[bool]) -> None:
-    Evaluator(NO_AGENT, EnvConfig(id="gym:CartPole-v1"), copies=1)
+    Evaluator(NO_AGENT, EnvConfig(id="gym:CartPole-v1"), num_envs=1)
     assert without_network == [True]
 
 
 def test_environments_are_made_once_and_only_when_needed(uneven: str, without_network: list[bool]) -> None:
-    evaluator = Evaluator(NO_AGENT, EnvConfig(id=uneven), copies=2)
+    evaluator = Evaluator(NO_AGENT, EnvConfig(id=uneven), num_envs=2)
     assert Uneven.made == []
     evaluator.close()
     first = evaluator.run(NO_AGENT, episodes=4, seed=0)
@@ -129,7 +129,7 @@ def test_environments_are_made_once_and_only_when_needed(uneven: str, without_ne
 
 
 def test_it_can_be_interrupted_at_any_step_and_begun_again(uneven: str, without_network: list[bool]) -> None:
-    evaluator = Evaluator(NO_AGENT, EnvConfig(id=uneven), copies=2)
+    evaluator = Evaluator(NO_AGENT, EnvConfig(id=uneven), num_envs=2)
     whole = evaluator.run(NO_AGENT, episodes=2, seed=0)
     looks = itertools.count()
     onlooker = Onlooker()
@@ -142,12 +142,12 @@ def test_it_can_be_interrupted_at_any_step_and_begun_again(uneven: str, without_
 def test_the_seed_decides_the_result() -> None:
     """Pendulum's returns are real numbers, which are not the same by chance; and its actions are vectors."""
     agent, params = tiny("gym:Pendulum-v1")
-    evaluator = Evaluator(agent, EnvConfig(id="gym:Pendulum-v1"), copies=2)
+    evaluator = Evaluator(agent, EnvConfig(id="gym:Pendulum-v1"), num_envs=2)
     first, again, other = (evaluator.run(params, episodes=2, seed=seed) for seed in (0, 0, 1))
     assert first is not None
     assert other is not None
     assert first == again
-    assert first == Evaluator(agent, EnvConfig(id="gym:Pendulum-v1"), copies=2).run(params, episodes=2, seed=0)
+    assert first == Evaluator(agent, EnvConfig(id="gym:Pendulum-v1"), num_envs=2).run(params, episodes=2, seed=0)
     assert first.return_mean != other.return_mean
     assert first.length_mean == other.length_mean == 200
     assert first.return_min < first.return_mean < first.return_max < 0
@@ -155,7 +155,7 @@ def test_the_seed_decides_the_result() -> None:
 
 def test_the_parameters_decide_the_result() -> None:
     agent, params = tiny("gym:CartPole-v1")
-    evaluator = Evaluator(agent, EnvConfig(id="gym:CartPole-v1"), copies=5)
+    evaluator = Evaluator(agent, EnvConfig(id="gym:CartPole-v1"), num_envs=5)
     for push in ([100.0, 0.0], [0.0, 100.0]):
         actor = jax.tree.map(lambda x, push=push: jnp.float32(push) if x.shape == (2,) else x, params.actor)
         evaluation = evaluator.run(params.replace(actor=actor), episodes=10, seed=0)

@@ -50,7 +50,7 @@ FLAGS = f"""
     --agent.optimizer.warmup-updates=0 --agent.precision=float32
     --env-steps=60 --train.prefill={PREFILL} --train-ratio=8 --train.batch-size=2 --train.sequence-length=4
     --train.updates-per-dispatch=2 --replay.capacity=1000
-    --eval.every=20 --eval.episodes=2 --eval.final-episodes=3 --eval.copies=2
+    --eval.every=20 --eval.episodes=2 --eval.final-episodes=3 --eval.num-envs=2
     --log.every=10 --log.checkpoint-seconds=1000 --no-log.tensorboard --no-log.report --alerts.data-wait-share=1
 """.split()
 TINY = read_flags(FLAGS)
@@ -75,8 +75,8 @@ class SharedLearner(Learner):
         self._under_way, self._copies = deque(), deque()
 
     def compile(self, modes: Any, batches: Any) -> None:
-        copies = self._policy_device is not None
-        key = (self._agent.config, self._agent.spaces, modes, copies, str(jax.tree.map(np.shape, batches)))
+        num_envs = self._policy_device is not None
+        key = (self._agent.config, self._agent.spaces, modes, num_envs, str(jax.tree.map(np.shape, batches)))
         if key not in self.compiled:
             super().compile(modes, batches)
             while self.compiling:
@@ -250,7 +250,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, shared_programs: Non
 
 @pytest.mark.usefixtures("only_counting")
 @pytest.mark.parametrize(
-    ("ratio", "batch_size", "sequence_length", "updates", "copies"),
+    ("ratio", "batch_size", "sequence_length", "updates", "num_envs"),
     [
         (8, 2, 4, 2, 1),
         (1, 2, 4, 1, 1),
@@ -261,7 +261,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, shared_programs: Non
     ],
 )
 def test_the_train_ratio_is_met_exactly(
-    tmp_path: Path, ratio: float, batch_size: int, sequence_length: int, updates: int, copies: int
+    tmp_path: Path, ratio: float, batch_size: int, sequence_length: int, updates: int, num_envs: int
 ) -> None:
     run = play(
         tmp_path,
@@ -270,7 +270,7 @@ def test_the_train_ratio_is_met_exactly(
             f"--train.batch-size={batch_size}",
             f"--train.sequence-length={sequence_length}",
             f"--train.updates-per-dispatch={updates}",
-            f"--env.copies={copies}",
+            f"--env.num-envs={num_envs}",
             "--eval.every=0",
             "--log.every=1",
             "--env-steps=120",
@@ -280,7 +280,7 @@ def test_the_train_ratio_is_met_exactly(
     learner = run.loop.learner
     assert isinstance(learner, CountingLearner)
     assert learner.rows == run.summary["updates"] * batch_size * sequence_length
-    assert 120 <= run.summary["env_steps"] < 120 + copies
+    assert 120 <= run.summary["env_steps"] < 120 + num_envs
     missing = ratio * (run.summary["env_steps"] - start) - learner.rows
     assert 0 <= missing < dispatch
 
@@ -289,20 +289,20 @@ def test_the_train_ratio_is_met_exactly(
     for step, update in history:
         replayed, earned = update * batch_size * sequence_length, ratio * (step - start)
         assert replayed <= earned, "never ahead"
-        assert replayed + dispatch + ratio * copies > earned, "never behind by more than one step"
+        assert replayed + dispatch + ratio * num_envs > earned, "never behind by more than one step"
 
 
 @pytest.mark.usefixtures("only_counting")
 @pytest.mark.parametrize(
-    ("prefill", "sequence_length", "copies", "start"), [(16, 4, 1, 16), (16, 4, 3, None), (0, 9, 1, 8), (8, 9, 1, 8)]
+    ("prefill", "sequence_length", "num_envs", "start"), [(16, 4, 1, 16), (16, 4, 3, None), (0, 9, 1, 8), (8, 9, 1, 8)]
 )
 def test_the_prefill_ends_when_it_is_full_and_a_window_fits(
-    tmp_path: Path, prefill: int, sequence_length: int, copies: int, start: int | None
+    tmp_path: Path, prefill: int, sequence_length: int, num_envs: int, start: int | None
 ) -> None:
-    flags = [f"--train.prefill={prefill}", f"--train.sequence-length={sequence_length}", f"--env.copies={copies}"]
+    flags = [f"--train.prefill={prefill}", f"--train.sequence-length={sequence_length}", f"--env.num-envs={num_envs}"]
     play(tmp_path, config(*flags, "--eval.every=0", "--env.id=gym:Pendulum-v1"))  # its episodes are longer than this
     began = counters(tmp_path)["train_start"]
-    assert prefill <= began < max(prefill, (sequence_length - 1) * copies) + copies
+    assert prefill <= began < max(prefill, (sequence_length - 1) * num_envs) + num_envs
     assert start is None or began == start
 
 

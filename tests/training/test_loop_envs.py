@@ -115,17 +115,17 @@ def test_where_there_can_be_only_one_the_error_says_what_to_do(tmp_path: Path) -
     ("before", "after", "told"),
     [
         ("", "--env.workers=1", ""),
-        ("--env.copies=2 --env.workers=2", "", ""),
-        ("", "--env.copies=3", "The saved state is of 1 copies of gym:CartPole-v1, expected 3"),
-        ("--env.copies=3", "--env.copies=1 --env.workers=1", "The saved state is of 3 copies"),
+        ("--env.num-envs=2 --env.workers=2", "", ""),
+        ("", "--env.num-envs=3", "The saved state is of 1 copies of gym:CartPole-v1, expected 3"),
+        ("--env.num-envs=3", "--env.num-envs=1 --env.workers=1", "The saved state is of 3 copies"),
     ],
 )
 def test_a_run_is_resumed_with_other_workers_and_copies(tmp_path: Path, before: str, after: str, told: str) -> None:
     flags = before.split()
     first = play(tmp_path, config(*flags, "--env-steps=40"))
     stored = len(np.load(newest(tmp_path) / "arrays.npz")["replay.reward"].ravel())
-    copies = [flag for flag in flags if "copies" in flag and "copies" not in after]
-    run = play(tmp_path, config(*after.split(), *copies, "--env-steps=60"))
+    num_envs = [flag for flag in flags if "num-envs" in flag and "num-envs" not in after]
+    run = play(tmp_path, config(*after.split(), *num_envs, "--env-steps=60"))
     (note,) = [note for note in run.notes if note.startswith("Resumed")]
     assert ("new episodes begin" in note) == bool(told)
     assert told in note

@@ -47,7 +47,7 @@ def gif_size_and_frames(gif: bytes) -> tuple[int, int, int]:
 
 def untrained(run_dir: Path, env: EnvConfig) -> LoadedAgent:
     config = Config(env=env)
-    vector_env = make_env(env, copies=1, seed=0)
+    vector_env = make_env(env, num_envs=1, seed=0)
     agent = build_agent(config.agent.__class__(model=MODEL), vector_env.spaces)
     vector_env.close()
     state = jax.jit(lambda key: init_train_state(agent, key))(jax.random.PRNGKey(0))
@@ -104,7 +104,7 @@ def test_an_environment_that_shows_nothing_gives_only_the_plot(tmp_path):
 
 def test_films_are_made_in_the_environments_that_are_lent(tmp_path, monkeypatch):
     config = EnvConfig(id="gym:CartPole-v1", obs="both", image=ImageConfig(height=32, width=48))
-    loaded, lent = untrained(tmp_path, config), make_env(config, copies=3, seed=0)
+    loaded, lent = untrained(tmp_path, config), make_env(config, num_envs=3, seed=0)
     monkeypatch.setattr("dreamerjax.envs.one_copy.make_env", lambda *given, **options: 1 / 0)
     films, missing = film_run(loaded, lent=lent)
     assert ([film.name for film in films], missing) == (["episode", "dream_image", "dream"], [])
@@ -130,7 +130,7 @@ def test_a_dream_beside_the_truth_and_the_error_with_a_bar_that_tells_when_it_dr
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0"])
 def test_a_dreamed_state_is_drawn_by_the_environment_beside_the_truth(env_id):
     config = EnvConfig(id=f"gym:{env_id}")
-    env = make_env(config, copies=1, seed=0)
+    env = make_env(config, num_envs=1, seed=0)
     first = env.reset().obs["state"][0]
     second = env.step(env.random_action(np.random.default_rng(0))).obs["state"][0]
     scene = Scene(config, env.spaces)
