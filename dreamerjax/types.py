@@ -154,8 +154,6 @@ class Trajectory:
     cont: Array  # [H+1, N] predicted probability that the episode goes on, times the discount
     value: Array  # [H+1, N] the fast critic's value of state h
     slow_value: Array  # [H+1, N] the slow critic's
-    actor_first: Array | None = None  # [H, N, hidden] what `Head.first` of the actor made of the features
-    critic_first: Array | None = None  # [H, N, hidden] the same of the critic
 
 
 @flax.struct.dataclass

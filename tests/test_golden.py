@@ -15,10 +15,11 @@ import numpy as np
 import optax
 import pytest
 
-from dreamerjax.agent.actor_critic import actor_loss, critic_loss, dream_targets, replay_critic_loss, replay_returns
+from dreamerjax.agent.actor_critic import actor_loss, critic_loss, dream_targets
 from dreamerjax.agent.agent import build_agent, init_knobs
 from dreamerjax.agent.optimizer import build_optimizer
 from dreamerjax.agent.policy import categorical_actions, normal_actions
+from dreamerjax.agent.replay_critic import replay_critic_loss, replay_returns
 from dreamerjax.agent.world_model import image_loss, vector_loss
 from dreamerjax.config import AgentConfig, Config, ModelConfig, OptimizerConfig, resolve
 from dreamerjax.math.distributions import balanced_kl, categorical_entropy, categorical_kl, unimix
@@ -149,7 +150,7 @@ def test_replay_critic(agent):
     assert_golden(returns, time_major(golden.returns))
 
     # The features hold the stored logits of both critics, and a critic's parameters are which of the two to read.
-    read = SimpleNamespace(apply=lambda which, features, known=None, *, method: features[..., which, :])
+    read = SimpleNamespace(apply=lambda which, features, *, method: features[..., which, :])
     features = time_major(jnp.stack([imagine.critic_logits_NT, imagine.slow_critic_logits_NT], -2))
     agent = agent._replace(networks=agent.networks._replace(critic=read))
     loss = replay_critic_loss(agent, 0, 1, features, batch, bootstrap, init_knobs(agent.config))

@@ -3,61 +3,21 @@
 `docs/research.md` says what each number means and what to do about it.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
-import optax
 
-from dreamerjax.agent.actor_critic import critic_value, imagine, replay_returns
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.dream import dream
-from dreamerjax.agent.world_model import observation_loss, posterior_kl, world_model_loss
-from dreamerjax.math.transforms import two_hot_mean
+from dreamerjax.agent.imagine import imagine
+from dreamerjax.agent.predictions import predict_cont, predict_reward, predict_value, undiscounted
+from dreamerjax.agent.replay_critic import replay_returns
+from dreamerjax.agent.world_model import observation_loss, observe, posterior_kl, world_model_loss
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import latent_features, merge_time
-from dreamerjax.types import Array, Batch, LatentState, Metrics, PRNGKey, TrainState, Variables
+from dreamerjax.types import Array, Batch, LatentState, Metrics, PRNGKey, TrainState
 
 HORIZONS = (1, 3, 15)  # imagined steps after which a dream is compared with the truth
 CONTEXT = 8  # rows that are seen before a dream that is compared
-LEAST_RANGE = 1e-4  # nats between lowest and highest entropy: below it, the policy has nothing to choose
-
-
-def module_grad_norms(world_model_grad: Variables) -> Metrics:
-    """Norm of the gradient that reaches each part of the world model: `grad_norm/prior` and so on."""
-    modules = dict(world_model_grad["params"])
-    rssm = modules.pop("rssm")
-    parts = {name.removesuffix("_head"): [module] for name, module in modules.items()}
-    for name, module in rssm.items():
-        parts.setdefault(name.partition("_")[0], []).append(module)
-    return {f"grad_norm/{name}": optax.tree.norm(part) for name, part in parts.items()}
-
-
-def entropy_range(agent: Agent) -> tuple[float, float]:
-    """The lowest and the highest entropy in nats that the policy can have."""
-    lowest = highest = 0.0
-    for part in agent.spaces.actions:
-        if part.kind == "discrete":
-            rest = agent.config.actor.unimix / part.size
-            probs = [1 - (part.size - 1) * rest, *[rest] * (part.size - 1)]
-            lowest -= sum(p * math.log(p) for p in probs if p > 0)
-            highest += math.log(part.size)
-        else:  # the standard deviation is 0.1 to 1: see `normal_mean_std`
-            lowest += part.size * (0.5 * math.log(2 * math.pi * math.e) + math.log(0.1))
-            highest += part.size * 0.5 * math.log(2 * math.pi * math.e)
-    return lowest, highest
-
-
-def entropy_share(agent: Agent, entropy: Array) -> Array:
-    """Where an entropy [...] in nats lies between the lowest, 0, and the highest, 1, that the policy can have.
-
-    A policy that has nothing to choose, because each part of its action has one choice or `actor.unimix` is 1, always
-    has the highest entropy: its share is 1.
-    """
-    lowest, highest = entropy_range(agent)
-    if highest - lowest < LEAST_RANGE:
-        return jnp.ones_like(entropy)
-    return (entropy - lowest) / (highest - lowest)
 
 
 def diagnose(
@@ -79,11 +39,12 @@ def diagnose(
     """
     keys = jax.random.split(key, 4)
     discount = state.knobs.discount
-    new_loss, (new_posterior, new_metrics) = world_model_loss(
-        agent, state.params.world_model, _cut(newest, sequence_length), keys[0], discount=discount
-    )
-    loss, (posterior, metrics) = world_model_loss(agent, state.params.world_model, replayed, keys[1], discount=discount)
-    value = critic_value(agent, state.params.critic, latent_features(new_posterior.states))
+    world_model, newest_windows = state.params.world_model, _cut(newest, sequence_length)
+    new_posterior = observe(agent, world_model, newest_windows, keys[0])
+    new_loss, new_metrics = world_model_loss(agent, world_model, newest_windows, new_posterior, discount=discount)
+    posterior = observe(agent, world_model, replayed, keys[1])
+    loss, metrics = world_model_loss(agent, world_model, replayed, posterior, discount=discount)
+    value = predict_value(agent, state.params.critic, latent_features(new_posterior.states))
     value = _joined(value, newest.reward.shape)
     agree = posterior.post_logits.argmax(-1) == posterior.prior_logits.argmax(-1)
     return {
@@ -182,17 +143,16 @@ def _dreams_against_rows(
 
 def _survival(agent: Agent, state: TrainState, states: LatentState, key: PRNGKey) -> Metrics:
     """The probability that a dream under the policy still goes on after so many steps, the discount taken out."""
-    dreams = imagine(agent, state.params, state.slow_critic, merge_time(states), key)
-    alive = jnp.cumprod(jnp.minimum(dreams.cont[1:] / state.knobs.cont_discount, 1), 0).mean(-1)
+    dreams = imagine(agent, state.params, state.slow_critic, merge_time(states), key, knobs=state.knobs)
+    alive = jnp.cumprod(jnp.minimum(undiscounted(dreams.cont[1:], state.knobs.discount), 1), 0).mean(-1)
     return {f"dream_survival_h{h}": alive[h - 1] for h in HORIZONS if h <= len(alive)}
 
 
 def _predictions(agent: Agent, state: TrainState, states: LatentState) -> tuple[Array, Array]:
     """Reward and probability to go on (without the discount) in latent states, [...] each."""
-    model, params, features = agent.networks.world_model, state.params.world_model, latent_features(states)
-    reward = two_hot_mean(apply(model, params, features, method=WorldModel.reward), agent.bins)
-    cont = jax.nn.sigmoid(apply(model, params, features, method=WorldModel.cont)) / state.knobs.cont_discount
-    return reward, cont
+    params, features = state.params.world_model, latent_features(states)
+    cont = undiscounted(predict_cont(agent, params, features), state.knobs.cont_discount)
+    return predict_reward(agent, params, features), cont
 
 
 def _cut(rows: Batch, length: int) -> Batch:

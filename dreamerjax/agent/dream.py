@@ -6,12 +6,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dreamerjax.agent.actor_critic import critic_value
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import action_distribution
+from dreamerjax.agent.predictions import predict_cont, predict_reward, predict_value, undiscounted
 from dreamerjax.agent.world_model import observe, posterior_kl
 from dreamerjax.math.distributions import categorical_entropy, unimix
-from dreamerjax.math.transforms import symexp, two_hot_mean
+from dreamerjax.math.transforms import symexp
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import latent_features, latent_noise
 from dreamerjax.types import Array, Batch, LatentState, ObsSpec, Params, PRNGKey
@@ -64,13 +64,13 @@ def read(agent: Agent, params: Params, states: LatentState, *, cont_discount: Ar
     """
     model, features = agent.networks.world_model, latent_features(states)
     prior_logits = apply(model, params.world_model, states.deter, method=WorldModel.prior)
-    cont = jax.nn.sigmoid(apply(model, params.world_model, features, method=WorldModel.cont))
+    cont = undiscounted(predict_cont(agent, params.world_model, features), cont_discount)
     return Reading(
         states=states,
         obs=decode(agent, params, states),
-        reward=two_hot_mean(apply(model, params.world_model, features, method=WorldModel.reward), agent.bins),
-        cont=jnp.minimum(cont / cont_discount, 1.0),
-        value=critic_value(agent, params.critic, features),
+        reward=predict_reward(agent, params.world_model, features),
+        cont=jnp.minimum(cont, 1.0),
+        value=predict_value(agent, params.critic, features),
         policy_entropy=action_distribution(agent, apply(agent.networks.actor, params.actor, features)).entropy(),
         prior_logits=prior_logits,
         prior_entropy=_entropy(agent, prior_logits),

@@ -1,18 +1,30 @@
-"""One update of everything: world model, actor, critic, slow critic, return scale."""
+"""One update of everything: world model, actor, critic, slow critic, return scale.
+
+`update_gradients` reads as the stages of an update. `bench` times the same functions.
+
+    world_model_forward       filter the batch into latent states; the world model's loss
+    imagine                   trajectories from all latent states (agent/imagine.py)
+    actor_critic_gradients    targets of the trajectories; gradients of actor and critic
+    replay_gradients          the critic's loss on the batch; its gradients of critic and features
+    world_model_gradients     backward through `world_model_forward`
+    apply_gradients           the optimizer's step, and the slow critic's
+"""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from dreamerjax.agent.actor_critic import actor_critic_grad, dream_targets, imagine, replay_critic_loss
+from dreamerjax.agent.actor_critic import ActorCritic, actor_critic_grad, dream_targets
 from dreamerjax.agent.agent import Agent
-from dreamerjax.agent.diagnostics import entropy_share, module_grad_norms
+from dreamerjax.agent.imagine import imagine
+from dreamerjax.agent.metrics import dream_metrics, entropy_share, gradient_norms
 from dreamerjax.agent.optimizer import schedule_shape
-from dreamerjax.agent.world_model import world_model_loss
-from dreamerjax.math.scaling import return_range
+from dreamerjax.agent.replay_critic import replay_critic_loss
+from dreamerjax.agent.world_model import observe, world_model_loss
 from dreamerjax.nets.rssm import latent_features, merge_time, to_stored
 from dreamerjax.types import (
     Array,
@@ -23,16 +35,44 @@ from dreamerjax.types import (
     ReturnScale,
     StoredLatent,
     TrainState,
+    Trajectory,
     Variables,
 )
 
 Mode = Literal["joint", "world_model", "actor_critic"]
 
 
-class Gradients(NamedTuple):
-    """What a batch comes to before the optimizer sees it."""
+class WorldModelForward(NamedTuple):
+    """Result of the world model's forward pass."""
 
-    grads: dict[str, Variables]  # by field of Params, of those alone that the mode trains
+    loss: Array  # []
+    features: Array  # [T, B, F]
+    latents: LatentState  # [T, ...] of B sequences
+    metrics: Metrics
+    backward: Callable[[tuple[Array, Array]], tuple[Variables]]  # gradients of (loss, features) -> of the parameters
+
+
+class ActorCriticGradients(NamedTuple):
+    """What imagined trajectories teach actor and critic."""
+
+    grads: ActorCritic
+    returns: Array  # [H, N] lambda returns
+    return_scale: ReturnScale  # the next
+    metrics: Metrics
+
+
+class ReplayGradients(NamedTuple):
+    """What replayed rows teach the critic, and through the features the world model."""
+
+    critic: Variables
+    features: Array  # [T, B, F]
+    loss: Array  # []
+
+
+class Gradients(NamedTuple):
+    """All gradients of a batch, before the optimizer."""
+
+    grads: dict[str, Variables]  # by field of Params, only those that the mode trains
     return_scale: ReturnScale  # the next
     latents: LatentState  # [T, ...] of the batch
     metrics: Metrics
@@ -48,8 +88,8 @@ def train_step(
         agent: the static parts.
         state: all that changes; its key is consumed and replaced.
         batch: [T, B, ...].
-        mode: "joint" trains everything; "world_model" that alone; "actor_critic" actor and critic in the dreams of
-            a frozen world model.
+        mode: "joint" trains everything; "world_model" trains it alone; "actor_critic" trains actor and critic on
+            trajectories that a frozen world model imagines.
 
     Returns:
         The next state; the metrics, scalars; and the latent states [T, B, ...] of the batch for the replay to keep, if
@@ -66,7 +106,7 @@ def train_steps(
 ) -> tuple[TrainState, Metrics, StoredLatent | None]:
     """Makes U updates in one dispatch, on batches [U, T, B, ...].
 
-    Metrics come back as means over the U updates, latent states as [U, T, B, ...]; see `train_step`.
+    Returns metrics as means over the U updates and latent states as [U, T, B, ...]; see `train_step`.
     """
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, tuple[Metrics, StoredLatent | None]]:
@@ -75,6 +115,91 @@ def train_steps(
 
     state, (metrics, latents) = jax.lax.scan(step, state, batches)
     return state, jax.tree.map(lambda x: x.mean(0), metrics), latents
+
+
+def update_gradients(agent: Agent, state: TrainState, batch: Batch, mode: Mode = "joint") -> Gradients:
+    """Observes the batch, imagines from every row of it, and differentiates all losses that follow.
+
+    Args:
+        agent: the static parts.
+        state: its key is consumed.
+        batch: [T, B, ...].
+        mode: see `train_step`.
+    """
+    observe_key, imagine_key, next_key = jax.random.split(state.key, 3)
+    world_model = world_model_forward(agent, state, batch, observe_key)
+    if mode == "world_model":
+        grads = {"world_model": world_model_gradients(world_model, jnp.zeros_like(world_model.features))}
+        metrics = world_model.metrics | gradient_norms(grads)
+        return Gradients(grads, state.return_scale, world_model.latents, metrics, next_key)
+
+    # Imagination passes no gradient, so it runs outside of every differentiated function.
+    starts = merge_time(world_model.latents)
+    dream = imagine(agent, state.params, state.slow_critic, starts, imagine_key, knobs=state.knobs)
+    actor_critic = actor_critic_gradients(agent, state, dream)
+    replayed = replay_gradients(agent, state, world_model.features, batch, actor_critic.returns)
+    grads = {
+        "actor": actor_critic.grads.actor,
+        "critic": jax.tree.map(jnp.add, actor_critic.grads.critic, replayed.critic),
+    }
+    if mode == "joint":
+        grads["world_model"] = world_model_gradients(world_model, replayed.features)
+    metrics = world_model.metrics | gradient_norms(grads) | actor_critic.metrics
+    metrics["replay_critic_loss"] = replayed.loss
+    return Gradients(grads, actor_critic.return_scale, world_model.latents, metrics, next_key)
+
+
+def world_model_forward(agent: Agent, state: TrainState, batch: Batch, key: PRNGKey) -> WorldModelForward:
+    """Filters the batch [T, B, ...] into latent states and computes the world model's loss. The key is consumed.
+
+    Two gradients come back to `backward`: that of the loss, and what the replayed rows teach through the features.
+    """
+
+    def forward(params: Variables) -> tuple[tuple[Array, Array], tuple[LatentState, Metrics]]:
+        posterior = observe(agent, params, batch, key)
+        loss, metrics = world_model_loss(agent, params, batch, posterior, discount=state.knobs.discount)
+        return (loss, latent_features(posterior.states)), (posterior.states, metrics)
+
+    (loss, features), backward, (latents, metrics) = jax.vjp(forward, state.params.world_model, has_aux=True)
+    return WorldModelForward(loss, features, latents, metrics, backward)
+
+
+def world_model_gradients(forward: WorldModelForward, features_grad: Array) -> Variables:
+    """Gradient of the world model's parameters, given that of the features [T, B, F] from other losses."""
+    return forward.backward((jnp.ones_like(forward.loss), features_grad))[0]
+
+
+def actor_critic_gradients(agent: Agent, state: TrainState, dream: Trajectory) -> ActorCriticGradients:
+    """Targets from imagined trajectories [H, N, ...], and the gradients of actor and critic towards them."""
+    targets, scale = dream_targets(agent, dream, state.return_scale, return_lambda=state.knobs.return_lambda)
+    entropy_scale = state.knobs.entropy_scale * _entropy_shape(agent, state)
+    params = ActorCritic(state.params.actor, state.params.critic)
+    grads, metrics = actor_critic_grad(agent, params, dream, targets, entropy_scale=entropy_scale)
+    metrics |= dream_metrics(dream, targets, scale) | {
+        "actor_entropy_share": entropy_share(agent, metrics["actor_entropy"]),
+        "entropy_scale": entropy_scale,
+    }
+    return ActorCriticGradients(grads, targets.returns, scale, metrics)
+
+
+def replay_gradients(agent: Agent, state: TrainState, features: Array, batch: Batch, returns: Array) -> ReplayGradients:
+    """Gradients of the critic's loss on replayed rows.
+
+    Args:
+        agent: the static parts.
+        state: critic, slow critic and knobs.
+        features: [T, B, F] of the posterior.
+        batch: [T, B, ...].
+        returns: [H, N] of the trajectories that start in every row; the first ones are the bootstrap.
+    """
+    bootstrap = returns[0].reshape(batch.reward.shape)  # [N] -> [T, B], the inverse of `merge_time`
+
+    def loss(critic: Variables, features: Array) -> Array:
+        loss = replay_critic_loss(agent, critic, state.slow_critic, features, batch, bootstrap, state.knobs)
+        return agent.config.critic.replay_scale * loss.mean()
+
+    value, (critic_grad, features_grad) = jax.value_and_grad(loss, argnums=(0, 1))(state.params.critic, features)
+    return ReplayGradients(critic_grad, features_grad, value)
 
 
 def apply_gradients(agent: Agent, state: TrainState, grads: dict[str, Variables]) -> TrainState:
@@ -86,8 +211,8 @@ def apply_gradients(agent: Agent, state: TrainState, grads: dict[str, Variables]
         grads: by field of `Params`, of the networks that are trained.
 
     Returns:
-        The state with new parameters and optimizer states of those networks, and a slow critic that has followed the
-        critic if that is one of them.
+        The state with new parameters and optimizer states of those networks, and with a slow critic that has moved
+        towards the critic if that is one of them.
     """
     params, opt_state, slow_critic = state.params, state.opt_state, state.slow_critic
     for name, grad in grads.items():
@@ -97,79 +222,9 @@ def apply_gradients(agent: Agent, state: TrainState, grads: dict[str, Variables]
         params = dataclasses.replace(params, **{name: optax.apply_updates(getattr(params, name), updates)})
         opt_state = dataclasses.replace(opt_state, **{name: new_opt_state})
     if "critic" in grads:
-        slow_critic = _moving_average(slow_critic, params.critic, agent.config.critic.slow_rate)
+        rate = agent.config.critic.slow_rate
+        slow_critic = jax.tree.map(lambda slow, fast: (1 - rate) * slow + rate * fast, slow_critic, params.critic)
     return dataclasses.replace(state, params=params, opt_state=opt_state, slow_critic=slow_critic)
-
-
-def _moving_average(slow: Variables, fast: Variables, rate: float) -> Variables:
-    return jax.tree.map(lambda slow, fast: (1 - rate) * slow + rate * fast, slow, fast)
-
-
-def update_gradients(agent: Agent, state: TrainState, batch: Batch, mode: Mode = "joint") -> Gradients:
-    """Observes the batch, dreams from every row of it, and differentiates all losses that follow.
-
-    Args:
-        agent: the static parts.
-        state: its key is consumed.
-        batch: [T, B, ...].
-        mode: see `train_step`.
-    """
-    observe_key, dream_key, next_key = jax.random.split(state.key, 3)
-    params, knobs = state.params, state.knobs
-
-    # Two outputs, because two gradients go back: the loss's, and what the replayed rows teach the critic.
-    def forward(world_model: Variables) -> tuple[tuple[Array, Array], tuple[LatentState, Metrics]]:
-        loss, (posterior, metrics) = world_model_loss(agent, world_model, batch, observe_key, discount=knobs.discount)
-        return (loss, latent_features(posterior.states)), (posterior.states, metrics)
-
-    (loss, features), backward, (latents, metrics) = jax.vjp(forward, params.world_model, has_aux=True)
-    if mode == "world_model":
-        world_model_grad = backward((jnp.ones_like(loss), jnp.zeros_like(features)))[0]
-        grads = {"world_model": world_model_grad}
-        return Gradients(grads, state.return_scale, latents, metrics | _gradient_norms(grads), next_key)
-
-    # Dreams pass no gradient, so they are made outside of every differentiated function.
-    dream = imagine(agent, params, state.slow_critic, merge_time(latents), dream_key)
-    if mode == "actor_critic":  # the frozen continue head still has the discount that it was trained with
-        dream = dataclasses.replace(dream, cont=dream.cont * (knobs.discount / knobs.cont_discount))
-    targets, scale = dream_targets(agent, dream, state.return_scale, return_lambda=knobs.return_lambda)
-    entropy_scale = knobs.entropy_scale * _entropy_shape(agent, state)
-    (actor_grad, critic_grad), dream_metrics = actor_critic_grad(
-        agent, params.actor, params.critic, dream, targets, entropy_scale=entropy_scale
-    )
-
-    def replay_loss(critic: Variables, features: Array) -> Array:
-        bootstrap = targets.returns[0].reshape(batch.reward.shape)  # [N] -> [T, B], as `merge_time` had it
-        loss = replay_critic_loss(agent, critic, state.slow_critic, features, batch, bootstrap, knobs)
-        return agent.config.critic.replay_scale * loss.mean()
-
-    replay_critic, (replay_grad, features_grad) = jax.value_and_grad(replay_loss, argnums=(0, 1))(
-        params.critic, features
-    )
-    grads = {"actor": actor_grad, "critic": jax.tree.map(jnp.add, critic_grad, replay_grad)}
-    if mode == "joint":
-        # What the replayed rows teach the critic also shapes the features that it reads.
-        grads["world_model"] = backward((jnp.ones_like(loss), features_grad))[0]
-    metrics |= _gradient_norms(grads)
-    metrics |= dream_metrics | {
-        "actor_entropy_share": entropy_share(agent, dream_metrics["actor_entropy"]),
-        "replay_critic_loss": replay_critic,
-        "critic_lag": jnp.abs(dream.value - dream.slow_value).mean(),
-        "value_mean": dream.value.mean(),
-        "return_mean": targets.returns.mean(),
-        "return_scale": return_range(scale),
-        "advantage_std": targets.advantage.std(),
-        "dream_reward_mean": dream.reward[1:].mean(),
-        "dream_cont_mean": dream.cont[1:].mean(),
-        "entropy_scale": entropy_scale,
-    }
-    return Gradients(grads, scale, latents, metrics, next_key)
-
-
-def _gradient_norms(grads: dict[str, Variables]) -> Metrics:
-    """Of each network that is trained, and of the world model's parts."""
-    norms = {f"{name}_grad_norm": optax.tree.norm(grad) for name, grad in grads.items()}
-    return norms | module_grad_norms(grads["world_model"]) if "world_model" in grads else norms
 
 
 def _entropy_shape(agent: Agent, state: TrainState) -> Array:

@@ -97,8 +97,8 @@ def posterior_kl(agent: Agent, post_logits: Array, prior_logits: Array) -> Array
 
 
 def world_model_loss(
-    agent: Agent, params: Variables, batch: Batch, key: PRNGKey, *, discount: Array
-) -> tuple[Array, tuple[Posterior, Metrics]]:
+    agent: Agent, params: Variables, batch: Batch, posterior: Posterior, *, discount: Array
+) -> tuple[Array, Metrics]:
     """Reconstruction, reward, continue, dynamics and representation loss, each a mean over [T, B], weighted and added.
 
     The weights are the `*_scale` of `WorldModelConfig`: 1, but 0.1 for the representation, as published.
@@ -107,14 +107,13 @@ def world_model_loss(
         agent: the static parts.
         params: of the world model.
         batch: [T, B, ...].
-        key: consumed.
+        posterior: of `observe` with the same parameters and batch.
         discount: [] folded into the target of the continue head, so that its probability is the dream's discount.
 
     Returns:
-        The loss [], and the posterior with the metrics.
+        The loss [] and the metrics.
     """
     config, model = agent.config.world_model, agent.networks.world_model
-    posterior = observe(agent, params, batch, key)
     features = latent_features(posterior.states)
 
     decoded = _kept_or_recomputed(agent, WorldModel.decode)(params, features)
@@ -149,4 +148,4 @@ def world_model_loss(
         "posterior_entropy": categorical_entropy(post).sum(-1).mean(),
         "prior_entropy": categorical_entropy(prior).sum(-1).mean(),
     }
-    return loss, (posterior, metrics)
+    return loss, metrics

@@ -15,10 +15,10 @@ Result = Mapping[str, Any]  # what `bench.measure` returns
 
 # The parts in the order of an update, then what happens between updates: key, words.
 OF_UPDATE = (
-    ("observe", "observe, forward and backward"),
-    ("world_model_heads", "rest of the world model's loss"),
+    ("world_model_forward", "world model, forward"),
     ("imagine", "imagine"),
     ("actor_critic", "actor and critic, with gradients"),
+    ("world_model_backward", "world model, backward"),
     ("optimizer", "optimizer and slow critic"),
     ("transfer", "transfer to the device"),
 )

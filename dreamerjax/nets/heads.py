@@ -20,10 +20,6 @@ class Head(nn.Module):
         self.mlp = MLP(self.layers, self.hidden, self.dtype)
         self.out = dense(self.outputs, self.dtype, scale=self.output_scale)
 
-    def first(self, features: Array) -> Array | None:
-        """See `MLP.first`: the widest matrix product of a head, which need not be made twice."""
-        return self.mlp.first(features)
-
-    def __call__(self, features: Array, known: Array | None = None) -> Array:
-        """The outputs; `known` is what `first` made of the same features, if that was computed before."""
-        return self.out(self.mlp(features, known)).astype(jnp.float32)
+    def __call__(self, features: Array) -> Array:
+        """Features [..., F] -> outputs [..., outputs] float32."""
+        return self.out(self.mlp(features)).astype(jnp.float32)

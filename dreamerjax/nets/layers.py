@@ -78,29 +78,6 @@ class NormAct(nn.Module):
         return nn.silu(nn.RMSNorm(epsilon=1e-4, dtype=self.dtype, name="norm")(x))
 
 
-@jax.custom_vjp
-def known_affine(kernel: Array, bias: Array, x: Array, y: Array) -> Array:
-    """y = x @ kernel + bias, where y [..., outputs] has been computed before: only the gradient is left to do.
-
-    The gradient reaches kernel and bias; x and y count as constants.
-    """
-    return y
-
-
-def _known_affine_forward(kernel: Array, bias: Array, x: Array, y: Array) -> tuple[Array, tuple[Array, ...]]:
-    return y, (kernel, bias, x, y)
-
-
-def _known_affine_backward(kept: tuple[Array, ...], grad: Array) -> tuple[Array, ...]:
-    kernel, bias, x, y = kept
-    lead = tuple(range(x.ndim - 1))
-    kernel_grad = jnp.tensordot(x.astype(grad.dtype), grad, (lead, lead))
-    return kernel_grad.astype(kernel.dtype), grad.sum(lead).astype(bias.dtype), jnp.zeros_like(x), jnp.zeros_like(y)
-
-
-known_affine.defvjp(_known_affine_forward, _known_affine_backward)
-
-
 class MLP(nn.Module):
     """Hidden layers: dense, RMS norm, silu, each `hidden` wide."""
 
@@ -113,17 +90,8 @@ class MLP(nn.Module):
             setattr(self, f"dense{index}", dense(self.hidden, self.dtype))
             setattr(self, f"act{index}", NormAct(self.dtype))
 
-    def first(self, x: Array) -> Array | None:
-        """What the first dense layer makes of x; None if there is no layer. See `known` below."""
-        return self.dense0(x) if self.layers else None
-
-    def __call__(self, x: Array, known: Array | None = None) -> Array:
-        """The hidden layers; `known` is what `first` made of the same x, if that was computed before."""
+    def __call__(self, x: Array) -> Array:
+        """[..., inputs] -> [..., hidden]; the inputs themselves if there is no layer."""
         for index in range(self.layers):
-            layer: nn.Dense = getattr(self, f"dense{index}")
-            if known is not None and index == 0:
-                x = known_affine(layer.get_variable("params", "kernel"), layer.get_variable("params", "bias"), x, known)
-            else:
-                x = layer(x)
-            x = getattr(self, f"act{index}")(x)
+            x = getattr(self, f"act{index}")(getattr(self, f"dense{index}")(x))
         return x

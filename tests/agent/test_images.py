@@ -13,7 +13,7 @@ from dreamerjax.agent.agent import Agent, build_agent, init_knobs, init_train_st
 from dreamerjax.agent.dream import decode, dream, open_loop
 from dreamerjax.agent.policy import initial_policy_state, policy_step
 from dreamerjax.agent.train_step import train_steps
-from dreamerjax.agent.world_model import world_model_loss
+from dreamerjax.agent.world_model import observe, world_model_loss
 from dreamerjax.config import AgentConfig, WorldModelConfig
 from dreamerjax.nets.networks import WorldModel, init_params
 from dreamerjax.nets.rssm import latent_features
@@ -62,7 +62,8 @@ def test_the_loss_adds_the_errors_of_all_keys_and_reaches_every_parameter(seeing
     discount = init_knobs(agent.config).discount
 
     def loss(params):
-        loss, (posterior, metrics) = world_model_loss(agent, params, batch, KEY, discount=discount)
+        posterior = observe(agent, params, batch, KEY)
+        loss, metrics = world_model_loss(agent, params, batch, posterior, discount=discount)
         features = latent_features(posterior.states)
         return loss, (metrics, agent.networks.world_model.apply(params, features, method=WorldModel.decode))
 

@@ -102,7 +102,8 @@ class Result(NamedTuple):
 def result(params) -> Result:
     @jit
     def compute(params):
-        loss, (posterior, metrics) = world_model_loss(AGENT, params, BATCH, KEY, discount=DISCOUNT)
+        posterior = observe(AGENT, params, BATCH, KEY)
+        loss, metrics = world_model_loss(AGENT, params, BATCH, posterior, discount=DISCOUNT)
         heads = (WorldModel.decode, WorldModel.reward, WorldModel.cont)
         outputs = [apply(params, method, latent_features(posterior.states)) for method in heads]
         return Result(loss, posterior, metrics, *outputs)
@@ -285,7 +286,11 @@ def touched_by(params):
     def gradient(scales, batch):
         scaled = dataclasses.replace(SCALES, free_nats=0.0, **{f"{name}_scale": scales[name] for name in names})
         agent: Agent = AGENT._replace(config=dataclasses.replace(AGENT.config, world_model=scaled))
-        return jax.grad(lambda params: world_model_loss(agent, params, batch, KEY, discount=DISCOUNT)[0])(params)
+
+        def loss(params):
+            return world_model_loss(agent, params, batch, observe(agent, params, batch, KEY), discount=DISCOUNT)[0]
+
+        return jax.grad(loss)(params)
 
     def isolated(name: str, batch: Batch = BATCH) -> set[str]:
         return touched(gradient({other: jnp.float32(other == name) for other in names}, batch))

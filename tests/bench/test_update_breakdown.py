@@ -5,19 +5,17 @@ import functools
 
 import chex
 import jax
+import jax.numpy as jnp
 import pytest
 from jax import jit
 
-from dreamerjax.agent.actor_critic import imagine
 from dreamerjax.agent.agent import build_agent, init_train_state
-from dreamerjax.agent.train_step import train_step
-from dreamerjax.agent.world_model import observe
+from dreamerjax.agent.train_step import apply_gradients, train_step, world_model_forward, world_model_gradients
 from dreamerjax.bench import table as bench_table
 from dreamerjax.bench import update_breakdown
 from dreamerjax.bench.synthetic import filled_replay
 from dreamerjax.config import AgentConfig, Config, OptimizerConfig, ReplayConfig, ReturnsConfig, TrainConfig
-from dreamerjax.nets.rssm import merge_time
-from dreamerjax.types import ActionSpec, ObsSpec, Params, Spaces
+from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests.tiny import MODEL, random_like
 
 SPACES = Spaces((ObsSpec("state", (4,)),), (ActionSpec("discrete", 3),))
@@ -51,29 +49,33 @@ def test_together_they_make_the_update(agent, replay):
     @jit
     def together(state, batch):
         observe_key, dream_key, _ = jax.random.split(state.key, 3)
-        model, discount = state.params.world_model, state.knobs.discount
-        posterior = observe(agent, model, batch, observe_key)
-        dream = imagine(agent, state.params, state.slow_critic, merge_time(posterior.states), dream_key)
-        (actor, critic), features_grad, scale = update_breakdown.actor_critic_grads(
-            agent, state, dream, posterior, batch
-        )
-        model_grad = update_breakdown.world_model_grad(agent, model, batch, observe_key, discount, features_grad)
-        grads = Params(world_model=model_grad, actor=actor, critic=critic)
-        return dataclasses.replace(update_breakdown.optimizer_step(agent, state, grads), return_scale=scale)
+        forward = world_model_forward(agent, state, batch, observe_key)
+        dream = update_breakdown.imagined(agent, state, forward.latents, dream_key)
+        on_dreams, on_rows = update_breakdown.behaviour_gradients(agent, state, dream, forward.features, batch)
+        grads = {
+            "world_model": world_model_gradients(forward, on_rows.features),
+            "actor": on_dreams.grads.actor,
+            "critic": jax.tree.map(jnp.add, on_dreams.grads.critic, on_rows.critic),
+        }
+        state = apply_gradients(agent, state, grads)
+        return dataclasses.replace(state, step=state.step + 1, return_scale=on_dreams.return_scale)
 
     actual = together(state, batch)
     expected, *_ = jit(functools.partial(train_step, agent))(state, batch)
     chex.assert_trees_all_close(actual.replace(key=expected.key), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_the_recurrence_has_a_gradient_for_each_of_its_parameters(agent, replay):
-    params = random_like(
-        jax.eval_shape(functools.partial(init_train_state, agent), jax.random.PRNGKey(0)).params, scale=0.5
-    ).world_model
-    batch, key = jax.tree.map(lambda x: x[0], replay.sample(3, 5, 1)), jax.random.PRNGKey(1)
-    gradient, _ = jit(functools.partial(update_breakdown.observe_grad, agent))(params, batch, key)
-    moved = {name for name, part in gradient["params"].items() if any(abs(x).sum() > 0 for x in jax.tree.leaves(part))}
-    assert moved == {"encoder", "rssm"}
+def test_every_stage_is_timed(agent, replay):
+    parts = update_breakdown.Parts(agent, CONFIG, replay, seed=0)
+    before = jax.device_get(parts._state.params)
+    try:
+        milliseconds = parts.round()
+    finally:
+        parts.close()
+    assert list(milliseconds) == [*update_breakdown.OF_UPDATE, *update_breakdown.BETWEEN_UPDATES]
+    assert min(milliseconds.values()) > 0
+    moved = jax.tree.map(lambda x, y: bool((x != y).any()), before, jax.device_get(parts._state.params))
+    assert all(any(jax.tree.leaves(network)) for network in (moved.world_model, moved.critic))
 
 
 def test_every_part_has_words():
