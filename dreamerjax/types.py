@@ -119,13 +119,9 @@ class Batch:
 
 @flax.struct.dataclass
 class LatentState:
-    """The model's belief about where it is. Steps are stacked in front: [T, G, B, D/G] and [T, B, S, K].
+    """The model's state, with time in front where there are several steps: [T, B, D] and [T, B, S, K]."""
 
-    The batch is axis 1 of `deter` and axis 0 of `stoch`: reshape with `merge_time`, read with `latent_features`
-    (both in `dreamerjax/nets/rssm.py`), and never index the batch with one `tree.map` over both.
-    """
-
-    deter: Array  # [G, B, D/G] recurrent part, in the blocks of the GRU; `latent_features` has it flat
+    deter: Array  # [B, D] recurrent part
     stoch: Array  # [B, S, K] one-hot samples
 
     def __getitem__(self, t: Any) -> "LatentState":

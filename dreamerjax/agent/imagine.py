@@ -7,7 +7,7 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import action_distribution
 from dreamerjax.agent.predictions import predict_cont, predict_reward, predict_value
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import latent_features, latent_noise
+from dreamerjax.nets.rssm import BlockState, in_blocks, latent_features, latent_noise, out_of_blocks
 from dreamerjax.types import Array, Knobs, LatentState, Params, PRNGKey, Trajectory, Variables
 
 
@@ -40,21 +40,25 @@ def imagine(
             "slow_value": predict_value(agent, slow_critic, features),
         }
 
-    def step(latent: LatentState, key: PRNGKey) -> tuple[LatentState, tuple[Array, Array, dict[str, Array]]]:
+    def step(latent: BlockState, key: PRNGKey) -> tuple[BlockState, tuple[Array, Array, dict[str, Array]]]:
         action_key, latent_key = jax.random.split(key)
         noise = latent_noise(latent_key, latent.stoch.shape[0], config=agent.config.model)
-        features = latent_features(latent)
+        features = latent_features(out_of_blocks(latent))
         outputs = apply(agent.networks.actor, params.actor, features)
         action = action_distribution(agent, outputs).sample(action_key)
         following = apply(
-            agent.networks.world_model, params.world_model, latent, action, noise, method=WorldModel.imagine_step
+            agent.networks.world_model, params.world_model, latent, action, noise, method=WorldModel.imagine_in_blocks
         )
         return following, (features, action, predict(features))
 
     keys = jax.random.split(key, agent.config.returns.imagination_horizon)
-    last, (features, action, predictions) = jax.lax.scan(step, start, keys, unroll=agent.config.imagine_unroll)
+    last, (features, action, predictions) = jax.lax.scan(
+        step, in_blocks(start, agent.config.model.blocks), keys, unroll=agent.config.imagine_unroll
+    )
     predictions = jax.tree.map(
-        lambda steps, end: jnp.concatenate([steps, end[None]]), predictions, predict(latent_features(last))
+        lambda steps, end: jnp.concatenate([steps, end[None]]),
+        predictions,
+        predict(latent_features(out_of_blocks(last))),
     )
     predictions["cont"] = predictions["cont"] * discount_ratio
     return Trajectory(features=features, action=action, **predictions)

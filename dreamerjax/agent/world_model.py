@@ -16,8 +16,16 @@ from dreamerjax.math.distributions import (
 )
 from dreamerjax.math.transforms import symlog, two_hot_cross_entropy
 from dreamerjax.nets.networks import WorldModel, apply
-from dreamerjax.nets.rssm import from_stored, initial_latent, latent_features, latent_noise
-from dreamerjax.types import Array, Batch, LatentState, Metrics, ObsSpec, Posterior, PRNGKey, Variables
+from dreamerjax.nets.rssm import (
+    BlockState,
+    from_stored,
+    in_blocks,
+    initial_latent,
+    latent_features,
+    latent_noise,
+    out_of_blocks,
+)
+from dreamerjax.types import Array, Batch, Metrics, ObsSpec, Posterior, PRNGKey, Variables
 
 
 def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Posterior:
@@ -34,10 +42,10 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
     """
     model = agent.networks.world_model
     length, size = batch.reward.shape
-    observe_step = _kept_or_recomputed(agent, WorldModel.observe_step)
+    observe_step = _kept_or_recomputed(agent, WorldModel.observe_in_blocks)
     embed = _kept_or_recomputed(agent, WorldModel.encode)(params, batch.obs)
 
-    def step(state: LatentState, row: tuple) -> tuple[LatentState, tuple[LatentState, Array]]:
+    def step(state: BlockState, row: tuple) -> tuple[BlockState, tuple[BlockState, Array]]:
         state, logits = observe_step(params, state, *row)
         return state, (state, logits)
 
@@ -47,7 +55,9 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
         start = from_stored(batch.context, agent.config.model, model.dtype)
     noise = latent_noise(key, length, size, config=agent.config.model)
     rows = (batch.prev_action, embed, batch.is_first, noise)
+    start = in_blocks(start, agent.config.model.blocks)
     states, post_logits = jax.lax.scan(step, start, rows, unroll=agent.config.observe_unroll)[1]
+    states = out_of_blocks(states)
     # The prior is not needed inside the recurrence: all T at once are one large matmul.
     prior_logits = apply(model, params, states.deter, method=WorldModel.prior)
     return Posterior(states=states, post_logits=post_logits, prior_logits=prior_logits)

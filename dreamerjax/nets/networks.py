@@ -12,7 +12,7 @@ from dreamerjax.nets.decoder import Decoder
 from dreamerjax.nets.encoder import Encoder
 from dreamerjax.nets.heads import Head
 from dreamerjax.nets.layers import Dtype
-from dreamerjax.nets.rssm import RSSM, initial_latent, latent_features, latent_noise
+from dreamerjax.nets.rssm import RSSM, BlockState, initial_latent, latent_features, latent_noise
 from dreamerjax.nets.vision import check_observations
 from dreamerjax.types import Array, LatentState, Params, PRNGKey, Spaces, Variables
 
@@ -45,6 +45,16 @@ class WorldModel(nn.Module):
     def imagine_step(self, state: LatentState, action: Array, noise: Array) -> LatentState:
         """See `RSSM.imagine_step`."""
         return self.rssm.imagine_step(state, action, noise)
+
+    def observe_in_blocks(
+        self, state: BlockState, prev_action: Array, embed: Array, is_first: Array, noise: Array
+    ) -> tuple[BlockState, Array]:
+        """See `RSSM.observe_in_blocks`."""
+        return self.rssm.observe_in_blocks(state, prev_action, embed, is_first, noise)
+
+    def imagine_in_blocks(self, state: BlockState, action: Array, noise: Array) -> BlockState:
+        """See `RSSM.imagine_in_blocks`."""
+        return self.rssm.imagine_in_blocks(state, action, noise)
 
     def look(self, state: LatentState, embed: Array, noise: Array) -> tuple[LatentState, Array]:
         """See `RSSM.look`."""

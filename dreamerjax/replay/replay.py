@@ -237,8 +237,7 @@ class Replay:
             return
         latent = policy_state.latent
         head = (self._added - 1) % self._slots
-        deter = np.moveaxis(np.asarray(latent.deter), 0, 1).reshape(self._num_envs, -1)
-        self._latents.deter[head] = deter.astype(ml_dtypes.bfloat16).view(np.uint16)
+        self._latents.deter[head] = np.asarray(latent.deter).astype(ml_dtypes.bfloat16).view(np.uint16)
         self._latents.stoch[head] = np.asarray(latent.stoch).argmax(-1) + 1
 
     def can_sample(self, sequence_length: int) -> bool:

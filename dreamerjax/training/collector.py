@@ -159,7 +159,8 @@ class Collector:
         self.env_steps = meta["env_steps"]
         self._random.bit_generator.state = meta["random"]
         leaves, structure = jax.tree.flatten((self._policy_state, self._key))
-        *latents, key = [arrays[f"policy{i}"].astype(leaf.dtype) for i, leaf in enumerate(leaves)]
+        saved = (_without_blocks(arrays[f"policy{i}"], leaf.ndim) for i, leaf in enumerate(leaves))
+        *latents, key = [array.astype(leaf.dtype) for array, leaf in zip(saved, leaves, strict=True)]
         as_many = [part.shape for part in latents] == [leaf.shape for leaf in leaves[:-1]]
         if not as_many:  # another number of copies: new episodes begin, and with them new latent states
             latents = leaves[:-1]
@@ -183,6 +184,11 @@ class Collector:
         except StateError as error:
             return str(error).rstrip(".")
         return ""
+
+
+def _without_blocks(array: np.ndarray, rank: int) -> np.ndarray:
+    """A recurrent state [B, D], also where an older checkpoint has it in blocks, [G, B, D/G]."""
+    return np.moveaxis(array, 0, 1).reshape(array.shape[1], -1) if (array.ndim, rank) == (3, 2) else array
 
 
 def _portable(array: np.ndarray) -> np.ndarray:

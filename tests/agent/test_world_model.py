@@ -153,7 +153,9 @@ def test_a_window_goes_on_from_its_context_but_not_past_a_first_row(params):
 
 
 def test_latents_are_stored_to_within_bfloat16_and_nothing_is_the_zero_state():
-    state = LatentState(deter=jax.random.normal(KEY, (4, B, 4)), stoch=jnp.eye(4)[jnp.arange(12).reshape(B, 4) % 4])
+    state = LatentState(
+        deter=jax.random.normal(KEY, (B, MODEL.deter)), stoch=jnp.eye(4)[jnp.arange(12).reshape(B, 4) % 4]
+    )
     restored = from_stored(to_stored(state), MODEL, jnp.dtype(jnp.float32))
     np.testing.assert_array_equal(restored.stoch, state.stoch)
     np.testing.assert_allclose(restored.deter, state.deter, rtol=2**-8)

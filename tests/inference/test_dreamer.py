@@ -101,8 +101,8 @@ def test_copies_of_two_states_lie_side_by_side(agent: Dreamer) -> None:
     deter = both.states[0].deter
     for first in (0, 3):  # the same state under the same action has the same recurrent state
         for other in (1, 2):
-            np.testing.assert_allclose(deter[:, first], deter[:, first + other], atol=1e-6)
-    assert not np.allclose(deter[:, 0], deter[:, 3])
+            np.testing.assert_allclose(deter[first], deter[first + other], atol=1e-6)
+    assert not np.allclose(deter[0], deter[3])
 
 
 def test_a_dream_starts_where_the_pure_one_does(agent: Dreamer) -> None:

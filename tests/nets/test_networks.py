@@ -14,8 +14,8 @@ from scipy.linalg import block_diag
 from dreamerjax.config import AgentConfig, Config, ModelConfig, resolve
 from dreamerjax.nets.layers import BlockDense, from_blocks, to_blocks, truncated_normal
 from dreamerjax.nets.networks import Networks, WorldModel, build_networks, init_params
-from dreamerjax.nets.rssm import BlockGRU, initial_latent, latent_features
-from dreamerjax.types import ActionSpec, LatentState, ObsSpec, Params, Spaces
+from dreamerjax.nets.rssm import BlockGRU, BlockState, initial_latent, latent_features
+from dreamerjax.types import ActionSpec, ObsSpec, Params, Spaces
 from tests.tiny import MODEL
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
@@ -218,7 +218,7 @@ def test_the_block_gru_equals_a_plain_float64_implementation():
     keys = jax.random.split(jax.random.PRNGKey(5), 4)
     deter, stoch = jax.random.normal(keys[0], (6, 24)), jax.random.uniform(keys[1], (6, 4, 4))
     action = 3 * jax.random.normal(keys[2], (6, 2))  # some of it beyond +-1
-    state = LatentState(to_blocks(deter, 4), stoch)
+    state = BlockState(to_blocks(deter, 4), stoch)
     shapes = jax.eval_shape(gru.init, keys[3], state, action)["params"]
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), jnp.float32), shapes)

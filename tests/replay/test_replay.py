@@ -247,10 +247,8 @@ def test_a_capacity_below_one_row_of_each_copy_is_refused():
 
 
 def latent(time: int, num_envs: int) -> LatentState:
-    """A latent state of G=2 blocks and S=3 groups of K=4 classes in which every number tells step, copy and place."""
-    deter = (
-        time + np.arange(num_envs)[None, :, None] / 4 + 100 * np.arange(2)[:, None, None] + np.zeros((2, num_envs, 3))
-    )
+    """A latent state of D=6 units and S=3 groups of K=4 classes in which every number encodes step, copy and place."""
+    deter = time + np.arange(num_envs)[:, None] / 4 + 100 * (np.arange(6) // 3)
     stoch = np.eye(4)[(time + np.arange(num_envs)[:, None] + np.arange(3)) % 4]
     return LatentState(deter=np.float32(deter), stoch=np.float32(stoch))
 

@@ -199,6 +199,20 @@ def test_it_goes_on_exactly_where_it_was_saved(precision: str) -> None:
         np.testing.assert_array_equal(after[name], other_after[name])
 
 
+def test_a_recurrent_state_that_was_saved_in_blocks_is_understood() -> None:
+    one, _, env = make("gym:CartPole-v1", num_envs=3)
+    other, _, _ = make("gym:CartPole-v1", num_envs=3, seed=5)
+    params = any_params(tiny_agent(env.spaces))
+    for _ in range(4):
+        one.step(params)
+    arrays, meta, env_state = one.state()
+    deter = arrays["policy0"]  # [B, D]
+    assert np.ptp(deter) > 0
+    in_blocks = np.moveaxis(deter.reshape(3, MODEL.blocks, -1), 1, 0)  # [G, B, D/G], as before
+    assert other.load(arrays | {"policy0": in_blocks}, meta, env_state) == ""
+    np.testing.assert_array_equal(other.state()[0]["policy0"], deter)
+
+
 def test_an_environment_that_cannot_be_saved_starts_new_episodes() -> None:
     one, replay, _ = make("gym:ForgetfulClock-v0", num_envs=2)
     for _ in range(10):

@@ -10,7 +10,7 @@ from dreamerjax.viz.latent_map import features_of, fit_map
 def states(features: np.ndarray) -> LatentState:
     """Latent states [T] of one, whose features are these [T, 8] numbers: 4 deterministic, 2 groups of 2 classes."""
     deter, stoch = features[:, :4], features[:, 4:]
-    return LatentState(deter=deter.reshape(-1, 2, 1, 2), stoch=stoch.reshape(-1, 1, 2, 2))
+    return LatentState(deter=deter.reshape(-1, 1, 4), stoch=stoch.reshape(-1, 1, 2, 2))
 
 
 def test_the_features_are_those_of_the_states():
