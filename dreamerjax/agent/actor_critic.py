@@ -27,6 +27,8 @@ def dream_targets(
     agent: Agent, dream: Trajectory, scale: ReturnScale, *, return_lambda: Array | float
 ) -> tuple[DreamTargets, ReturnScale]:
     """Lambda returns of dreams and the scaled advantage; the scale is updated first."""
+    chex.assert_rank(dream.reward, 2)
+    chex.assert_equal_shape([dream.reward, dream.cont, dream.value, dream.slow_value])
     config = agent.config.returns
     returns = lambda_returns(dream.reward[1:], dream.cont[1:], dream.value[1:], dream.value[-1], lambda_=return_lambda)
     scale = update_return_scale(scale, returns, rate=config.scale_rate, low=config.scale_low, high=config.scale_high)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dreamerjax.agent.agent import Agent
+from dreamerjax.agent.imagine import assert_latent
 from dreamerjax.agent.policy import action_distribution
 from dreamerjax.agent.predictions import predict_cont, predict_reward, predict_value, undiscounted
 from dreamerjax.agent.world_model import observe, posterior_kl
@@ -157,6 +158,7 @@ def dream(
     Returns:
         The dream and what the model predicts along it.
     """
+    assert_latent(agent, start)
     model = agent.networks.world_model
 
     def choose(state: LatentState, key: PRNGKey) -> Array:

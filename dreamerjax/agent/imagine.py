@@ -1,5 +1,6 @@
 """Imagined trajectories that actor and critic learn from (section "Actor critic learning")."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -9,6 +10,13 @@ from dreamerjax.agent.predictions import predict_cont, predict_reward, predict_v
 from dreamerjax.nets.networks import WorldModel, apply
 from dreamerjax.nets.rssm import BlockState, in_blocks, latent_features, latent_noise, out_of_blocks
 from dreamerjax.types import Array, Knobs, LatentState, Params, PRNGKey, Trajectory, Variables
+
+
+def assert_latent(agent: Agent, state: LatentState) -> None:
+    """Checks the shapes of N latent states against the agent's architecture, while tracing."""
+    model = agent.config.model
+    chex.assert_shape(state.deter, (None, model.deter))
+    chex.assert_shape(state.stoch, (state.deter.shape[0], model.groups, model.classes))
 
 
 def imagine(
@@ -29,6 +37,7 @@ def imagine(
     Returns:
         The trajectories, [H, N, ...] and [H + 1, N].
     """
+    assert_latent(agent, start)
     # 1, unless the world model is frozen and another discount is wanted now.
     discount_ratio = knobs.discount / knobs.cont_discount
 

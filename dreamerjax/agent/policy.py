@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -122,6 +123,8 @@ def policy_step(
     Returns:
         The next policy state and the action [B, A].
     """
+    chex.assert_shape(policy_state.prev_action, (*is_first.shape, agent.spaces.action_size))
+    chex.assert_equal_shape_prefix([is_first, *obs.values()], 1)
     latent_key, action_key = jax.random.split(key)
     model = agent.networks.world_model
     embed = apply(model, params.world_model, obs, method=WorldModel.encode)

@@ -1,5 +1,6 @@
 """The critic's loss on replayed rows; its gradient also reaches the world model (section "Critic learning")."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -51,6 +52,8 @@ def replay_critic_loss(
         bootstrap: [T, B], the first imagined return at each row; constant.
         knobs: discount and lambda.
     """
+    chex.assert_equal_shape([batch.reward, bootstrap])
+    chex.assert_equal_shape_prefix([batch.reward, features], 2)
     returns = replay_returns(
         batch.reward,
         batch.is_last,

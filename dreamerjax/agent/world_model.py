@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -40,6 +41,7 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
     Returns:
         States and logits of all T steps (see `Posterior` for the shapes).
     """
+    assert_batch(agent, batch)
     model = agent.networks.world_model
     length, size = batch.reward.shape
     observe_step = _kept_or_recomputed(agent, WorldModel.observe_in_blocks)
@@ -61,6 +63,16 @@ def observe(agent: Agent, params: Variables, batch: Batch, key: PRNGKey) -> Post
     # The prior is not needed inside the recurrence: all T at once are one large matmul.
     prior_logits = apply(model, params, states.deter, method=WorldModel.prior)
     return Posterior(states=states, post_logits=post_logits, prior_logits=prior_logits)
+
+
+def assert_batch(agent: Agent, batch: Batch) -> None:
+    """Checks the shapes of replayed rows [T, B, ...] against the agent's spaces, while tracing."""
+    lead = batch.reward.shape
+    chex.assert_rank(batch.reward, 2)
+    chex.assert_shape([batch.is_first, batch.is_last, batch.is_terminal], lead)
+    chex.assert_shape(batch.prev_action, (*lead, agent.spaces.action_size))
+    for spec in agent.spaces.obs:
+        chex.assert_shape(batch.obs[spec.name], (*lead, *spec.shape))
 
 
 def _kept_or_recomputed(agent: Agent, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,6 +135,7 @@ def world_model_loss(
     Returns:
         The loss [] and the metrics.
     """
+    chex.assert_equal_shape_prefix([batch.reward, posterior.post_logits, posterior.prior_logits], 2)
     config, model = agent.config.world_model, agent.networks.world_model
     features = latent_features(posterior.states)
 

@@ -1,8 +1,8 @@
-"""How fast is an update, how well does it use the machine, and what are its parts?
+"""Measures the speed of an update, its share of the machine's peak, and its stages.
 
-Everything is measured in rounds. A round is one dispatch of U updates, then a few products of large matrices, then
-every part once. Machines that others use too change their speed by a factor of two within minutes; inside a round
-they hardly do, so the figures to trust are ratios within a round: `share_of_peak`, and what the parts add up to.
+Everything is measured in rounds. A round is one dispatch of U updates, a few products of large matrices, and every
+stage once. The speed of a shared machine can change by a factor of two within minutes, but hardly within a round.
+Trust ratios within a round: `share_of_peak`, and the sum of the stages over the whole.
 """
 
 import contextlib
@@ -57,41 +57,18 @@ def measure(settings: BenchSettings, backend: Backend, *, say: Say = lambda text
     agent = build_agent(config.agent, settings.spaces)
     replay = filled_replay(config.replay, settings.spaces, num_envs=config.env.num_envs, seed=SEED)
     shapes = replay.batch_shapes(train.batch_size, train.sequence_length, train.updates_per_dispatch)
-    with _fresh_cache():
-        say("compiling the update")
-        learner, cold = _compile(agent, shapes)
-        _update_seconds(learner, replay, settings)
-        memory, memory_of = _peak_memory(backend)  # now, when only what a training run needs has been there
-        say("compiling the update again, from the cache")
-        jax.clear_caches()
-        learner, warm = _compile(agent, shapes)
-    _update_seconds(learner, replay, settings)
+    learner, once = _measured_once(agent, replay, shapes, settings, backend, say)
 
-    say("compiling its parts")
-    parts, peak = Parts(agent, config, replay, seed=SEED), MatmulPeak(config.agent.precision, backend.platform)
-    parts.round()
-    peak.gflops()
-    update, gflops, part_rounds = [], [], []
-    for number in range(settings.rounds):
-        say(f"round {number + 1} of {settings.rounds}")
-        update.append(_update_seconds(learner, replay, settings) / train.updates_per_dispatch)
-        gflops.append(peak.gflops())
-        part_rounds.append(parts.round())
-    parts.close()
-
+    update, gflops, part_rounds = _rounds(agent, learner, replay, settings, backend, say)
     gflop = 1e-9 * update_flop(agent, shapes)
     together = [sum(part_round[name] for name in OF_UPDATE) for part_round in part_rounds]
-    return {
+    return once | {
         "parameters": parameter_count(agent),
         "gflop_per_update": gflop,
         "updates_per_second": spread([1 / seconds for seconds in update]),
         "transitions_per_second": spread([train.batch_size * train.sequence_length / seconds for seconds in update]),
         "matmul_peak_gflops": spread(gflops),
         "share_of_peak": spread([gflop / seconds / rate for seconds, rate in zip(update, gflops, strict=True)]),
-        "compile_seconds_cold": cold,
-        "compile_seconds_warm": warm,
-        "peak_memory_mb": memory,
-        "peak_memory_of": memory_of,
         "update_ms": spread([1e3 * seconds for seconds in update]),
         "parts_together_ms": spread(together),
         "parts_share_of_update": spread([ms / (1e3 * s) for ms, s in zip(together, update, strict=True)]),
@@ -103,6 +80,46 @@ def measure(settings: BenchSettings, backend: Backend, *, say: Say = lambda text
         "git_commit": git_commit(),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     }
+
+
+def _measured_once(
+    agent: Agent, replay: Replay, shapes: Batch, settings: BenchSettings, backend: Backend, say: Say
+) -> tuple[Learner, dict[str, Any]]:
+    """A compiled learner; compile times without and with a cache, and the memory of a training run."""
+    with _fresh_cache():
+        say("compiling the update")
+        learner, cold = _compile(agent, shapes)
+        _update_seconds(learner, replay, settings)
+        memory, memory_of = _peak_memory(backend)  # before the stages are compiled: a training run has no more
+        say("compiling the update again, from the cache")
+        jax.clear_caches()
+        learner, warm = _compile(agent, shapes)
+    _update_seconds(learner, replay, settings)
+    return learner, {
+        "compile_seconds_cold": cold,
+        "compile_seconds_warm": warm,
+        "peak_memory_mb": memory,
+        "peak_memory_of": memory_of,
+    }
+
+
+def _rounds(
+    agent: Agent, learner: Learner, replay: Replay, settings: BenchSettings, backend: Backend, say: Say
+) -> tuple[list[float], list[float], list[dict[str, float]]]:
+    """Seconds of an update, GFLOP/s of matrix products, and milliseconds of all stages; one entry per round."""
+    config = settings.config
+    say("compiling its stages")
+    parts, peak = Parts(agent, config, replay, seed=SEED), MatmulPeak(config.agent.precision, backend.platform)
+    parts.round()
+    peak.gflops()
+    update, gflops, part_rounds = [], [], []
+    for number in range(settings.rounds):
+        say(f"round {number + 1} of {settings.rounds}")
+        update.append(_update_seconds(learner, replay, settings) / config.train.updates_per_dispatch)
+        gflops.append(peak.gflops())
+        part_rounds.append(parts.round())
+    parts.close()
+    return update, gflops, part_rounds
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 
+import chex
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -26,6 +27,7 @@ class Decoder(nn.Module):
     @nn.compact
     def __call__(self, features: Array) -> dict[str, Array]:
         config, dtype = self.config, self.dtype
+        chex.assert_shape(features, (..., config.deter + config.groups * config.classes))
         vectors = [spec for spec in self.obs if not spec.is_image]
         images = tuple(spec for spec in self.obs if spec.is_image)
         decoded: dict[str, Array] = {}

@@ -1,5 +1,6 @@
 """Observations -> embedding [..., E]."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,8 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, obs: dict[str, Array]) -> Array:
+        for spec in self.obs:
+            chex.assert_shape(obs[spec.name], (..., *spec.shape))
         vectors = [_as_vector(spec, obs[spec.name]) for spec in self.obs if not spec.is_image]
         images = [obs[spec.name] for spec in self.obs if spec.is_image]
         parts = []

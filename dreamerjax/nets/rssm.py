@@ -95,6 +95,7 @@ class BlockGRU(nn.Module):
     def __call__(self, state: BlockState, action: Array) -> Array:
         """State and action [N, A] -> the next deter [G, N, D/G]."""
         blocks, hidden, width = self.config.blocks, self.config.hidden, self.config.deter
+        chex.assert_shape(state.deter, (blocks, action.shape[0], width // blocks))
         deter = from_blocks(state.deter)
         # No gradient through the divisor, so that large actions keep the gradient's direction.
         action = action / jax.lax.stop_gradient(jnp.maximum(1.0, jnp.abs(action)))
