@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 from torch import Tensor
 
-CONTEXT = 1  # Its buffer samples one row more, for the latent state to start from.
+CONTEXT = 1  # Its buffer samples one more row, which gives the initial latent state.
 EVERYTHING, NOTHING = ".*", "$^"  # regular expressions on the names of observations
 
 
