@@ -1,4 +1,4 @@
-"""Time and memory of an update against size, batch, sequence, horizon, stored rows and environments: bench sweeps, drawn.
+"""Sweeps of the bench: time and memory of an update against model size, batch, sequence, horizon and more.
 
     python experiments/cost_curves.py OUT.json --plot FILE.png
     python experiments/cost_curves.py OUT.json --plot FILE.png --only size batch --backend cuda --sizes 1m 12m 50m 200m

@@ -3,8 +3,8 @@
     python experiments/play_latency.py --slower 1 4 8 --speeds 20 60
 
 Needs Debian's `chromium` (or Chrome). Starts `run.py play --example cartpole`, opens the page with the browser's
-processor slowed down by each factor, lets the agent act at each speed, and presses a key repeatedly. The time is from the
-key press to the frame that shows that the user acts. Prints a Markdown table, with the reached steps per second.
+processor slowed down by each factor, lets the agent act at each speed, and presses a key repeatedly. The time is from
+the key press to the frame that shows that the user acts. Prints a Markdown table, with the reached steps per second.
 """
 
 import argparse

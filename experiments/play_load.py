@@ -66,8 +66,8 @@ async def measure(address: str, given: argparse.Namespace, pid: int) -> None:
         memory.cancel()
         await watch(client, url, 1.0, given.speed)  # the server still answers
     print(
-        f"{given.browsers} browsers, {given.speed:g} steps per second requested: {min(rates):.1f} pictures per second at "
-        f"the worst, median {statistics.median(rates):.1f}; {given.bad} bad messages; {memory_mb(pid):.0f} MB."
+        f"{given.browsers} browsers, {given.speed:g} steps per second requested: {min(rates):.1f} pictures per second "
+        f"at the worst, median {statistics.median(rates):.1f}; {given.bad} bad messages; {memory_mb(pid):.0f} MB."
     )
 
 

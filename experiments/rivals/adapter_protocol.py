@@ -81,7 +81,7 @@ def random_batch(rng: np.random.Generator, batch: int, length: int, image: bool)
 
 
 def random_latents(rng: np.random.Generator, batch: int, length: int, size: str) -> tuple[np.ndarray, np.ndarray]:
-    """Recurrent [B, T, D] and one-hot stochastic states [B, T, G, C], as replay buffers store them as initial states."""
+    """Recurrent [B, T, D] and one-hot stochastic states [B, T, G, C]: the initial states that replay buffers store."""
     deter = np.tanh(rng.standard_normal((batch, length, SIZES[size]["deter"]), np.float32))
     classes = SIZES[size]["classes"]
     return deter, np.eye(classes, dtype=np.float32)[rng.integers(0, classes, (batch, length, GROUPS))]

@@ -2,9 +2,9 @@
 
     python experiments/rivals/compare.py --authors CLONE [--r2dreamer CLONE] [--torchrl] [--size 1m ...] [--image]
 
-Each implementation is a process in a separate virtual environment (`--authors-python` and so on: see README.md here). All
-processes stay alive; in each round, every one makes a few updates in turn, so that changes of the machine's speed affect
-all of them. On a GPU, `--device cuda` disables memory preallocation, so that the processes can share it.
+Each implementation is a process in a separate virtual environment (`--authors-python` and so on: see README.md here).
+All processes stay alive; in each round, every one makes a few updates in turn, so that changes of the machine's speed
+affect all of them. Memory preallocation is off, so that the processes can share a GPU.
 """
 
 import argparse
