@@ -23,7 +23,7 @@ EVERYTHING, NOTHING = ".*", "$^"  # regular expressions on the names of observat
 
 
 class PreparedReplay:
-    """Stands in for its replay buffer: hands out prepared batches and drops the latent states that it gets back."""
+    """Replaces its replay buffer: returns prepared batches and drops the latent states that are written back."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -113,7 +113,7 @@ class R2Dreamer:
         return batch
 
     def prepare(self, updates: int) -> None:
-        """Makes batches as its replay buffer holds them."""
+        """Makes batches as its replay buffer stores them."""
         self.replay.batches.extend(self._batch() for _ in range(updates))
 
     def update(self) -> None:
