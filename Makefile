@@ -1,13 +1,13 @@
-# make train    set everything up, train CartPole and watch it       ARGS="--seed 1" adds options
-# make play     set everything up and step into an agent's dream, in the browser       ARGS="--example cartpole_pixels"
-# make test     set everything up, lint, check the types, run the tests
-# make quick    the tests of math, nets and agent, and one training: some 90 seconds, the first time three minutes
-# make learn    install the wheel elsewhere, train CartPole, fail unless it ends solved (what CI runs after the tests)
-# make test-envs    the tests of every family of environments, each with its package, and a short training
-# make notebooks    run the notebooks from top to bottom and keep their pictures; then: .venv/bin/jupyter lab notebooks
-# make lint     ruff and pyright alone          make format   let ruff tidy the code
-# make setup    only the environment            make clean    remove it, and every cache
-# make lock     write constraints.txt anew after a change of the dependencies
+# make train    install everything and train CartPole       ARGS="--seed 1" adds options
+# make play     install everything and play inside an agent's dream, in the browser    ARGS="--example cartpole_pixels"
+# make test     install everything, lint, check the types, run the tests
+# make quick    the tests of math, nets and agent, and one training: about 90 seconds, the first time three minutes
+# make learn    install the wheel elsewhere, train CartPole, fail unless it is solved (CI runs this after the tests)
+# make test-envs    for every suite of environments: install its package, run its tests and a short training
+# make notebooks    run the notebooks and store their outputs; then: .venv/bin/jupyter lab notebooks
+# make lint     only ruff and pyright           make format   format the code with ruff
+# make setup    only install                    make clean    remove the virtual environments and all caches
+# make lock     update constraints.txt after a change of the dependencies
 #
 # A GPU or TPU: make train BACKEND=cuda (or rocm, tpu). Another Python: make train PYTHON=python3.12
 
@@ -42,7 +42,7 @@ quick: $(dev)
 	$(python) -m pytest -n 2 --dist worksteal tests/math tests/nets tests/agent \
 	tests/training/test_loop.py::test_the_same_seed_gives_the_same_run
 
-# In an environment of its own and outside of this folder, as somebody has it who installs the wheel.
+# In a separate virtual environment and outside this folder, as for a user who installs the wheel.
 learn: $(python)
 	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; set -ex; \
 	$(python) -m pip wheel --disable-pip-version-check --quiet --no-deps --wheel-dir "$$folder" .; \
@@ -53,7 +53,7 @@ learn: $(python)
 	venv/bin/python -c "import json, sys; solved = json.load(open('run/summary.json'))['solved']; \
 	sys.exit(0 if solved is True else 'CartPole was not solved')"
 
-# Of one family alone: make test-env-dmc
+# Only one suite: make test-env-dmc
 test-envs: $(addprefix test-env-,$(families))
 
 test-env-%: .venv-envs/%/.installed
@@ -81,7 +81,7 @@ format: $(dev)
 
 setup: $(runtime)
 
-# Debian's python3 cannot make a complete environment without python3-venv: then its pip fills one.
+# Debian's python3 needs python3-venv to install pip into a virtual environment; without it, use the system's pip.
 $(python):
 	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))" || { \
 	echo "dreamerjax needs Python 3.11 to 3.14, and $(PYTHON) is: $$($(PYTHON) --version 2>&1)."; \
@@ -97,7 +97,7 @@ $(VENV)/.installed-%: pyproject.toml requirements.txt constraints.txt | $(python
 	$(install) -c constraints.txt -e ".[$*]"
 	@touch $@ $(VENV)/.installed
 
-# Versions already locked stay as they are; to move them all, empty constraints.txt first.
+# Locked versions do not change; to update all of them, empty constraints.txt first.
 lock: | $(python)
 	$(install) uv==0.13.9
 	@sed -n '/^#/p' constraints.txt > constraints.new

@@ -1,9 +1,9 @@
-"""What an update costs, in time and memory, against everything that it depends on: the bench, swept, and a picture.
+"""Sweeps of the bench: time and memory of an update against model size, batch, sequence, horizon and more.
 
     python experiments/cost_curves.py OUT.json --plot FILE.png
     python experiments/cost_curves.py OUT.json --plot FILE.png --only size batch --backend cuda --sizes 1m 12m 50m 200m
 
-Sweeps that OUT.json already holds are not made again. Prints a table for each.
+Sweeps that are already in OUT.json are not repeated. Prints a table for each sweep.
 """
 
 import argparse
@@ -14,21 +14,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-SHORT = "batch, sequence 25"  # drawn beside the batches of whole length
+SHORT = "batch, sequence 25"  # drawn in the same axes as the batches of full length
 BLUE = "#1f4e79"
 
 
 class Sweep(NamedTuple):
-    """One setting that varies while the others stand still."""
+    """One setting that varies while the others are constant."""
 
-    key: str  # of `bench --sweep`
+    key: str  # for `bench --sweep`
     values: tuple[str, ...]
-    flags: tuple[str, ...] = ()  # of every point
-    parts: tuple[str, ...] = ()  # what is drawn in place of the update, of the bench's `parts_ms`
+    flags: tuple[str, ...] = ()  # for every point
+    parts: tuple[str, ...] = ()  # of the bench's `parts_ms`: drawn instead of the whole update
 
 
 def sweeps(sizes: list[str]) -> dict[str, Sweep]:
-    """All of them; large models make one update in a dispatch, so that a point takes minutes, not hours."""
+    """All sweeps; the model sizes use one update per dispatch, so that a point takes minutes, not hours."""
     batches = ("8", "16", "32", "64", "128")
     return {
         "size": Sweep("size", tuple(sizes), ("--updates-per-dispatch=1", "--rounds=3")),
@@ -46,18 +46,18 @@ def measure(sweep: Sweep, backend: str) -> dict[str, Any]:
     command = [sys.executable, str(ROOT / "run.py"), "bench", "--json", f"--backend={backend}", *sweep.flags]
     command += ["--sweep", f"{sweep.key}={','.join(sweep.values)}"]
     done = subprocess.run(command, stdout=subprocess.PIPE)
-    if done.returncode not in (0, 1):  # 1: a point failed, and says why in its place
+    if done.returncode not in (0, 1):  # 1: a point failed; its entry has the error
         sys.exit(done.returncode)
     return dict(zip(sweep.values, json.loads(done.stdout), strict=True))
 
 
 def milliseconds(result: dict[str, Any], parts: tuple[str, ...]) -> float:
-    """Of the update, or of these parts together; the median."""
+    """Median time of the update, or the sum of the medians of these parts."""
     return sum(result["parts_ms"][name]["median"] for name in parts) if parts else result["update_ms"]["median"]
 
 
 def table(name: str, sweep: Sweep, results: dict[str, Any]) -> str:
-    """One row a value. `data`: drawing and moving a batch, against the update that it is for."""
+    """One row per value. `data`: time to draw and move a batch, as a share of the update."""
     lines = [
         f"\n{name}\n",
         "| value | updates/s | rows/s | GFLOP | share of peak | data | MB |",
@@ -83,7 +83,7 @@ def table(name: str, sweep: Sweep, results: dict[str, Any]) -> str:
 
 
 def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], file: Path) -> None:
-    """Time above, memory below, one column a setting."""
+    """Time above, memory below, one column per setting."""
     from matplotlib import pyplot
 
     columns = [name for name in known if name in everything and name != SHORT]
@@ -95,7 +95,7 @@ def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], file: P
             draw(above, below, known[SHORT], everything[SHORT], color="#d1795f", label="25 rows")
             above.legend(frameon=False, fontsize=8, loc="upper left")
         above.set_title(name, fontsize=10)
-        above.set_ylabel("ms, a step of policy and environments" if known[name].parts else "ms, an update", fontsize=8)
+        above.set_ylabel("ms per step of policy and environments" if known[name].parts else "ms per update", fontsize=8)
         below.set_xlabel("million parameters" if known[name].key == "size" else name, fontsize=8)
         if name in ("rows stored", "environments"):
             above.set_xscale("log")
@@ -104,14 +104,14 @@ def plot(everything: dict[str, dict[str, Any]], known: dict[str, Sweep], file: P
         axes.set_ylim(bottom=0)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-    grid[1, 0].set_ylabel("MB, most memory", fontsize=8)
+    grid[1, 0].set_ylabel("peak memory, MB", fontsize=8)
     figure.savefig(file, dpi=120)
 
 
 def draw(
     above: Any, below: Any, sweep: Sweep, results: dict[str, Any], *, color: str = BLUE, label: str | None = None
 ) -> None:
-    """One curve of time and one of memory; points that failed are left out."""
+    """Draws one curve of time and one of memory, without failed points."""
     good = {value: result for value, result in results.items() if "error" not in result}
     by_size = sweep.key == "size"
     across = [result["parameters"] / 1e6 if by_size else float(value) for value, result in good.items()]
@@ -120,11 +120,11 @@ def draw(
 
 
 def main() -> None:
-    """Makes the sweeps that are missing, prints the tables."""
+    """Runs the missing sweeps and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="these sweeps, and no others")
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="only these sweeps")
     parser.add_argument("--sizes", nargs="*", default=["300k", "1m", "12m", "25m"])
     parser.add_argument("--backend", default="auto")
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The memory of training runs as they go on, as a picture.
+"""Draws the memory of training runs over their environment steps.
 
     python experiments/memory_curve.py FILE.png RUN [RUN ...]
 
@@ -17,7 +17,7 @@ from dreamerjax.monitoring.metrics import read_metrics
 
 
 def main() -> None:
-    """Draws one curve a run, under the name of its folder."""
+    """Draws one curve per run, labelled with its folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
@@ -28,7 +28,7 @@ def main() -> None:
         rows = [row for row in read_metrics(run / "metrics.jsonl") if "speed/memory_mb" in row]
         steps, memory = [row["step"] / 1000 for row in rows], [row["speed/memory_mb"] for row in rows]
         axes.plot(steps, memory, label=run.name)
-        print(f"{run}: {memory[0]:.0f} MB at first, {max(memory):.0f} at most, {memory[-1]:.0f} at last")
+        print(f"{run}: {memory[0]:.0f} MB at the start, {max(memory):.0f} at most, {memory[-1]:.0f} at the end")
     axes.set(xlabel="thousand environment steps", ylabel="memory of the process, MB", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right")

@@ -1,8 +1,8 @@
-"""Plants faults, one by one, and looks whether the alerts name them; five healthy seeds must raise none.
+"""Plants faults one by one and checks that the right alert appears; five healthy seeds must raise none.
 
     python experiments/planted_faults.py [--jobs 2]
 
-About a minute for each run on one core. Exit code 1 if a fault went unnamed or a healthy run raised an alert.
+About a minute per run on one core. Exit code 1 if a fault raised no matching alert or a healthy run raised any.
 """
 
 import argparse
@@ -31,7 +31,7 @@ BUDGET: Layer = {
     "log.tensorboard": False,
     "log.report": False,
 }
-# fault -> environment, settings, variant of the code, the alert that names it
+# fault -> environment, settings, variant of the code, the expected alert
 FAULTS: dict[str, tuple[str, Layer, str, str]] = {
     "prior's gradient cut": ("cartpole", {}, "prior_without_gradient", "prior receives no gradient"),
     "KL ten times too heavy": (
@@ -47,7 +47,7 @@ FAULTS: dict[str, tuple[str, Layer, str, str]] = {
         "latents collapsed",
     ),
     "continue head says 0.5": ("cartpole", {}, "cont_head_says_half", "continue head is wrong"),
-    # CartPole's reward is always 1: there it shows late, in the first rows of episodes alone.
+    # In Pendulum, because CartPole's reward is always 1: a shift shows only in the first rows of episodes.
     "reward a step late": ("gym:Pendulum-v1", {"train.env_steps": 4000}, "reward_one_step_late", "rewards are shifted"),
     "actor's learning rate x 30": ("cartpole", {"agent.actor.learning_rate": 1.2e-2}, "", "entropy collapsed"),
     "replay frozen": ("cartpole", {}, "replay_frozen", "replay frozen"),
@@ -56,9 +56,9 @@ SEEDS = 5
 
 
 def main() -> int:
-    """Makes the runs that are missing, and prints what was named when."""
+    """Runs what is missing, and prints which alert appeared when."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs in parallel (default: 1)")
     given = parser.parse_args()
     expected: dict[Job, tuple[str, str]] = {}
     for fault, (env, layer, variant, alert) in FAULTS.items():
@@ -71,11 +71,11 @@ def main() -> int:
     expected[Job(pendulum)] = ("none, Pendulum", "")
 
     run_jobs(list(expected), at_once=given.jobs, say=print)
-    table = Table("fault", "named", "at step", "seconds", "all alerts")
+    table = Table("fault", "raised", "at step", "seconds", "all alerts")
     wrong = 0
     for job, (fault, wanted) in expected.items():
         lines, summary = read_metrics(job.folder / "metrics.jsonl"), summary_of(job)
-        assert summary is not None, "it has ended"
+        assert summary is not None, "the run has finished"
         alerts = alerts_of(lines, job.config)
         first = next((alert for alert in alerts if alert.name == wanted), None)
         right = first is not None if wanted else not alerts

@@ -1,10 +1,10 @@
-"""How long does a key take to show on the play page, in a browser whose processor is slow?
+"""Measures the time from a key press to the frame that shows it on the play page, in a slowed-down browser.
 
     python experiments/play_latency.py --slower 1 4 8 --speeds 20 60
 
-Needs Debian's `chromium` (or Chrome). Starts `run.py play --example cartpole`, opens the page with the processor slowed
-down so many times, lets the agent act at so many steps a second, and presses a key, again and again. The time is that
-from the key to the frame that shows that you act. Prints a table (Markdown) with the steps a second that were reached.
+Needs Debian's `chromium` (or Chrome). Starts `run.py play --example cartpole`, opens the page with the browser's
+processor slowed down by each factor, lets the agent act at each speed, and presses a key repeatedly. The time is from
+the key press to the frame that shows that the user acts. Prints a Markdown table, with the reached steps per second.
 """
 
 import argparse
@@ -37,7 +37,7 @@ WATCH = """() => {
 
 
 def measure(page: Any, *, slower: float, speed: int, presses: int) -> tuple[float, list[float]]:
-    """Steps a second that are reached, and milliseconds from a key to what it shows."""
+    """Reached steps per second, and milliseconds from each key press to the frame that shows it."""
     session = page.context.new_cdp_session(page)
     session.send("Emulation.setCPUThrottlingRate", {"rate": slower})
     page.evaluate(
@@ -53,7 +53,7 @@ def measure(page: Any, *, slower: float, speed: int, presses: int) -> tuple[floa
         page.keyboard.down("ArrowLeft")
         page.wait_for_function("count => window.latencies.length > count", arg=press)
         page.keyboard.up("ArrowLeft")
-        page.keyboard.press("r")  # a new dream, before this one falls over
+        page.keyboard.press("r")  # a new dream, before the pole falls in this one
         page.keyboard.press("g")
         page.wait_for_selector("#wheel[aria-checked=true]")
         page.wait_for_timeout(1500)
@@ -61,12 +61,12 @@ def measure(page: Any, *, slower: float, speed: int, presses: int) -> tuple[floa
 
 
 def steps(page: Any) -> int:
-    """The step that is shown."""
+    """The step that the page shows."""
     return int(page.inner_text("#moment-shown").split()[1])
 
 
 def main() -> None:
-    """Starts the program, measures, ends it."""
+    """Starts the server, measures, stops it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--example", default="cartpole")
     parser.add_argument("--slower", type=float, nargs="+", default=[1, 4, 8])

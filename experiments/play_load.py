@@ -1,9 +1,9 @@
-"""How many browsers does the play page hold, and does it survive what it should not be sent?
+"""Loads the play page with many browsers and malformed messages, and measures frames per second and memory.
 
     python experiments/play_load.py --browsers 20 --seconds 60
 
-Starts `run.py play --example cartpole`, opens so many sockets that take every picture as a page would, sends 1,000
-malformed and oversized messages beside them, and prints pictures a second and the server's memory.
+Starts `run.py play --example cartpole`, opens sockets that receive every picture as the page does, sends 1,000
+malformed and oversized messages at the same time, and prints pictures per second and the server's memory.
 """
 
 import argparse
@@ -24,7 +24,7 @@ BAD = ["{", "null", '{"do": "dance"}', '{"do": "go", "to": -1}', '{"do": "hold",
 
 
 async def watch(client: aiohttp.ClientSession, url: str, seconds: float, speed: float) -> float:
-    """Pictures a second of one browser."""
+    """Pictures per second of one browser."""
     async with client.ws_connect(url, max_msg_size=0) as socket:
         await socket.send_json({"do": "speed", "steps": speed})
         await asyncio.sleep(1)
@@ -36,13 +36,13 @@ async def watch(client: aiohttp.ClientSession, url: str, seconds: float, speed: 
             frames += 1
             await socket.send_json({"do": "seen"})
             (length,) = (int.from_bytes(message.data[:4], "little"),)
-            if not json.loads(message.data[4 : 4 + length])["running"]:  # the dream has ended: another one
+            if not json.loads(message.data[4 : 4 + length])["running"]:  # the dream has ended: start another one
                 await socket.send_json({"do": "begin"})
         return frames / (time.monotonic() - begun)
 
 
 async def attack(client: aiohttp.ClientSession, url: str, messages: int) -> None:
-    """Sends what nobody should send, one socket each."""
+    """Sends malformed messages, each over a separate socket."""
     for i in range(messages):
         async with client.ws_connect(url) as socket:
             await socket.send_str(BAD[i % len(BAD)])
@@ -51,7 +51,7 @@ async def attack(client: aiohttp.ClientSession, url: str, messages: int) -> None
 
 
 async def measure(address: str, given: argparse.Namespace, pid: int) -> None:
-    """Prints what comes of it."""
+    """Runs the load and prints the results."""
     url = address.replace("http", "ws", 1) + "ws"
 
     async def remember() -> None:
@@ -66,8 +66,8 @@ async def measure(address: str, given: argparse.Namespace, pid: int) -> None:
         memory.cancel()
         await watch(client, url, 1.0, given.speed)  # the server still answers
     print(
-        f"{given.browsers} browsers, {given.speed:g} steps a second asked for: {min(rates):.1f} pictures a second at "
-        f"the worst, median {statistics.median(rates):.1f}; {given.bad} bad messages; {memory_mb(pid):.0f} MB."
+        f"{given.browsers} browsers, {given.speed:g} steps per second requested: {min(rates):.1f} pictures per second "
+        f"at the worst, median {statistics.median(rates):.1f}; {given.bad} bad messages; {memory_mb(pid):.0f} MB."
     )
 
 
@@ -78,7 +78,7 @@ def memory_mb(pid: int) -> float:
 
 
 def main() -> None:
-    """Starts the server, measures, ends it."""
+    """Starts the server, measures, stops it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--example", default="cartpole")
     parser.add_argument("--browsers", type=int, default=20)

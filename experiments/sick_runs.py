@@ -1,8 +1,8 @@
-"""Draws what a healthy run and four sick ones look like: docs/images/sick_runs.png.
+"""Draws a healthy run and four runs with planted faults: docs/images/sick_runs.png.
 
     python experiments/sick_runs.py [--jobs 2] [--out docs/images/sick_runs.png]
 
-The runs are some of planted_faults.py, a minute each on one core; what has been made is not made again.
+The runs are a selection from planted_faults.py, a minute each on one core; finished runs are not repeated.
 """
 
 import argparse
@@ -40,10 +40,10 @@ ROWS: dict[str, tuple[dict[str, str], float | None]] = {
 
 
 def main() -> int:
-    """Makes the runs that are missing, and draws a column for each."""
+    """Runs what is missing, and draws a column for each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side (default: 1)")
-    parser.add_argument("--out", type=Path, default=Path("docs/images/sick_runs.png"), help="the picture")
+    parser.add_argument("--jobs", type=int, default=1, help="runs in parallel (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("docs/images/sick_runs.png"), help="the image file")
     given = parser.parse_args()
     columns = {"healthy": Job(combine([*read_env("cartpole"), BUDGET]))}
     for fault in SHOWN:
@@ -70,7 +70,7 @@ def main() -> int:
             0, 1.02, alerts, transform=column[0].transAxes, fontsize="x-small", color="C3" if first else "C2"
         )
         column[-1].set_xlabel("environment steps", fontsize="small")
-    for axes, (_, highest) in zip(grid[:, 0], ROWS.values(), strict=True):  # the others of its row follow
+    for axes, (_, highest) in zip(grid[:, 0], ROWS.values(), strict=True):  # shared by the whole row
         axes.set_ylim(0, highest)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(given.out, dpi=110)

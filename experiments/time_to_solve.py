@@ -1,9 +1,9 @@
-"""Time to solve CartPole against batch, sequence and train ratio: many runs, one on each core, and a table of them.
+"""Time to solve CartPole against batch, sequence and train ratio: many runs, one on each core, as a table.
 
     python experiments/time_to_solve.py OUT.json --points 8x32@32 16x32@64 --seeds 0 1 2 --limit 200
 
 A point is BATCHxSEQUENCE@RATIO. A run that is not solved within `--limit` seconds is stopped and counts as that long.
-Runs that OUT.json already holds are not made again; `--plot FILE.png` draws what it holds.
+Runs that are already in OUT.json are not repeated; `--plot FILE.png` draws all runs in it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(point: str, seed: int, core: int, limit: float) -> dict[str, Any]:
-    """One training on one core, from the start of its process to solved; its seconds, steps and updates."""
+    """Runs one training on one core; its seconds from the start of the process to solved, steps and updates."""
     batch, rest = point.split("x")
     sequence, ratio = rest.split("@")
     folder = Path(tempfile.mkdtemp(prefix="time-to-solve-"))
@@ -59,7 +59,7 @@ def run(point: str, seed: int, core: int, limit: float) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]], limit: float) -> str:
-    """One row a point, quickest median first; a run that was not solved counts as the limit."""
+    """One row per point, fastest median first; an unsolved run counts as the limit."""
     rows = []
     for point in {result["point"]: None for result in results}:
         of = [result for result in results if result["point"] == point]
@@ -75,7 +75,7 @@ def table(results: list[dict[str, Any]], limit: float) -> str:
 
 
 def plot(results: list[dict[str, Any]], limit: float, file: Path) -> None:
-    """Every run as a dot, the median as a bar; crosses were not solved."""
+    """Every run as a dot, the median as a bar; crosses are unsolved runs."""
     from matplotlib import pyplot
 
     by_point: dict[str, list[dict[str, Any]]] = {}
@@ -93,18 +93,18 @@ def plot(results: list[dict[str, Any]], limit: float, file: Path) -> None:
             axes.plot(cost(result), height, "o" if result["solved"] else "x", color="#1f4e79")
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
-    axes.set_xlabel(f"seconds from the start of the process to solved, one core a run (x: not within {limit:.0f})")
+    axes.set_xlabel(f"seconds from the start of the process to solved, one core per run (x: not within {limit:.0f})")
     axes.set_ylabel("batch x sequence @ train ratio")
     figure.savefig(file, dpi=120)
 
 
 def main() -> None:
-    """Makes the runs that are missing, prints the table."""
+    """Runs what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--points", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
-    parser.add_argument("--limit", type=float, default=200.0, help="seconds for a run (default: 200)")
+    parser.add_argument("--limit", type=float, default=200.0, help="seconds per run (default: 200)")
     parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
 

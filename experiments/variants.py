@@ -1,6 +1,6 @@
-"""Variants of the program for experiments: known bugs and planted faults, each a function that puts itself in place.
+"""Variants of the program for experiments: known bugs and planted faults, each a function that patches the code.
 
-`code: experiments/variants.py:NAME` in a hypothesis runs an arm with one of them. The library has none of this.
+`code: experiments/variants.py:NAME` in a hypothesis runs an arm with one of them. The library has none of them.
 """
 
 import jax
@@ -11,7 +11,7 @@ from dreamerjax.math import distributions
 
 
 def returns_from_this_state() -> None:
-    """Lambda returns that bootstrap from V(s_t) instead of V(s_{t+1}): the index is late by one."""
+    """Lambda returns that bootstrap from V(s_t) instead of V(s_{t+1}): an off-by-one error."""
     right_targets, right_returns = actor_critic.dream_targets, actor_critic.lambda_returns
 
     def dream_targets(agent, dream, scale, *, return_lambda):
@@ -28,7 +28,7 @@ def returns_from_this_state() -> None:
 
 
 def _free_nats_on_the_mean(how: str) -> None:
-    """Of the balanced KL: the floor under the mean over the batch, with this gradient below it."""
+    """Applies the free nats to the mean KL of the batch, with this gradient below them."""
 
     def balanced_kl(post_logits, prior_logits, *, unimix_share, free_nats, gradient):
         stop = jax.lax.stop_gradient
@@ -43,12 +43,12 @@ def _free_nats_on_the_mean(how: str) -> None:
 
 
 def free_nats_on_the_mean() -> None:
-    """The free nats apply to the mean KL of the batch, and below them no gradient passes at all."""
+    """The free nats apply to the mean KL of the batch; below them, there is no gradient."""
     _free_nats_on_the_mean("clip")
 
 
 def free_nats_on_the_mean_straight_through() -> None:
-    """The free nats apply to the mean KL of the batch; the gradient passes below them, too."""
+    """The free nats apply to the mean KL of the batch; below them, the gradient is that of the KL."""
     _free_nats_on_the_mean("straight_through")
 
 
@@ -70,7 +70,7 @@ def cont_head_says_half() -> None:
 
 
 def reward_one_step_late() -> None:
-    """Planted fault: the reward head learns the reward of the row before."""
+    """Planted fault: the reward head learns the reward of the previous row."""
     right = world_model.two_hot_cross_entropy
 
     def late(logits, target, bins):
@@ -80,7 +80,7 @@ def reward_one_step_late() -> None:
 
 
 def replay_frozen() -> None:
-    """Planted fault: after the first 1,024 rows, no row reaches the replay any more."""
+    """Planted fault: after the first 1,024 rows, no more rows are added to the replay buffer."""
     from dreamerjax.replay.replay import Replay
 
     right = Replay.add
@@ -93,13 +93,13 @@ def replay_frozen() -> None:
 
 
 def images_made_small_late() -> None:
-    """Whole frames are kept, and made small one by one whenever rows are drawn: the research log's slow pipeline."""
+    """Full frames are stored and resized one by one whenever rows are drawn: the slow pipeline of the research log."""
     import numpy as np
 
     from dreamerjax.envs.pixels import Shrink
     from dreamerjax.replay.replay import Replay
 
-    newest = {}  # the whole frame that was seen last, and what makes it small
+    newest = {}  # the newest full frame, and the function that resizes it
     right_shrink, right_add, right_gather = Shrink.__call__, Replay.add, Replay._gather
 
     def shrink(self, frame):

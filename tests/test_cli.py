@@ -153,7 +153,10 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
             "--env cartpole --lr 3e-4",
             "Did you mean `--agent.world-model.learning-rate` or `--agent.actor.learning-rate`",
         ),
-        ("--env cartpole --config laptop-dmc", "expected a YAML file or one of laptop, laptop_dmc. Did you mean"),
+        (
+            "--env cartpole --config laptop-dmc",
+            "expected a YAML file or one of dmc_nature, laptop, laptop_dmc. Did you mean",
+        ),
         ("trian", "Did you mean `train`?"),
         ("eval --run-dir missing --episodes 0", "--episodes is 0"),
         ("eval --run-dir missing --episodes many", "argument --episodes: 'many' is given, expected a whole number"),

@@ -1,8 +1,8 @@
-"""What all adapters of rival DreamerV3s share: the command line, the random batches, the talk on stdin and stdout.
+"""The shared part of all adapters: the command line, the random batches, the protocol on stdin and stdout.
 
-An adapter is a process of its own, in the rival's own virtual environment. It prints one JSON line when it is ready and
-then, for each line "N" on stdin, makes N timed updates and prints one JSON line with their seconds. Whatever the rival
-itself prints goes to stderr. Needs nothing but the standard library and NumPy.
+An adapter is a separate process in the virtual environment of its implementation. It prints one JSON line when it is
+ready. Then, for each line "N" on stdin, it makes N timed updates and prints one JSON line with their seconds. Output of
+the implementation itself goes to stderr. Needs only the standard library and NumPy.
 """
 
 import argparse
@@ -52,16 +52,16 @@ class Rival(Protocol):
         ...
 
     def update(self) -> None:
-        """Makes one full training update and returns when its results are really there; timed."""
+        """Makes one full training update and waits for its results; timed."""
         ...
 
     def peak_memory_mb(self) -> float:
-        """The most memory held so far, on the device if it counts its own."""
+        """Peak memory so far; on the device, if the framework reports it."""
         ...
 
 
 def random_batch(rng: np.random.Generator, batch: int, length: int, image: bool) -> Batch:
-    """Rows [B, T, ...] as the authors' code stores them: what was observed, and the action that was taken upon it."""
+    """Rows [B, T, ...] as the authors' code stores them: the observation, and the action taken after it."""
     ends = rng.random((batch, length)) < EPISODE_END_PROBABILITY
     is_first = np.zeros_like(ends)
     is_first[:, 1:] = ends[:, :-1]
@@ -81,14 +81,14 @@ def random_batch(rng: np.random.Generator, batch: int, length: int, image: bool)
 
 
 def random_latents(rng: np.random.Generator, batch: int, length: int, size: str) -> tuple[np.ndarray, np.ndarray]:
-    """Recurrent [B, T, D] and one-hot stochastic states [B, T, G, C], as replay buffers keep them to start from."""
+    """Recurrent [B, T, D] and one-hot stochastic states [B, T, G, C]: the initial states that replay buffers store."""
     deter = np.tanh(rng.standard_normal((batch, length, SIZES[size]["deter"]), np.float32))
     classes = SIZES[size]["classes"]
     return deter, np.eye(classes, dtype=np.float32)[rng.integers(0, classes, (batch, length, GROUPS))]
 
 
 def commit_of(source: Path) -> str:
-    """The commit of a clone, or what the file COMMIT of an exported tree says."""
+    """The commit of a clone, or the content of the file COMMIT of an exported tree."""
     if (source / ".git").exists():
         return subprocess.check_output(["git", "-C", str(source), "rev-parse", "HEAD"], text=True).strip()
     commit = source / "COMMIT"
@@ -96,12 +96,12 @@ def commit_of(source: Path) -> str:
 
 
 def host_peak_mb() -> float:
-    """The most memory that this process has held, its start and compilation included (Linux counts in KiB)."""
+    """Peak memory of this process, including its start and compilation (Linux counts in KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def refuse(reason: str) -> NoReturn:
-    """Ends the process as one that cannot do the work asked for."""
+    """Ends the process with exit code 2: it cannot do the requested work."""
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(2)
 
@@ -121,13 +121,13 @@ def parse_arguments(description: str) -> argparse.Namespace:
 
 
 def serve(description: str, build: Callable[[argparse.Namespace], Rival]) -> None:
-    """Builds and warms up the rival, then times updates as stdin asks for them, until it ends."""
+    """Builds and warms up the implementation, then times updates as requested on stdin, until stdin closes."""
     arguments = parse_arguments(description)
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # What the rival prints, from Python or from C, must not mix with our answers.
+    os.dup2(2, 1)  # Output of the implementation, from Python or from C, must not mix with the answers.
 
     rival = build(arguments)
-    calls = getattr(rival, "updates_per_call", 1)  # an implementation that makes several updates in one call
+    calls = getattr(rival, "updates_per_call", 1)  # several, if the implementation makes more than one update per call
     rival.prepare(WARMUP_UPDATES)
     for _ in range(-(-WARMUP_UPDATES // calls)):
         rival.update()
@@ -145,4 +145,4 @@ def serve(description: str, build: Callable[[argparse.Namespace], Rival]) -> Non
             seconds.append((time.perf_counter() - start) / calls)
         answer = {"seconds": seconds, "peak_memory_mb": round(rival.peak_memory_mb(), 1)}
         print(json.dumps(answer), file=answers, flush=True)
-    os._exit(0)  # A rival's own background threads must not keep the process alive.
+    os._exit(0)  # Background threads of the implementation must not keep the process alive.

@@ -1,4 +1,4 @@
-"""Times training updates of the authors' DreamerV3 (github.com/danijar/dreamerv3), for a comparison with ours.
+"""Times training updates of the authors' DreamerV3 (github.com/danijar/dreamerv3), for comparison.
 
 One update is what their training loop does for one: take a batch from the agent's own stream, which checks it and puts
 it on the device in a background thread, and call `agent.train`. Their replay buffer is not part of it.
@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 TRAINED = ("enc/", "dyn/", "dec/", "rew/", "con/", "pol/", "val/")  # the modules that their optimizer trains
-REPLAY_CONTEXT = 1  # their default: one more row in front of each sequence, for the latent state to start from
+REPLAY_CONTEXT = 1  # their default: one more row before each sequence, which gives the initial latent state
 STEP_ID_BYTES = 20
 
 

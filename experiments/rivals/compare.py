@@ -1,11 +1,10 @@
-"""Times dreamerjax beside other DreamerV3s on this machine: the same work in turn, and the ratios with their spread.
+"""Times dreamerjax and other DreamerV3 implementations on this machine: the same work in turn, with ratios and spread.
 
     python experiments/rivals/compare.py --authors CLONE [--r2dreamer CLONE] [--torchrl] [--size 1m ...] [--image]
 
-Each implementation is a process in a virtual environment of its own (`--authors-python` and so on: see README.md
-here). All stay alive side by side; in each round every one makes a few updates in turn, so that a machine whose speed
-swings is as fast for one as for the other. On a GPU, where memory is not shared so easily, `--device cuda` starts them
-with preallocation off.
+Each implementation is a process in a separate virtual environment (`--authors-python` and so on: see README.md here).
+All processes stay alive; in each round, every one makes a few updates in turn, so that changes of the machine's speed
+affect all of them. Memory preallocation is off, so that the processes can share a GPU.
 """
 
 import argparse
@@ -24,10 +23,10 @@ OURS = "dreamerjax"
 
 
 class Process:
-    """An adapter that runs: see adapter_protocol.py."""
+    """A running adapter: see adapter_protocol.py."""
 
     def __init__(self, name: str, python: str, script: str, arguments: list[str], deadline: float) -> None:
-        """Starts it; `ready` waits until it has compiled and warmed up. At the deadline it is ended in any case."""
+        """Starts it; `ready` waits until it has compiled and warmed up. At the deadline it is killed."""
         self.name = name
         environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
         with open(f"{name}.log", "w") as log:
@@ -43,7 +42,7 @@ class Process:
         self._timer.start()
 
     def ready(self) -> dict[str, Any] | None:
-        """What it says of itself; None if it could not do this work."""
+        """Its description of itself; None if it cannot do this work."""
         return self._answer()
 
     def time(self, updates: int) -> dict[str, Any] | None:
@@ -71,7 +70,7 @@ class Process:
 def compare(
     processes: list[Process], *, rounds: int, updates: int, deadline: float
 ) -> tuple[dict[str, dict[str, Any]], dict[str, list[float]]]:
-    """What each says of itself, and its milliseconds an update, one median for each round."""
+    """The description of each, and its milliseconds per update, one median for each round."""
     facts = {process.name: said for process in processes if (said := process.ready())}
     alive = [process for process in processes if process.name in facts]
     medians: dict[str, list[float]] = {process.name: [] for process in alive}
@@ -87,9 +86,9 @@ def compare(
 
 
 def report(facts: dict[str, dict[str, Any]], medians: dict[str, list[float]]) -> str:
-    """A table in Markdown: milliseconds and ratios to ours, round by round, median (lowest to highest)."""
+    """A Markdown table: milliseconds and ratios to dreamerjax within each round, median (lowest to highest)."""
     lines = [
-        "| implementation | version | ms an update | times ours | memory MB |",
+        "| implementation | version | ms per update | time relative to dreamerjax | memory MB |",
         "|---|---|---|---|---|",
     ]
     for name, values in medians.items():
@@ -104,7 +103,7 @@ def report(facts: dict[str, dict[str, Any]], medians: dict[str, list[float]]) ->
 
 
 def main() -> None:
-    """Runs every size asked for, one after the other, and prints a table for each; `--json FILE` keeps all figures."""
+    """Runs every requested size and prints a table for each; `--json FILE` stores all figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", nargs="+", default=["1m"])
     parser.add_argument("--image", action="store_true", help="64x64x3 images instead of a vector of 4")

@@ -18,12 +18,12 @@ from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 from torch import Tensor
 
-CONTEXT = 1  # Its buffer samples one row more, for the latent state to start from.
+CONTEXT = 1  # Its buffer samples one more row, which gives the initial latent state.
 EVERYTHING, NOTHING = ".*", "$^"  # regular expressions on the names of observations
 
 
 class PreparedReplay:
-    """Stands in for its replay buffer: hands out prepared batches and drops the latent states that it gets back."""
+    """Replaces its replay buffer: returns prepared batches and drops the latent states that are written back."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -113,7 +113,7 @@ class R2Dreamer:
         return batch
 
     def prepare(self, updates: int) -> None:
-        """Makes batches as its replay buffer holds them."""
+        """Makes batches as its replay buffer stores them."""
         self.replay.batches.extend(self._batch() for _ in range(updates))
 
     def update(self) -> None:

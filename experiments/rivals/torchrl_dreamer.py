@@ -1,4 +1,4 @@
-"""Times training updates of TorchRL's DreamerV3 (its public modules, losses and stepper), for a comparison with ours.
+"""Times training updates of TorchRL's DreamerV3 (its public modules, losses and stepper), for comparison.
 
 One update is the transfer of the batch to the device and one `DreamerV3OptimizationStepper.step`: forward and backward
 of all losses, the optimizer and the slow critic. The networks have the layers of the authors' code.

@@ -9,7 +9,7 @@ import yaml
 
 from dreamerjax.config import SIZES, Config, ConfigError, flatten, resolve
 from dreamerjax.runs import presets, settings
-from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.presets import CONFIGS, read_config_file, read_env
 from dreamerjax.runs.settings import KEYS, SHORTCUTS, TYPES, combine, nested, read_flags, read_yaml
 
 SHIPPED = sorted(presets.PRESETS.glob("*.yaml"))
@@ -74,6 +74,20 @@ def test_where_images_are_seen_files_for_that_come_after_those_of_their_name(env
         assert numbers("toy:Ball-v0", obs) == (2, 2, 2, 1)
     assert numbers("picture", None) == (2, 2, 2, 1), "its own file asks for images"
     assert numbers("picture", "state") == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("name", [file.stem for file in sorted(CONFIGS.glob("*.yaml"))])
+def test_a_config_that_is_found_by_its_name_is_complete_and_in_range(name: str) -> None:
+    resolve(combine([*read_env("dmc:walker-walk"), read_config_file(Path(name))]))
+
+
+def test_both_versions_of_deepmind_control_are_shipped() -> None:
+    def numbers(*more: dict) -> tuple[int, str, float, int]:
+        config = combine([*read_env("dmc:walker-walk"), *more])
+        return config.env.action_repeat, config.agent.model.size, config.train.ratio, config.train.env_steps
+
+    assert numbers() == (2, "12m", 512, 250_000), "an earlier version of the paper"
+    assert numbers(read_config_file(Path("dmc_nature"))) == (1, "1m", 1024, 1_000_000), "the journal version"
 
 
 def test_cartpole_as_it_looks_is_shipped() -> None:
