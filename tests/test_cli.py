@@ -76,11 +76,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The settings of the runs that would have been trained."""
     configs: list[Config] = []
 
-    def train(folder: Any, config: Config, *rest: Any, told: Sequence[str], profile: bool) -> int:
+    def train(folder: Any, config: Config, *rest: Any, notes: Sequence[str], profile: bool) -> int:
         configs.append(config)
         return 0
 
@@ -187,13 +187,13 @@ def user_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     ],
 )
 def test_invalid_arguments_give_an_error_and_create_no_files(
-    here: Path, asked: list[Config], capsys: pytest.CaptureFixture[str], arguments: str, message: str
+    here: Path, requested: list[Config], capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
     assert message in user_error(capsys, *arguments.split())
     if arguments.startswith("--") and "--run-dir" not in arguments:
         assert message in user_error(capsys, "--run-dir", here / "run", *arguments.split())
     assert contents(here) == {}
-    assert asked == []
+    assert requested == []
 
 
 @pytest.mark.parametrize(
@@ -254,8 +254,8 @@ def test_a_missing_back_end_gives_an_error(here: Path) -> None:
     command = [sys.executable, "-W", "error", ROOT / "run.py", "--env", "cartpole", "--backend", "rocm"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    asked, reason, remedy = done.stderr.splitlines()
-    assert asked == "error: Back-end rocm was asked for, but JAX cannot use an AMD GPU here."
+    requested, reason, remedy = done.stderr.splitlines()
+    assert requested == "error: Back-end rocm was asked for, but JAX cannot use an AMD GPU here."
     assert reason.startswith("Reason: ")
     assert "dreamerjax[rocm]" in remedy
     assert contents(here) == {}
@@ -452,18 +452,18 @@ def test_a_run_with_only_damaged_checkpoints_gives_an_error(
 # Settings
 
 
-def test_flags_override_files_and_files_override_the_environment(here: Path, asked: list[Config]) -> None:
+def test_flags_override_files_and_files_override_the_environment(here: Path, requested: list[Config]) -> None:
     (here / "a.yaml").write_text("seed: 5\ntrain: {ratio: 5, batch_size: 5}\nlog: {every: 5}")
     (here / "b.yaml").write_text("train: {ratio: 6, batch_size: 6}")
     files = ["--config", "a.yaml", "--config", "b.yaml"]
     assert cli.main(["train", "--env", "cartpole", *files, "--train.batch-size=7", "--backend=cpu"]) == 0
-    (config,) = asked
+    (config,) = requested
     assert (config.seed, config.train.ratio, config.train.batch_size, config.log.every) == (5, 6.0, 7, 5)
     assert config.env.solve_return == 475
     assert config.agent.precision == "float32", "resolved, so that the stored settings are complete"
 
 
-def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, asked: list[Config]) -> None:
+def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, requested: list[Config]) -> None:
     for _ in range(2):
         assert cli.main(["--env", "gym:Acrobot-v1", "--backend", "cpu"]) == 0
     names = sorted(path.name for path in (here / "runs").iterdir())
@@ -473,27 +473,27 @@ def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, as
 
 @pytest.mark.parametrize(("recipe", "size"), [((), "300k"), (("--recipe", "published"), "1m")])
 def test_the_recipe_of_a_custom_environment_is_stored(
-    here: Path, asked: list[Config], recipe: tuple[str, ...], size: str
+    here: Path, requested: list[Config], recipe: tuple[str, ...], size: str
 ) -> None:
     assert cli.main(["--env", "tests.envs.faulty_envs:raises", "--backend", "cpu", *recipe]) == 0
-    assert asked[0].agent.model.size == size
+    assert requested[0].agent.model.size == size
 
 
-def test_an_environment_named_in_a_file(here: Path, asked: list[Config]) -> None:
+def test_an_environment_named_in_a_file(here: Path, requested: list[Config]) -> None:
     (here / "mine.yaml").write_text("env: {name: cartpole}\nseed: 3")
     assert cli.main(["--config", "mine.yaml", "--backend", "cpu"]) == 0
-    assert (asked[0].env.id, asked[0].env.solve_return, asked[0].seed) == ("gym:CartPole-v1", 475, 3)
+    assert (requested[0].env.id, requested[0].env.solve_return, requested[0].seed) == ("gym:CartPole-v1", 475, 3)
 
 
 @pytest.mark.parametrize(
     "flags", ["--env gym:CartPole-v1 --size 12m --agent.model.hidden 24", "--env cartpole --env.id gym:Acrobot-v1"]
 )
-def test_the_same_command_gives_the_same_settings(here: Path, asked: list[Config], flags: str) -> None:
+def test_the_same_command_gives_the_same_settings(here: Path, requested: list[Config], flags: str) -> None:
     command = [*flags.split(), "--backend", "cpu", "--run-dir", "run"]
     assert cli.main(command) == 0
-    (here / "run/config.yaml").write_text(yaml.safe_dump(nested(asked[0])))
+    (here / "run/config.yaml").write_text(yaml.safe_dump(nested(requested[0])))
     assert cli.main(command) == 0
-    assert asked[0] == asked[1]
+    assert requested[0] == requested[1]
 
 
 def test_version_prints_jax_and_the_back_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -737,8 +737,8 @@ def test_a_fork_and_a_resumed_run_print_changed_settings(
     out = capsys.readouterr().out
     assert "Starts from source at 60 environment steps." in out
     (line,) = (line for line in out.splitlines() if line.startswith("Its settings, but for "))
-    for told in ("seed: 0 -> 5", "agent.critic.learning_rate: 0.001 -> 1e-05", "train.env_steps: 60 -> 17"):
-        assert told in line
+    for change in ("seed: 0 -> 5", "agent.critic.learning_rate: 0.001 -> 1e-05", "train.env_steps: 60 -> 17"):
+        assert change in line
     assert "The budget of 17 environment steps allows" in out
     stored, source = (combine([read_yaml(here / name / "config.yaml")]) for name in ("fork", "source"))
     assert stored.agent.model == source.agent.model

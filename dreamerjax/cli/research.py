@@ -214,7 +214,7 @@ def _compare(run_dirs: list[Path], picture: Path, across_families: bool, *, as_j
     console = make_console()
     settings = comparison.settings_table(runs) or "All settings are the same except the seed."
     tables = (comparison.return_table(runs), comparison.outcome_table(runs), settings)
-    for part in filter(None, (*tables, comparison.about_seeds(runs), str(picture))):
+    for part in filter(None, (*tables, comparison.seed_warning(runs), str(picture))):
         console.print(part)
     return 0
 

@@ -47,25 +47,25 @@ def train(arguments: list[str]) -> int:
     if given.help:
         print(f"{parser.format_help()}\n{wrapped(SETTINGS_HELP)}\n\n{settings_help(help_width())}")
         return 0
-    asked = [*map(read_config_file, given.config), read_flags(rest)]
+    layers = [*map(read_config_file, given.config), read_flags(rest)]
     stored = read_settings(given.run_dir) if given.run_dir else None
     if stored is not None:
         refuse_export(given.run_dir)
     parent = _parent(given.init_from)
     if stored is not None:
-        start = Start(resumed(stored, asked, str(given.run_dir)), _kept(given.recipe))
+        start = Start(resumed(stored, layers, str(given.run_dir)), _recipe_note(given.recipe))
         if parent is not None:
             parent.check(start.config)
         spaces = spaces_of(start.config.env)
         backend = start_backend(given.backend, also_cpu=True, deterministic=start.config.train.deterministic)
     else:
-        start, spaces, backend = _begin(given.backend, Beginning(asked, recipe=given.recipe, parent=parent))
+        start, spaces, backend = _begin(given.backend, Beginning(layers, recipe=given.recipe, parent=parent))
     config = for_platform(start.config, backend)
     # Before the run folder is created.
     check_replay_fits(config.replay, spaces, config.agent.model)
     source = load_run(given.init_from) if given.init_from else None
     with RunFolder.open(given.run_dir or default_run_folder(config.env.name)) as folder:
-        return _train_in(folder, config, backend, source, told=start.told, profile=given.profile)
+        return _train_in(folder, config, backend, source, notes=start.told, profile=given.profile)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +111,7 @@ def _begin(backend_name: str, beginning: Beginning) -> tuple[Start, Spaces, Back
     return early or beginning.settings(look, backend.platform), look.spaces, backend
 
 
-def _kept(recipe: Recipe | None) -> tuple[str, ...]:
+def _recipe_note(recipe: Recipe | None) -> tuple[str, ...]:
     return ("A resumed run keeps its settings: --recipe changes nothing.",) if recipe else ()
 
 
@@ -131,7 +131,7 @@ def _train_in(
     backend: Backend,
     source: LoadedAgent | None,
     *,
-    told: Sequence[str],
+    notes: Sequence[str],
     profile: bool,
 ) -> int:
     from dreamerjax.runtime.profiler import HOW_TO_OPEN
@@ -140,14 +140,14 @@ def _train_in(
     display = Display(f"{config.env.name} on {backend.device}")
     loop: Loop | None = None
 
-    def last_words() -> str:
+    def exit_message() -> str:
         return loop.last_words() if loop else f"Exited at once, before training; {folder.path} is unchanged."
 
-    with Interrupt(before_exit=display.close, last_words=last_words) as interrupt, display:
+    with Interrupt(before_exit=display.close, last_words=exit_message) as interrupt, display:
         display.note(f"{config.env.name}, seed {config.seed}, {backend.platform} ({backend.device}), in {folder.path}")
         if backend.note:
             display.note(backend.note)
-        for line in filter(None, (*told, few_updates_told(config))):
+        for line in filter(None, (*notes, few_updates_told(config))):
             display.note(line)
         if profile:
             display.note(f"Profiler traces are written to {folder.path}/profile: {HOW_TO_OPEN}.")
@@ -172,7 +172,7 @@ def _without_output(run_dir: Path, summary: Mapping[str, Any], reason: str) -> s
     how = f"Standard output was lost ({reason}): the run"
     at = f"{summary['env_steps']:,} environment steps"
     if summary["stopped"] == "interrupted":
-        return f"{how} stopped and was saved at {at}; run the same command with --run-dir {run_dir} to resume."
+        return f"{how} was saved at {at}; run the same command with --run-dir {run_dir} to resume."
     return f"{how} finished at {at} and is saved in {run_dir}."
 
 

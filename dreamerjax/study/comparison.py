@@ -61,7 +61,7 @@ def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
     }
 
 
-def about_seeds(runs: Sequence[ComparedRun]) -> str:
+def seed_warning(runs: Sequence[ComparedRun]) -> str:
     """A warning if some settings have fewer than three seeds; else empty."""
     different = differing_settings(runs)
     groups = Counter(tuple(str(values[i]) for values in different.values()) for i in range(len(runs)))

@@ -86,8 +86,8 @@ def judge_learning(lines: Lines, config: Config) -> Learning:
     before = f"{base.mean:,.1f} of {whose}"
     if not _above(best, base, SIGNIFICANT_BEST) and not _above(last, base, SIGNIFICANT):
         compared = "below" if last.differs(base) else "no better than"
-        told = f"After {updates:,} updates the return, {last.mean:,.1f}, is {compared} the {before}."
-        return Learning("did not learn", warning(told))
+        text = f"After {updates:,} updates the return, {last.mean:,.1f}, is {compared} the {before}."
+        return Learning("did not learn", warning(text))
     return _judge_learned(scores, base, before, goal)
 
 
@@ -113,18 +113,18 @@ def _judge_learned(scores: list[Score], base: Score, before: str, goal: float | 
     last, best = scores[-1], max(scores)
     trend = pattern(np.array([score.mean for score in scores]))
     fell = last.differs(best)
-    told = f"The return reached {best.mean:,.1f} after {best.step:,} environment steps, from the {before}"
+    text = f"The return reached {best.mean:,.1f} after {best.step:,} environment steps, from the {before}"
     if fell and best.mean - last.mean > COLLAPSE * (best.mean - base.mean):
         return Learning(
-            "collapsed", warning(f"{told}, and lost more than half of the gain: {last.mean:,.1f} at the end.")
+            "collapsed", warning(f"{text}, and lost more than half of the gain: {last.mean:,.1f} at the end.")
         )
     if fell and (trend == "peak then decline" or not _above(last, base, SIGNIFICANT)):
-        return Learning("declined", warning(f"{told}, and fell to {last.mean:,.1f}."))
-    told = f"The return, {last.mean:,.1f}, is above the {before}"
+        return Learning("declined", warning(f"{text}, and fell to {last.mean:,.1f}."))
+    text = f"The return, {last.mean:,.1f}, is above the {before}"
     if goal is not None and trend != "rising" and trend != "too few to tell":
-        return Learning("stalled", warning(f"{told}, but below the goal of {goal:g}; {TRENDS[trend]}."))
+        return Learning("stalled", warning(f"{text}, but below the goal of {goal:g}; {TRENDS[trend]}."))
     short = "" if goal is None else f", but below the goal of {goal:g}"
-    return Learning("learned", (warning if trend == "up and down" else ok)(f"{told}{short}; {TRENDS[trend]}."))
+    return Learning("learned", (warning if trend == "up and down" else ok)(f"{text}{short}; {TRENDS[trend]}."))
 
 
 def _above(score: Score, base: Score, errors: float) -> bool:

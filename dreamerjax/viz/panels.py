@@ -72,24 +72,24 @@ def _of_value(lines: Lines, config: Config) -> Verdict:
     if len(followed) < DIAGNOSES:
         return _too_few(len(followed))
     value, real = (newest_of(lines, f"diagnosis/{name}", DIAGNOSES) for name in ("value_mean", "value_return"))
-    told = f"Predicted value {value:.3g}, observed return {real:.3g} (means of the last {DIAGNOSES} diagnoses)"
+    text = f"Predicted value {value:.3g}, observed return {real:.3g} (means of the last {DIAGNOSES} diagnoses)"
     largest = max(map(abs, followed))
     most = MAX_VALUE_ERROR * largest
     if value - real > most:
-        return warning(f"{told}: imagined returns exceed real ones, or the critic has not learned yet.")
+        return warning(f"{text}: imagined returns exceed real ones, or the critic has not learned yet.")
     if real - value > most:
-        return warning(f"{told}: the critic lags behind the policy's returns.")
-    return ok(f"{told}: they differ by {abs(value - real) / max(largest, 1e-9):.0%} of the largest observed return.")
+        return warning(f"{text}: the critic lags behind the policy's returns.")
+    return ok(f"{text}: they differ by {abs(value - real) / max(largest, 1e-9):.0%} of the largest observed return.")
 
 
 def _of_model_loss(lines: Lines, config: Config) -> Verdict:
     if (count := len(values_of(lines, "diagnosis/world_model_loss_newest"))) < DIAGNOSES:
         return _too_few(count)
     newest, everywhere = (newest_of(lines, f"diagnosis/world_model_loss_{x}", DIAGNOSES) for x in ("newest", "replay"))
-    told = f"{newest:.3g} on the newest rows, {everywhere:.3g} on all rows"
+    text = f"{newest:.3g} on the newest rows, {everywhere:.3g} on all rows"
     if newest > MAX_NEWEST_LOSS * everywhere:
-        return warning(f"{told}: the policy reaches states that the model has not learned yet.")
-    return ok(f"{told}, a ratio below {MAX_NEWEST_LOSS:g}: the model has learned the states that the policy reaches.")
+        return warning(f"{text}: the policy reaches states that the model has not learned yet.")
+    return ok(f"{text}, a ratio below {MAX_NEWEST_LOSS:g}: the model has learned the states that the policy reaches.")
 
 
 def _of_kl(lines: Lines, config: Config) -> Verdict:
@@ -97,12 +97,12 @@ def _of_kl(lines: Lines, config: Config) -> Verdict:
     if len(first) < DIAGNOSES:
         return _too_few(len(first))
     means = {h: newest_of(lines, f"diagnosis/dream_kl_h{h}", DIAGNOSES) for h in (1, 3, 15)}
-    told = ", ".join(f"{nats:.3g} nats after {h}" for h, nats in means.items() if math.isfinite(nats))
-    told = f"KL between posterior and dreamed prior: {told} imagined steps"
+    text = ", ".join(f"{nats:.3g} nats after {h}" for h, nats in means.items() if math.isfinite(nats))
+    text = f"KL between posterior and dreamed prior: {text} imagined steps"
     most = config.agent.model.groups * math.log(config.agent.model.classes)
     if means[1] > MAX_KL * most:
-        return warning(f"{told}; the maximum is {most:.3g}. After one step this is large: the prior predicts poorly.")
-    return ok(f"{told}; the maximum is {most:.3g}.")
+        return warning(f"{text}; the maximum is {most:.3g}. After one step this is large: the prior predicts poorly.")
+    return ok(f"{text}; the maximum is {most:.3g}.")
 
 
 def _of_agreement(lines: Lines, config: Config) -> Verdict:
@@ -110,24 +110,24 @@ def _of_agreement(lines: Lines, config: Config) -> Verdict:
     if len(agreements) < DIAGNOSES:
         return _too_few(len(agreements))
     share = newest_of(lines, "diagnosis/prior_agreement", DIAGNOSES)
-    told = f"Prior and posterior have the same most likely class in {share:.0%} of the groups"
+    text = f"Prior and posterior have the same most likely class in {share:.0%} of the groups"
     chance = f"by chance it would be {1 / config.agent.model.classes:.0%}"
     if share < MIN_AGREEMENT:
-        return warning(f"{told}; {chance}. The prior does not predict the posterior.")
-    return ok(f"{told}; {chance}.")
+        return warning(f"{text}; {chance}. The prior does not predict the posterior.")
+    return ok(f"{text}; {chance}.")
 
 
 def _of_continuing(lines: Lines, config: Config) -> Verdict:
     if (count := len(values_of(lines, "diagnosis/cont_predicted"))) < DIAGNOSES:
         return _too_few(count)
     predicted, real = (newest_of(lines, f"diagnosis/cont_{name}", DIAGNOSES) for name in ("predicted", "real"))
-    told = f"Predicted {predicted:.3f}, real {real:.3f}"
+    text = f"Predicted {predicted:.3f}, real {real:.3f}"
     if abs(predicted - real) > config.alerts.cont_error:
-        return warning(f"{told}: the continue head is wrong.")
+        return warning(f"{text}: the continue head is wrong.")
     alive = newest_of(lines, "diagnosis/dream_survival_h15", DIAGNOSES)
     if alive < real**15 - config.alerts.survival_loss:
-        return warning(f"{told}, but after 15 steps {alive:.0%} of dreams continue and {real**15:.0%} of episodes.")
-    return ok(f"{told}: they agree.")
+        return warning(f"{text}, but after 15 steps {alive:.0%} of dreams continue and {real**15:.0%} of episodes.")
+    return ok(f"{text}: they agree.")
 
 
 def _of_gradients(lines: Lines, config: Config) -> Verdict:
@@ -147,14 +147,14 @@ def _of_entropy(lines: Lines, config: Config) -> Verdict:
     now, updates = shares[-1], updates_of(lines, config)
     if all(share == 1 for share in shares):
         return unclear("Always at the maximum: there is only one action, or the actor is not trained.")
-    told = f"{now:.0%} of the maximum entropy, {shares[0]:.0%} at the start"
+    text = f"{now:.0%} of the maximum entropy, {shares[0]:.0%} at the start"
     if now < config.alerts.entropy_share and judge_learning(lines, config).word != "solved":
-        return warning(f"{told}: the policy hardly explores, and has not reached its goal.")
+        return warning(f"{text}: the policy hardly explores, and has not reached its goal.")
     if updates < min_updates(config):
-        return unclear(f"{told}; {updates:,} updates are too few to judge.")
+        return unclear(f"{text}; {updates:,} updates are too few to judge.")
     if now > STILL_RANDOM:
-        return warning(f"{told}: after {updates:,} updates the policy is still close to random.")
-    return ok(f"{told}: the policy has preferences, and still explores.")
+        return warning(f"{text}: after {updates:,} updates the policy is still close to random.")
+    return ok(f"{text}: the policy has preferences, and still explores.")
 
 
 def _of_loss(metric: str, small: float) -> Callable[[Lines, Config], Verdict]:
@@ -165,18 +165,18 @@ def _of_loss(metric: str, small: float) -> Callable[[Lines, Config], Verdict]:
         if len(values) < MIN_LINES:
             return unclear(f"{len(values)} measurements are too few to judge.")
         first, last = values[0], newest_of(lines, metric, max(1, len(values) // 5))
-        told = f"{first:.3g} at the start, {last:.3g} at the end"
+        text = f"{first:.3g} at the start, {last:.3g} at the end"
         if last <= small:
-            return ok(f"{told}: converged.")
+            return ok(f"{text}: converged.")
         if last > RISING * min(values):
-            return warning(f"{told}, with a minimum of {min(values):.3g}: it rises.")
+            return warning(f"{text}, with a minimum of {min(values):.3g}: it rises.")
         if last < FALLEN * first:
-            return ok(f"{told}: it fell.")
+            return ok(f"{text}: it fell.")
         if _trained_before(lines, config):
-            return ok(f"{told}: the model was trained before this run.")
+            return ok(f"{text}: the model was trained before this run.")
         if updates_of(lines, config) < min_updates(config):
-            return unclear(f"{told}; {updates_of(lines, config):,} updates are too few to judge.")
-        return warning(f"{told}: it does not fall.")
+            return unclear(f"{text}; {updates_of(lines, config):,} updates are too few to judge.")
+        return warning(f"{text}: it does not fall.")
 
     return judge
 

@@ -184,9 +184,9 @@ def _parent_of(run_dir: Path, loaded: LoadedAgent | None, notes: dict[str, str])
 def _learning(lines: Lines, config: Config, parent: Parent | None) -> Iterator[Chart]:
     """Charts of returns over steps, over minutes, and with the parent's; all with the same return axis."""
     steps, means = series(lines, "eval/return_mean")
-    told = "No evaluation yet."
+    text = "No evaluation yet."
     if len(means):
-        told = f"{means[0]:,.1f} after {steps[0]:,} environment steps, {means[-1]:,.1f} after {steps[-1]:,}."
+        text = f"{means[0]:,.1f} after {steps[0]:,} environment steps, {means[-1]:,.1f} after {steps[-1]:,}."
     goal, limits = (
         config.env.solve_return,
         return_limits([*lines, *(parent.lines if parent else [])], config.env.solve_return),
@@ -204,14 +204,14 @@ def _learning(lines: Lines, config: Config, parent: Parent | None) -> Iterator[C
         axes.set_ylim(limits)
 
     for over, words in (("step", "environment steps"), ("wall_seconds", "minutes")):
-        svg = chart(functools.partial(draw, over=over), f"Greedy return over {words}: {told}")
+        svg = chart(functools.partial(draw, over=over), f"Greedy return over {words}: {text}")
         yield Chart(f"Return over {words}", svg)
     if parent is not None:
-        told = parent_comparison(parent, lines)
+        text = parent_comparison(parent, lines)
         yield Chart(
             "Comparison with the parent run",
-            chart(draw_both, f"Greedy returns of this run and its parent. {told}"),
-            told,
+            chart(draw_both, f"Greedy returns of this run and its parent. {text}"),
+            text,
         )
 
 
@@ -226,10 +226,10 @@ def _diagnostics(lines: Lines, config: Config, watch: Watch, alerts: Sequence[Al
             draw_panel(axes, lines, panel, alerts)
             axes.set(xlabel="environment steps", xlim=(0, max(1, lines[-1]["step"])))
 
-        told = ", ".join(f"{label} {value[0]:.3g}" for label, value in newest.items() if len(value))
+        text = ", ".join(f"{label} {value[0]:.3g}" for label, value in newest.items() if len(value))
         verdict = judge_panel(panel, lines, config, watch.standing)
         title = panel.title[0].upper() + panel.title[1:]
-        svg = chart(draw, f"{panel.title}, last values: {told}. {WORDS[verdict.level]}: {verdict.sentence}")
+        svg = chart(draw, f"{panel.title}, last values: {text}. {WORDS[verdict.level]}: {verdict.sentence}")
         yield Chart(title, svg, verdict.sentence, verdict.level)
 
 

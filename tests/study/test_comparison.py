@@ -11,7 +11,7 @@ from dreamerjax import cli
 from dreamerjax.config import family_name
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import combine, nested
-from dreamerjax.study.comparison import about_seeds, differing_settings, read_runs
+from dreamerjax.study.comparison import differing_settings, read_runs, seed_warning
 
 
 def write_run(folder: Path, *, returns: list[float], ended: bool = True, **settings) -> Path:
@@ -99,9 +99,9 @@ def test_three_seeds_of_each_setting_need_no_warning(tmp_path: Path) -> None:
         ]
 
     three, others, two = runs(3, rate=1e-4), runs(3, rate=2e-4), runs(2, rate=3e-4)
-    assert about_seeds(read_runs([*three, *others])) == ""
-    assert about_seeds(read_runs(three[:2])) == "", "one setting: nothing is compared"
-    assert about_seeds(read_runs([*three, *two])).startswith("Two seeds are too few")
+    assert seed_warning(read_runs([*three, *others])) == ""
+    assert seed_warning(read_runs(three[:2])) == "", "one setting: nothing is compared"
+    assert seed_warning(read_runs([*three, *two])).startswith("Two seeds are too few")
 
 
 def test_runs_of_the_same_name_get_different_labels(tmp_path: Path) -> None:

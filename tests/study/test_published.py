@@ -69,9 +69,9 @@ def test_the_command_prints_and_draws(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = [make_run(tmp_path / name, [(49_000, value)]) for name, value in (("a", 100.0), ("b", 500.0))]
     assert cli.main(["compare", "--published", *map(str, runs)]) == 0
-    told = capsys.readouterr().out
-    assert "a: return 100.0 at 100,000 frames, below the published 297.6 to 713.5 (mean 475.2)." in told
-    assert "b: return 500.0 at 100,000 frames, within the published" in told
+    out = capsys.readouterr().out
+    assert "a: return 100.0 at 100,000 frames, below the published 297.6 to 713.5 (mean 475.2)." in out
+    assert "b: return 500.0 at 100,000 frames, within the published" in out
     assert (tmp_path / "published.png").is_file()
     assert cli.main(["compare", "--json", "--out", "b.png", "--published", str(runs[0])]) == 0
     (row,) = json.loads(capsys.readouterr().out)

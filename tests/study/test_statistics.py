@@ -89,7 +89,7 @@ def test_arms_with_equal_seeds_are_the_same():
 
 
 @pytest.mark.parametrize(
-    ("seeds", "interval", "told"),
+    ("seeds", "interval", "expected"),
     [
         (1, Interval(0, 0, 0), "0 (no interval: 1 seed)"),
         (2, Interval(0, 0, 0), "0 (no interval: 2 seeds)"),
@@ -98,8 +98,8 @@ def test_arms_with_equal_seeds_are_the_same():
         (3, Interval(0.5, 0.1, 0.9), "0.5 [0.1, 0.9]"),
     ],
 )
-def test_an_interval_needs_three_seeds(seeds: int, interval: Interval, told: str) -> None:
-    assert interval_in_words(interval, seeds, number="{:g}".format) == told
+def test_an_interval_needs_three_seeds(seeds: int, interval: Interval, expected: str) -> None:
+    assert interval_in_words(interval, seeds, number="{:g}".format) == expected
     assert (interval_as_json(interval, seeds)["low"] is None) == bool(too_few_seeds(seeds)) == (seeds < 3)
 
 

@@ -34,10 +34,10 @@ from tests.tiny import MODEL
 def size_and_frames(file: Path) -> tuple[int, int, int]:
     """Width, height and number of frames of a film, read with ffmpeg."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(file), "-f", "null", "-"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    size = re.search(r"Video: h264.* (\d+)x(\d+)", told)
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    size = re.search(r"Video: h264.* (\d+)x(\d+)", printed)
     assert size
-    return int(size[1]), int(size[2]), int(re.findall(r"frame=\s*(\d+)", told)[-1])
+    return int(size[1]), int(size[2]), int(re.findall(r"frame=\s*(\d+)", printed)[-1])
 
 
 def gif_size_and_frames(gif: bytes) -> tuple[int, int, int]:
@@ -265,7 +265,7 @@ def test_unusual_frames_give_a_correct_film(film_odd, pictures, mode, colour):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "told"),
+    ("pictures", "expected"),
     [
         (
             [RuntimeError("Cannot connect to display None")],
@@ -280,10 +280,10 @@ def test_unusual_frames_give_a_correct_film(film_odd, pictures, mode, colour):
     ],
     ids=["raises", "raises later", "exits", "nothing", "nothing later", "empty list", "NaN"],
 )
-def test_a_render_error_is_reported_and_the_dreams_are_filmed(film_odd, pictures, told):
+def test_a_render_error_is_reported_and_the_dreams_are_filmed(film_odd, pictures, expected):
     films = film_odd(*pictures)
     (why,) = films.missing
-    assert told in why
+    assert expected in why
     assert "second" not in why
     assert names_of(films) == ["dream_image", "dream"]
 
@@ -322,15 +322,15 @@ STUBS = {
 }
 
 
-@pytest.mark.parametrize(("script", "told"), STUBS.values(), ids=STUBS)
-def test_an_ffmpeg_failure_is_reported_once_and_the_plot_is_made(film_odd, tmp_path, monkeypatch, script, told):
+@pytest.mark.parametrize(("script", "expected"), STUBS.values(), ids=STUBS)
+def test_an_ffmpeg_failure_is_reported_once_and_the_plot_is_made(film_odd, tmp_path, monkeypatch, script, expected):
     stub = tmp_path / "stub.sh"
     stub.write_text(f"#!/bin/bash\n{script}\n")
     stub.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(stub))
     films = film_odd()
     (why,) = films.missing
-    assert told in why
+    assert expected in why
     assert "\n" not in why
     assert names_of(films) == ["dream"]
 
@@ -427,8 +427,8 @@ def test_training_continues_without_films_and_reports_the_reason_once(tmp_path, 
     assert len({one.env_steps for one in filmed(run)}) >= 3, "dreams are still plotted"
     with monkeypatch.context() as patch:
         patch.setattr("dreamerjax.viz.film.film_run", fail)
-        (told,) = train(70)
-        assert told.startswith("No film: ZeroDivisionError: an unexpected error at step ")
+        (line,) = train(70)
+        assert line.startswith("No film: ZeroDivisionError: an unexpected error at step ")
     monkeypatch.setattr(Odd, "pictures", [RED])
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     assert cli.main(["show", "--run-dir", str(run)]) == 0

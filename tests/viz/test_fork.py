@@ -46,7 +46,7 @@ def test_a_run_without_fork_has_no_parent_and_a_missing_parent_gives_an_error(tm
 
 
 @pytest.mark.parametrize(
-    ("own", "parents", "told"),
+    ("own", "parents", "expected"),
     [
         ([(500, 300)], [(0, 100)], "This is above the parent's 100.0 at the fork."),
         ([(500, 102)], [(0, 100)], "This is not significantly different from the parent's 100.0 at the fork."),
@@ -60,6 +60,6 @@ def test_a_run_without_fork_has_no_parent_and_a_missing_parent_gives_an_error(tm
         ([(500, 300)], [], "Its parent has no evaluation, so they cannot be compared."),
     ],
 )
-def test_comparison_with_the_parent(own: list[tuple], parents: list[tuple], told: str) -> None:
+def test_comparison_with_the_parent(own: list[tuple], parents: list[tuple], expected: str) -> None:
     parent = Parent(Path("runs/a"), [line(*each) for each in parents], 1000)
-    assert told in parent_comparison(parent, [line(*each) for each in own])
+    assert expected in parent_comparison(parent, [line(*each) for each in own])

@@ -37,7 +37,7 @@ def run(
 
 
 @pytest.mark.parametrize(
-    ("means", "options", "goal", "word", "level", "told"),
+    ("means", "options", "goal", "word", "level", "expected"),
     [
         # Learned.
         ([20, 100, 300, 490], {}, GOAL, "solved", "ok", "The last evaluation, 490.0, reaches the goal of 475."),
@@ -122,11 +122,11 @@ def run(
     ],
 )
 def test_verdicts(
-    means: list[float], options: dict[str, Any], goal: float | None, word: str, level: str, told: str
+    means: list[float], options: dict[str, Any], goal: float | None, word: str, level: str, expected: str
 ) -> None:
     found = judge_learning(run(means, **options), settings(goal))
     assert (found.word, found.verdict.level) == (word, level), found.verdict.sentence
-    assert told in found.verdict.sentence
+    assert expected in found.verdict.sentence
 
 
 def test_updates_of_only_the_world_model_do_not_count() -> None:

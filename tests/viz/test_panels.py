@@ -61,7 +61,7 @@ def test_a_healthy_run_is_ok(config: Config, title: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "sick", "told"),
+    ("title", "sick", "expected"),
     [
         ("greedy return", {"eval__return_mean": [20.0] * 5}, "is no better than the 20.0 of the first evaluation"),
         (
@@ -103,10 +103,10 @@ def test_a_healthy_run_is_ok(config: Config, title: str) -> None:
         ("gradient norms", {"train__grad_norm/decoder": [0.0] * 5}, "The gradient is zero in decoder"),
     ],
 )
-def test_a_failing_run_gets_a_warning(config: Config, title: str, sick: dict[str, list[float]], told: str) -> None:
+def test_a_failing_run_gets_a_warning(config: Config, title: str, sick: dict[str, list[float]], expected: str) -> None:
     found = verdict(title, run(**sick), config)
     assert found.level == "warning", found.sentence
-    assert told in found.sentence
+    assert expected in found.sentence
 
 
 @pytest.mark.parametrize("title", BY_TITLE)

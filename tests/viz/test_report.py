@@ -254,7 +254,7 @@ def page_of_returns(run: Path, means: list[float], *, updates: int = 1000) -> st
 
 
 @pytest.mark.parametrize(
-    ("word", "stopped", "solved", "goal", "told"),
+    ("word", "stopped", "solved", "goal", "expected"),
     [
         ("solved", "solved", True, 475.0, "solved"),
         ("declined", "budget", True, 475.0, "solved earlier"),
@@ -268,13 +268,13 @@ def page_of_returns(run: Path, means: list[float], *, updates: int = 1000) -> st
         ("did not learn", "interrupted", False, None, "interrupted"),
     ],
 )
-def test_the_verdict_in_the_title(word: Any, stopped: str, solved: bool, goal: float | None, told: str) -> None:
+def test_the_verdict_in_the_title(word: Any, stopped: str, solved: bool, goal: float | None, expected: str) -> None:
     summary = {"stopped": stopped, "solved": solved, "solve_return": goal}
-    assert report._verdict(summary, Learning(word, unclear(""))) == told
+    assert report._verdict(summary, Learning(word, unclear(""))) == expected
 
 
 @pytest.mark.parametrize(
-    ("episodes", "told"),
+    ("episodes", "expected"),
     [
         (0, "No training episode has ended yet."),
         (1, "Faint dots: 1 training episode, too few for a moving average."),
@@ -282,12 +282,12 @@ def test_the_verdict_in_the_title(word: Any, stopped: str, solved: bool, goal: f
         (10, "Faint line: 10 training episodes, moving average over 10."),
     ],
 )
-def test_the_caption_describes_the_training_returns(episodes: int, told: str) -> None:
+def test_the_caption_describes_the_training_returns(episodes: int, expected: str) -> None:
     rows: list[dict[str, Any]] = [{"step": n, "episode/return": float(n)} for n in range(episodes)]
     axes = Figure().subplots()
     draw_returns(axes, rows, training="training")
     drawn = [line for line in axes.lines if line.get_label() == "training"]
-    assert training_caption(rows) == told
+    assert training_caption(rows) == expected
     assert len(drawn) == bool(episodes)
     low, high = return_limits(rows, None)
     for line in drawn:
