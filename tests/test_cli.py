@@ -1,6 +1,8 @@
-"""The command line, from what was typed to files and exit code; and every mistake: short, named, nothing lost."""
+"""The command line: arguments to files, output and exit codes. Errors are short and change no files."""
 
+import dataclasses
 import errno
+import itertools
 import json
 import os
 import re
@@ -22,6 +24,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Text, Tuple
 
 import dreamerjax
 from dreamerjax import cli
+from dreamerjax.cli import settings_help
 from dreamerjax.config import Config, flatten
 from dreamerjax.monitoring.metrics import MetricsWriter, read_metrics
 from dreamerjax.runs import checkpoint, run_folder
@@ -39,7 +42,7 @@ agent:
   optimizer: {warmup_updates: 0}
 train: {env_steps: 40, prefill: 16, ratio: 8, batch_size: 2, sequence_length: 4, updates_per_dispatch: 2}
 replay: {capacity: 1000}
-eval: {every: 20, episodes: 2, final_episodes: 3, copies: 2}
+eval: {every: 20, episodes: 2, final_episodes: 3, num_envs: 2}
 log: {every: 10, checkpoint_seconds: 1000, video_every: 0, report: false}
 alerts: {data_wait_share: 1}
 """
@@ -65,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in which the command is typed."""
+    """An empty folder, which is the working directory."""
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -73,11 +76,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The settings of the runs that would have been trained."""
     configs: list[Config] = []
 
-    def train(folder: Any, config: Config, *rest: Any, told: Sequence[str], profile: bool) -> int:
+    def train(folder: Any, config: Config, *rest: Any, notes: Sequence[str], profile: bool) -> int:
         configs.append(config)
         return 0
 
@@ -90,8 +93,8 @@ def contents(path: Path) -> dict[str, bytes | None]:
     return {str(each): each.read_bytes() if each.is_file() else None for each in sorted(path.rglob("*"))}
 
 
-def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
-    """The error that a command line ends with, after a check of its form."""
+def user_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The error message of a command that fails before it prints anything, after a check of its form."""
     capsys.readouterr()
     code = cli.main([str(argument) for argument in arguments])
     out, err = capsys.readouterr()
@@ -104,7 +107,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return err
 
 
-# Bad input
+# Invalid arguments and files
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--env gym:CartPole-v1 --recipe large", "argument --recipe: invalid choice: 'large'"),
         ("--env cartpole --recipe laptop", "--recipe is laptop, expected none here"),
         ("--env cartpole --config missing.yaml", "missing.yaml cannot be read: No such file or directory"),
-        ("--env cartpole --init-from missing", "--init-from missing holds no checkpoint"),
+        ("--env cartpole --init-from missing", "--init-from missing contains no checkpoint"),
         ("eval", "the following arguments are required: --run-dir"),
         ("eval --run-dir missing", "There is no folder missing."),
         ("--env CartPole-v1", "Unknown environment `CartPole-v1`. Did you mean `gym:CartPole-v1`?"),
@@ -186,14 +189,14 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("eval --run-dir x --episods 3", "Unknown flag `--episods`. Did you mean `--episodes`?"),
     ],
 )
-def test_mistakes_are_named_and_nothing_is_made(
-    here: Path, asked: list[Config], capsys: pytest.CaptureFixture[str], arguments: str, message: str
+def test_invalid_arguments_give_an_error_and_create_no_files(
+    here: Path, requested: list[Config], capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
-    assert message in mistake(capsys, *arguments.split())
+    assert message in user_error(capsys, *arguments.split())
     if arguments.startswith("--") and "--run-dir" not in arguments:
-        assert message in mistake(capsys, "--run-dir", here / "run", *arguments.split())
+        assert message in user_error(capsys, "--run-dir", here / "run", *arguments.split())
     assert contents(here) == {}
-    assert asked == []
+    assert requested == []
 
 
 @pytest.mark.parametrize(
@@ -208,10 +211,12 @@ def test_mistakes_are_named_and_nothing_is_made(
         ("env: {name: cartpol}", "Unknown environment `cartpol`. Did you mean `cartpole`?"),
     ],
 )
-def test_mistakes_in_a_file(here: Path, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
+def test_invalid_settings_in_a_file_give_an_error(
+    here: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
     (here / "mine.yaml").write_text(text)
     environment = [] if "env:" in text else ["--env", "cartpole"]
-    assert message in mistake(capsys, *environment, "--config", "mine.yaml")
+    assert message in user_error(capsys, *environment, "--config", "mine.yaml")
     assert list(contents(here)) == [str(here / "mine.yaml")]
 
 
@@ -228,7 +233,7 @@ BUTTON, VECTOR = Discrete(2), Box(-1.0, 1.0, (2,), np.float32)
     ],
     ids=lambda value: value.split("(")[0] if isinstance(value, str) else "",
 )
-def test_spaces_that_are_not_supported_are_named(
+def test_unsupported_spaces_give_an_error(
     here: Path, capsys: pytest.CaptureFixture[str], observation: Any, action: Any, named: str
 ) -> None:
     class Odd(gymnasium.Env):
@@ -236,7 +241,7 @@ def test_spaces_that_are_not_supported_are_named(
 
     gymnasium.register("Odd-v0", Odd)
     try:
-        error = mistake(capsys, "--env", "gym:Odd-v0")
+        error = user_error(capsys, "--env", "gym:Odd-v0")
     finally:
         del gymnasium.registry["Odd-v0"]
     assert f"gym:Odd-v0: {named}" in error
@@ -245,15 +250,15 @@ def test_spaces_that_are_not_supported_are_named(
     assert contents(here) == {}
 
 
-def test_a_back_end_that_is_not_there(here: Path) -> None:
-    """The program itself, because the back-end is chosen once in a process."""
+def test_a_missing_back_end_gives_an_error(here: Path) -> None:
+    """Runs the program in a subprocess, because a process chooses its back-end once."""
     if any("rocm" in plugin.name for plugin in metadata.entry_points(group="jax_plugins")):
         pytest.skip("ROCm's plugin is installed here")
     command = [sys.executable, "-W", "error", ROOT / "run.py", "--env", "cartpole", "--backend", "rocm"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    asked, reason, remedy = done.stderr.splitlines()
-    assert asked == "error: Back-end rocm was asked for, but JAX cannot use an AMD GPU here."
+    requested, reason, remedy = done.stderr.splitlines()
+    assert requested == "error: Back-end rocm was asked for, but JAX cannot use an AMD GPU here."
     assert reason.startswith("Reason: ")
     assert "dreamerjax[rocm]" in remedy
     assert contents(here) == {}
@@ -271,25 +276,27 @@ def test_a_back_end_that_is_not_there(here: Path) -> None:
         ("--env cartpole --size 12m", ["deter: 16 there, 2048 here", "hidden: 8 there, 256 here"]),
     ],
 )
-def test_a_folder_of_another_run_is_not_touched(
+def test_the_folder_of_another_run_is_not_changed(
     here: Path, trained: Path, capsys: pytest.CaptureFixture[str], arguments: str, keys: list[str]
 ) -> None:
     before = contents(trained)
-    error = mistake(capsys, *arguments.split(), "--run-dir", trained)
+    error = user_error(capsys, *arguments.split(), "--run-dir", trained)
     assert "belongs to another environment or architecture" in error
     for key in keys:
         assert key in error
     assert contents(trained) == before
 
 
-def test_keys_of_a_file_can_differ_too(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_settings_file_can_also_differ_from_the_run(
+    here: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (here / "mine.yaml").write_text("agent: {model: {groups: 8}}")
     before = contents(trained)
-    assert "groups: 4 there, 8 here" in mistake(capsys, "--config", "mine.yaml", "--run-dir", trained)
+    assert "groups: 4 there, 8 here" in user_error(capsys, "--config", "mine.yaml", "--run-dir", trained)
     assert contents(trained) == before
 
 
-def test_a_folder_that_another_process_trains_in(
+def test_a_folder_in_use_by_another_process_gives_an_error(
     here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     hold = (
@@ -303,17 +310,19 @@ def test_a_folder_that_another_process_trains_in(
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         before = contents(here)
-        error = mistake(capsys, *tiny, "--run-dir", here / "run")
+        error = user_error(capsys, *tiny, "--run-dir", here / "run")
         assert f"{here / 'run'} is in use: process {process.pid} is training in it." in error
         assert contents(here) == before
         process.kill()
 
 
-def test_no_permission(here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_write_permission_gives_an_error(
+    here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     here.chmod(0o555)
     try:
         with without_privileges():
-            error = mistake(capsys, "--env", "cartpole", "--run-dir", here / "run")
+            error = user_error(capsys, "--env", "cartpole", "--run-dir", here / "run")
     finally:
         here.chmod(0o755)
     assert str(here / "run") in error
@@ -321,31 +330,35 @@ def test_no_permission(here: Path, tiny: list[str], capsys: pytest.CaptureFixtur
     assert contents(here) == {}
 
 
-def test_a_place_where_nothing_can_be_made(capsys: pytest.CaptureFixture[str], tiny: list[str]) -> None:
-    assert "/proc/dreamerjax/run" in mistake(capsys, *tiny, "--run-dir", "/proc/dreamerjax/run")
+def test_a_run_folder_that_cannot_be_created_gives_an_error(
+    capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
+    assert "/proc/dreamerjax/run" in user_error(capsys, *tiny, "--run-dir", "/proc/dreamerjax/run")
 
 
-def test_a_file_in_place_of_the_folder(here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_as_the_run_folder_gives_an_error(
+    here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     (here / "run").write_text("mine")
-    assert "is not a folder" in mistake(capsys, *tiny, "--run-dir", "run")
+    assert "is not a folder" in user_error(capsys, *tiny, "--run-dir", "run")
     assert (here / "run").read_text() == "mine"
-    assert "is no run folder" in mistake(capsys, "eval", "--run-dir", "run")
+    assert "is no run folder" in user_error(capsys, "eval", "--run-dir", "run")
     (here / "a" / "checkpoints").mkdir(parents=True)
     (here / "a" / "config.yaml").touch()
-    assert "Did you mean a?" in mistake(capsys, "eval", "--run-dir", "a/checkpoints")
+    assert "Did you mean a?" in user_error(capsys, "eval", "--run-dir", "a/checkpoints")
 
 
-def test_no_space_to_begin(
+def test_a_full_disk_at_the_start_gives_an_error(
     here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 10**6, 10**6))
-    assert "No space for a run" in mistake(capsys, *tiny, "--run-dir", here / "run")
+    assert "No space for a run" in user_error(capsys, *tiny, "--run-dir", here / "run")
     assert contents(here) == {}
 
 
-def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The error of a run that has begun, so that there is output as well."""
+def run_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The error message of a run that fails after it has started, and so printed something."""
     capsys.readouterr()
     assert cli.main(list(arguments)) == 2
     err = capsys.readouterr().err
@@ -355,7 +368,7 @@ def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return err
 
 
-def test_no_space_for_a_checkpoint(
+def test_a_full_disk_at_a_checkpoint_gives_an_error(
     here: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained, "run")
@@ -366,7 +379,7 @@ def test_no_space_for_a_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "_write", full)
-        error = fails(capsys, "--run-dir", "run", "--env-steps", "62")
+        error = run_error(capsys, "--run-dir", "run", "--env-steps", "62")
     assert "Checkpoint 62 could not be written" in error
     assert "no space left" in error
     assert "Older checkpoints are intact" in error
@@ -374,7 +387,7 @@ def test_no_space_for_a_checkpoint(
     assert cli.main(["--run-dir", "run", "--env-steps", "62"]) == 0
 
 
-def test_no_space_for_metrics(
+def test_a_full_disk_at_metrics_gives_an_error(
     here: Path, trained: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(trained, "run")
@@ -383,26 +396,28 @@ def test_no_space_for_metrics(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(MetricsWriter, "write", full)
-    assert "No space left on device" in fails(capsys, "--run-dir", "run", "--env-steps", "62")
+    assert "No space left on device" in run_error(capsys, "--run-dir", "run", "--env-steps", "62")
 
 
-def test_a_damaged_config_in_the_folder(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_config_in_the_run_folder_gives_an_error(
+    here: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(trained, "run")
     (here / "run/config.yaml").write_text("seed: 1\ntrain: {ratio: 8\n")
     for command in (["--env", "cartpole"], ["eval"]):
-        assert "config.yaml, line 3 is not YAML" in mistake(capsys, *command, "--run-dir", "run")
+        assert "config.yaml, line 3 is not YAML" in user_error(capsys, *command, "--run-dir", "run")
     (here / "run/config.yaml").write_text("sede: 1\n")
-    assert "unknown key `sede`" in mistake(capsys, "--run-dir", "run")
+    assert "unknown key `sede`" in user_error(capsys, "--run-dir", "run")
 
 
 def damage(path: Path) -> None:
-    """Cuts the largest file of the train state in half."""
+    """Truncates the largest file of the train state to half its size."""
     files = [each for each in (path / "train_state").rglob("*") if each.is_file()]
     largest = max(files, key=lambda each: each.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
 
 
-def test_a_damaged_checkpoint_is_skipped_and_that_is_said(
+def test_a_damaged_checkpoint_is_skipped_with_a_note(
     here: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained, "run")
@@ -422,36 +437,36 @@ def test_a_damaged_checkpoint_is_skipped_and_that_is_said(
     assert restore_raw(here / "run/checkpoints")[1].skipped == (), "the damaged one was replaced"
 
 
-def test_only_damaged_checkpoints(
+def test_a_run_with_only_damaged_checkpoints_gives_an_error(
     here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained, "run")
     for path in (here / "run/checkpoints").iterdir():
         damage(path)
     before = contents(here / "run")
-    assert "is damaged" in fails(capsys, "--run-dir", "run")
-    assert "is damaged" in mistake(capsys, "eval", "--run-dir", "run")
+    assert "is damaged" in run_error(capsys, "--run-dir", "run")
+    assert "is damaged" in user_error(capsys, "eval", "--run-dir", "run")
     kept = {name: content for name, content in contents(here / "run").items() if not name.endswith(".lock")}
     assert kept == {name: content for name, content in before.items() if not name.endswith(".lock")}
-    fails(capsys, *tiny, "--run-dir", "new", "--init-from", "run")
+    run_error(capsys, *tiny, "--run-dir", "new", "--init-from", "run")
     assert not (here / "new").exists()
 
 
 # Settings
 
 
-def test_flags_win_over_files_and_files_over_the_environment(here: Path, asked: list[Config]) -> None:
+def test_flags_override_files_and_files_override_the_environment(here: Path, requested: list[Config]) -> None:
     (here / "a.yaml").write_text("seed: 5\ntrain: {ratio: 5, batch_size: 5}\nlog: {every: 5}")
     (here / "b.yaml").write_text("train: {ratio: 6, batch_size: 6}")
     files = ["--config", "a.yaml", "--config", "b.yaml"]
     assert cli.main(["train", "--env", "cartpole", *files, "--train.batch-size=7", "--backend=cpu"]) == 0
-    (config,) = asked
+    (config,) = requested
     assert (config.seed, config.train.ratio, config.train.batch_size, config.log.every) == (5, 6.0, 7, 5)
     assert config.env.solve_return == 475
-    assert config.agent.precision == "float32", "decided, so that the stored settings are complete"
+    assert config.agent.precision == "float32", "resolved, so that the stored settings are complete"
 
 
-def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, asked: list[Config]) -> None:
+def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, requested: list[Config]) -> None:
     for _ in range(2):
         assert cli.main(["--env", "gym:Acrobot-v1", "--backend", "cpu"]) == 0
     names = sorted(path.name for path in (here / "runs").iterdir())
@@ -460,31 +475,31 @@ def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, as
 
 
 @pytest.mark.parametrize(("recipe", "size"), [((), "300k"), (("--recipe", "published"), "1m")])
-def test_the_recipe_of_an_environment_of_ones_own_is_stored(
-    here: Path, asked: list[Config], recipe: tuple[str, ...], size: str
+def test_the_recipe_of_a_custom_environment_is_stored(
+    here: Path, requested: list[Config], recipe: tuple[str, ...], size: str
 ) -> None:
     assert cli.main(["--env", "tests.envs.faulty_envs:raises", "--backend", "cpu", *recipe]) == 0
-    assert asked[0].agent.model.size == size
+    assert requested[0].agent.model.size == size
 
 
-def test_an_environment_named_in_a_file(here: Path, asked: list[Config]) -> None:
+def test_an_environment_named_in_a_file(here: Path, requested: list[Config]) -> None:
     (here / "mine.yaml").write_text("env: {name: cartpole}\nseed: 3")
     assert cli.main(["--config", "mine.yaml", "--backend", "cpu"]) == 0
-    assert (asked[0].env.id, asked[0].env.solve_return, asked[0].seed) == ("gym:CartPole-v1", 475, 3)
+    assert (requested[0].env.id, requested[0].env.solve_return, requested[0].seed) == ("gym:CartPole-v1", 475, 3)
 
 
 @pytest.mark.parametrize(
     "flags", ["--env gym:CartPole-v1 --size 12m --agent.model.hidden 24", "--env cartpole --env.id gym:Acrobot-v1"]
 )
-def test_the_same_command_asks_for_the_same_run(here: Path, asked: list[Config], flags: str) -> None:
+def test_the_same_command_gives_the_same_settings(here: Path, requested: list[Config], flags: str) -> None:
     command = [*flags.split(), "--backend", "cpu", "--run-dir", "run"]
     assert cli.main(command) == 0
-    (here / "run/config.yaml").write_text(yaml.safe_dump(nested(asked[0])))
+    (here / "run/config.yaml").write_text(yaml.safe_dump(nested(requested[0])))
     assert cli.main(command) == 0
-    assert asked[0] == asked[1]
+    assert requested[0] == requested[1]
 
 
-def test_the_version_comes_with_those_of_jax_and_the_back_end(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_jax_and_the_back_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--version"]) == 0
     versions, backend = capsys.readouterr().out.splitlines()
     assert versions.startswith(f"dreamerjax {dreamerjax.__version__}, python ")
@@ -492,19 +507,60 @@ def test_the_version_comes_with_those_of_jax_and_the_back_end(capsys: pytest.Cap
     assert backend.startswith("cpu (")
 
 
-def test_help_names_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("columns", ["80", "300"])
+def test_help_explains_every_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
     assert cli.main(["--help"]) == 0
-    text = capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any("--init-from RUN" in line for line in lines)
+    defaults = flatten(Config())
     for key in KEYS:
-        assert f"--{key.replace('_', '-')} " in text or f"--{key.replace('_', '-')}\n" in text
-    assert "--init-from" in text
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["eval", "--help"])
-    assert ended.value.code == 0
-    assert "--episodes" in capsys.readouterr().out
+        (at,) = (i for i, line in enumerate(lines) if re.match(rf"  --{key.replace('_', '-')}(,| |$)", line))
+        after = itertools.takewhile(lambda line: line.startswith(" " * 8), lines[at + 1 :])
+        text = " ".join(line.strip() for line in after)
+        sentence, _, facts = text.rpartition(" [")
+        assert sentence, f"{key} has no sentence: a comment after the field in dreamerjax/config.py"
+        if isinstance(defaults[key], int | float) and not isinstance(defaults[key], bool):
+            assert facts.endswith(f"default: {defaults[key]}]")
+    assert max(map(len, lines)) <= int(columns)
 
 
-def test_ctrl_c_before_anything_has_begun(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_help_of_every_command_fits_in_100_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    commands = "eval show report play export selfcheck bench compare experiment sweep lineage"
+    for command in commands.split():
+        with pytest.raises(SystemExit) as ended:
+            cli.main([command, "--help"])
+        assert ended.value.code == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("usage: ")
+        assert max(map(len, lines)) <= 100
+
+
+def test_the_help_of_a_setting_is_the_comment_in_the_source() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Section:
+        rows: int = 1  # rows in a batch
+        name: str = ""  # a name that is long enough
+        # to continue in the next line
+        # and in a third one
+        mode: bool = True  # its own line
+        # A comment that starts with a capital letter continues none.
+        plain: int = 0
+
+    assert settings_help._comments(Section) == {
+        "rows": "rows in a batch",
+        "name": "a name that is long enough to continue in the next line and in a third one",
+        "mode": "its own line",
+    }
+    assert settings_help.SENTENCES.keys() <= set(KEYS)
+
+
+def test_ctrl_c_before_training_creates_no_files(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
@@ -516,7 +572,7 @@ def test_ctrl_c_before_anything_has_begun(here: Path, monkeypatch: pytest.Monkey
 # A whole run
 
 
-def test_a_run_folder_holds_everything(trained: Path) -> None:
+def test_the_files_of_a_run_folder(trained: Path) -> None:
     assert {"config.yaml", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard"} <= {
         path.name for path in trained.iterdir()
     }
@@ -548,7 +604,7 @@ def test_a_run_folder_holds_everything(trained: Path) -> None:
     assert sorted(path.name for path in (trained / "checkpoints").iterdir()) == ["0000000040", "0000000060"]
 
 
-def test_the_summary_says_how_it_went(trained: Path) -> None:
+def test_the_summary_of_a_run(trained: Path) -> None:
     summary = json.loads((trained / "summary.json").read_text())
     expected = {
         *("env", "seed", "backend", "device", "versions", "git_commit", "env_steps", "updates", "wall_seconds"),
@@ -564,7 +620,7 @@ def test_the_summary_says_how_it_went(trained: Path) -> None:
     assert 0 < summary["compile_seconds"] < summary["wall_seconds"]
 
 
-def test_the_last_words(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_final_paragraph_of_a_run(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(trained, "run")
     capsys.readouterr()
     assert cli.main(["--run-dir", "run", "--env-steps", "60", "--env.solve-return", "1"]) == 0
@@ -580,7 +636,7 @@ def test_the_last_words(here: Path, trained: Path, capsys: pytest.CaptureFixture
     assert set(summary["solved_at"]) == {"env_steps", "updates", "wall_seconds"}
 
 
-def test_a_resumed_run_goes_on_to_a_larger_budget(
+def test_a_resumed_run_continues_to_a_larger_budget(
     here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained, "run")
@@ -597,14 +653,14 @@ def test_a_resumed_run_goes_on_to_a_larger_budget(
 # Evaluation
 
 
-def test_eval_prints_one_object_and_nothing_else(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_json_prints_one_object_and_nothing_else(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = []
     for seed in (0, 0, 1):
         before = contents(trained)
         capsys.readouterr()
         assert cli.main(["eval", "--run-dir", str(trained), "--episodes", "5", "--seed", str(seed), "--json"]) == 0
         out, err = capsys.readouterr()
-        # Where the machine is busy, it says now and then where it is.
+        # On a busy machine, progress is printed every few seconds.
         assert all(re.fullmatch(r"\d of 5 episodes, step \d+", line) for line in err.splitlines())
         assert out.count("\n") == 1
         evaluation = json.loads(out)
@@ -617,7 +673,7 @@ def test_eval_prints_one_object_and_nothing_else(trained: Path, capsys: pytest.C
     assert printed[0] != printed[2]
 
 
-def test_eval_for_people(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_eval_prints_a_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert cli.main(["eval", "--run-dir", str(trained), "--episodes", "3"]) == 0
     out = capsys.readouterr().out
@@ -625,10 +681,10 @@ def test_eval_for_people(trained: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "over 3 greedy episodes" in out
 
 
-# From one run to another
+# --init-from and export
 
 
-def test_a_world_model_and_then_an_actor_in_its_dreams(
+def test_an_actor_trained_in_the_world_model_of_another_run(
     here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([*tiny, "--run-dir", "model", "--train.mode", "world_model"]) == 0
@@ -645,26 +701,26 @@ def test_a_world_model_and_then_an_actor_in_its_dreams(
         assert any((left != right).any() for left, right in pairs), f"the {part} has learned"
     assert json.loads((here / "actor/summary.json").read_text())["updates"] == 24
 
-    # Once more: what it has learned counts, not what it once started from.
+    # The same command again resumes the run; it does not start from --init-from again.
     assert cli.main([*tiny, "--run-dir", "actor", *start]) == 0
     out = capsys.readouterr().out
     assert "Resumed at 40 environment steps" in out
     assert "Starts from" not in out
 
 
-def test_a_start_that_does_not_fit(
+def test_init_from_another_architecture_or_environment_gives_an_error(
     here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(trained)
-    error = mistake(capsys, *tiny, "--agent.model.deter", "32", "--init-from", trained)
+    error = user_error(capsys, *tiny, "--agent.model.deter", "32", "--init-from", trained)
     assert "agent.model.deter: 16 there, 32 here" in error
-    error = mistake(capsys, *tiny, "--env", "gym:Acrobot-v1", "--init-from", trained)
+    error = user_error(capsys, *tiny, "--env", "gym:Acrobot-v1", "--init-from", trained)
     assert "env.id: gym:CartPole-v1 there, gym:Acrobot-v1 here" in error
     assert contents(trained) == before
     assert contents(here) == {}
 
 
-def test_a_fork_and_a_resumed_run_say_what_has_changed(
+def test_a_fork_and_a_resumed_run_print_changed_settings(
     here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained, "source")
@@ -684,8 +740,8 @@ def test_a_fork_and_a_resumed_run_say_what_has_changed(
     out = capsys.readouterr().out
     assert "Starts from source at 60 environment steps." in out
     (line,) = (line for line in out.splitlines() if line.startswith("Its settings, but for "))
-    for told in ("seed: 0 -> 5", "agent.critic.learning_rate: 0.001 -> 1e-05", "train.env_steps: 60 -> 17"):
-        assert told in line
+    for change in ("seed: 0 -> 5", "agent.critic.learning_rate: 0.001 -> 1e-05", "train.env_steps: 60 -> 17"):
+        assert change in line
     assert "The budget of 17 environment steps allows" in out
     stored, source = (combine([read_yaml(here / name / "config.yaml")]) for name in ("fork", "source"))
     assert stored.agent.model == source.agent.model
@@ -697,10 +753,12 @@ def test_a_fork_and_a_resumed_run_say_what_has_changed(
     assert "--recipe changes nothing" in out
 
 
-def test_an_export_is_not_resumed_but_begun_with(here: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_cannot_be_resumed_but_can_be_forked(
+    here: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["export", "--run-dir", str(trained), "--out", "given"]) == 0
     before = contents(here)
-    error = mistake(capsys, "--run-dir", "given")
+    error = user_error(capsys, "--run-dir", "given")
     assert "given cannot be resumed: its checkpoint 60 holds weights only, as an export does." in error
     assert "--init-from given" in error
     assert contents(here) == before
@@ -708,7 +766,7 @@ def test_an_export_is_not_resumed_but_begun_with(here: Path, trained: Path, caps
     assert cli.main(["--init-from", "given", "--run-dir", "run", *quiet]) == 0
 
 
-def test_a_damaged_start_is_said(
+def test_init_from_skips_a_damaged_checkpoint_with_a_note(
     here: Path, trained: Path, tiny: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(trained, "source")
@@ -720,7 +778,7 @@ def test_a_damaged_start_is_said(
     assert "Starts from source at 40 environment steps." in out
 
 
-# What an environment looks like
+# Images, disk storage and faulty environments
 
 
 def test_training_from_pixels_makes_films_and_resumes(
@@ -734,16 +792,16 @@ def test_training_from_pixels_makes_films_and_resumes(
     assert "Filmed: seen/videos/0000000040_episode.mp4" in capsys.readouterr().out
     assert any(b"video/dream_image" in path.read_bytes() for path in (here / "seen").rglob("events.out.tfevents.*"))
 
-    assert cli.main([*arguments, "--env-steps", "60"]) == 0, "with the flags of its first start"
-    assert cli.main(["--run-dir", "seen", "--env-steps", "65"]) == 0, "or with none"
+    assert cli.main([*arguments, "--env-steps", "60"]) == 0, "resumed with the same flags"
+    assert cli.main(["--run-dir", "seen", "--env-steps", "65"]) == 0, "resumed without flags"
     capsys.readouterr()
     assert cli.main(["eval", "--run-dir", "seen", "--episodes", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["episodes"] == 2
-    message = mistake(capsys, "--run-dir", "seen", "--obs", "state")
+    message = user_error(capsys, "--run-dir", "seen", "--obs", "state")
     assert "belongs to another environment or architecture: env.obs" in message
 
 
-def test_the_replay_on_the_disk_resumes(here: Path, tiny: list[str]) -> None:
+def test_a_replay_buffer_on_disk_is_resumed(here: Path, tiny: list[str]) -> None:
     image = ["--obs", "both", "--env.image.height", "16", "--env.image.width", "16"]
     arguments = [*tiny, *image, "--run-dir", "a", "--replay.storage", "disk"]
     assert cli.main(arguments) == 0
@@ -755,10 +813,10 @@ def test_the_replay_on_the_disk_resumes(here: Path, tiny: list[str]) -> None:
     assert len(np.flatnonzero(stored.any((1, 2, 3)))) >= 60
 
 
-def test_whatever_an_environment_does_what_was_learned_is_saved(
+def test_a_run_is_saved_when_its_environment_raises(
     here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It raises at step 30; the run resumes from there, with new episodes."""
+    """The environment raises at step 30; the run resumes from there with new episodes."""
     monkeypatch.setenv("FAULT_ONCE", str(here / "mark"))
     monkeypatch.setattr("tests.envs.faulty_envs.FAULTY_STEP", 30)
     monkeypatch.setattr("tests.envs.faulty_envs.LENGTH", 50)
@@ -771,7 +829,7 @@ def test_whatever_an_environment_does_what_was_learned_is_saved(
     assert "Resumed at 29 environment steps" in capsys.readouterr().out
 
 
-def test_episodes_that_were_cut_short_are_told_and_counted(
+def test_interrupted_episodes_are_reported_and_counted(
     here: Path, tiny: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [*tiny[2:], "--env", "tests.envs.faulty_envs:shows_nan", "--run-dir", "a"]

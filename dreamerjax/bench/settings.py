@@ -64,26 +64,31 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Declares every flag of the command but the back-end's."""
     number: dict[str, Any] = {"type": _one_or_more, "metavar": "N"}
     flag = parser.add_argument
-    flag("--size", choices=tuple(SIZES), help="of the model (default: 1m)")
+    flag("--size", choices=tuple(SIZES), help="size of the model (default: 1m)")
     flag("--batch-size", **number, help="windows in an update (default: 16)")
     flag("--sequence-length", **number, help="rows in a window (default: 64)")
     flag("--horizon", **number, help="imagined steps (default: 15)")
     flag("--precision", choices=("auto", "float32", "bfloat16"), help="auto: float32 on a CPU (default: auto)")
     flag("--num-envs", **number, help="environments stepped together (default: 1)")
     flag("--updates-per-dispatch", **number, help="updates in one call to the device (default: 4)")
-    flag("--replay-rows", **number, default=10_000, help="rows in the replay (default: 10000)")
+    flag("--replay-rows", **number, default=10_000, help="rows in the replay buffer (default: 10000)")
     flag("--replay-storage", choices=("memory", "device"), help="where batches are gathered (default: memory)")
     flag("--observe-unroll", **number, help="replayed steps in one pass of the compiled loop (default: 1)")
     flag("--imagine-unroll", **number, help="imagined steps in one pass (default: 1)")
-    flag("--rematerialise", action="store_true", default=None, help="compute again what would be kept: less memory")
+    flag(
+        "--rematerialise",
+        action="store_true",
+        default=None,
+        help="recompute activations for the gradient, to save memory",
+    )
     flag("--obs-size", **number, default=4, help="numbers in an observation (default: 4)")
     flag("--actions", **number, default=2, help="actions to choose from (default: 2)")
     flag("--image", action="store_true", help="observe a 64x64x3 image instead of a vector")
     flag("--config", type=Path, action="append", default=[], metavar="FILE", help="more settings, as YAML")
-    flag("--rounds", **number, help=f"of measuring (default: {ROUNDS}; {SWEEP_ROUNDS} for each point of a sweep)")
+    flag("--rounds", **number, help=f"measurements (default: {ROUNDS}; {SWEEP_ROUNDS} for each point of a sweep)")
     flag("--json", action="store_true", help="print JSON and nothing else")
-    flag("--env", metavar="NAME", help="measure only an environment's steps, with 1, 4 and 16 copies")
-    flag("--compare", nargs=2, type=Path, metavar=("A", "B"), help="measure nothing; ratios of two files of --json")
+    flag("--env", metavar="NAME", help="measure an environment's speed instead, with 1, 4 and 16 environments")
+    flag("--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two files of --json instead of measuring")
     flag("--sweep", metavar="KEY=V1,V2,...", help=f"measure each value of one of {', '.join(SWEPT)}")
 
 

@@ -1,4 +1,4 @@
-"""The command line: one function for each command."""
+"""The command line: dispatches to one function per command and turns errors into exit codes."""
 
 import contextlib
 import errno
@@ -8,10 +8,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from dreamerjax.cli.common import INTERRUPTED
-from dreamerjax.cli.lab import bench, compare_runs, experiment, lineage, sweep
-from dreamerjax.cli.look import evaluate, report, selfcheck, show
+from dreamerjax.cli.common import INTERRUPTED, wrapped
+from dreamerjax.cli.inspection import evaluate, report, selfcheck, show
 from dreamerjax.cli.play import export, play
+from dreamerjax.cli.research import bench, compare_runs, experiment, lineage, sweep
 from dreamerjax.cli.training import train
 from dreamerjax.command import command
 from dreamerjax.config import ConfigError
@@ -22,15 +22,15 @@ from dreamerjax.runs.settings import did_you_mean
 from dreamerjax.runtime.backend import BackendError, select_backend, versions
 from dreamerjax.runtime.background import any_running
 from dreamerjax.runtime.output import CLOSED_PIPE, NOT_WRITABLE, LostOutputError, Output, complain
-from dreamerjax.study.variant import put_in_place
+from dreamerjax.study.variant import apply_variant
 
-MISTAKES = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
-# What the system refuses, whatever the program does; any other OSError is a mistake of the program.
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+USER_ERRORS = (ConfigError, EnvError, BackendError, CheckpointError, RunFolderError)
+# Failures of the operating system or the disk. Any other OSError is a bug in the program and shows its traceback.
+SYSTEM_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 def command_line() -> NoReturn:
-    """Runs what was typed and ends the process; at once, if programs still compile in a thread."""
+    """Runs the command in `sys.argv` and exits; skips Python's cleanup if a thread is still compiling."""
     try:
         code = main()
     except SystemExit as end:
@@ -50,21 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; `train` if none is named.
 
     Returns:
-        The exit code: 0, 2 for a mistake of the user or a full disk, 128 + a signal's number if asked to end: 130
-        for Ctrl-C, 143 for SIGTERM, 129 for a terminal that was closed, 141 for a pipe that was (`| head`).
+        The exit code: 0 on success, 2 for a user error or a full disk, 128 + the signal number after a signal: 130
+        for Ctrl-C, 143 for SIGTERM, 129 for a closed terminal, 141 for a closed pipe (`| head`).
     """
-    with contextlib.suppress(OSError):  # the folder may be gone
-        if (here := os.getcwd()) not in sys.path:  # environments of the user's own are found where one types
+    with contextlib.suppress(OSError):  # the current folder may have been deleted
+        if (here := os.getcwd()) not in sys.path:  # so that custom environments in the current folder can be imported
             sys.path.append(here)
     output = Output(_raise)
     try:
         with contextlib.redirect_stdout(output):  # pyright: ignore[reportArgumentType]
             try:
                 code = _run(list(sys.argv[1:] if argv is None else argv))
-            except SystemExit:  # argparse has shown its help
+            except SystemExit:  # argparse exits after --help
                 output.flush()
                 raise
-            output.flush()  # here, where it may fail
+            output.flush()  # inside the try: flushing can fail
     except LostOutputError as lost:
         if lost.exit_code == NOT_WRITABLE:
             complain(f"error: The output cannot be written: {lost}.")
@@ -93,21 +93,22 @@ def _run(arguments: list[str]) -> int:
         print(f"{backend.platform} ({backend.device})")
         return 0
     if arguments in (["-h"], ["--help"]):
-        print(f"Commands: {', '.join(commands)}. `{command()} COMMAND --help` tells of each; without one:\n")
+        names = wrapped(f"Commands: {', '.join(commands)}.")
+        print(f"{names}\n`{command()} COMMAND --help` explains each. The default command is train:\n")
     try:
-        arguments = put_in_place(arguments)
+        arguments = apply_variant(arguments)
         name = "train" if not arguments or arguments[0].startswith("-") else arguments.pop(0)
         if name not in commands:
             meant = did_you_mean(name, list(commands))
             raise ConfigError(f"Unknown command `{name}`, expected one of {', '.join(commands)}.{meant}")
         return commands[name](arguments)
-    except MISTAKES as error:
+    except USER_ERRORS as error:
         complain("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]))
         return 2
     except BrokenPipeError:
         return CLOSED_PIPE
     except OSError as error:
-        if error.errno not in REFUSALS:
+        if error.errno not in SYSTEM_ERRORS:
             raise
         where = f"{error.filename} cannot be used: " if error.filename else ""
         complain("\n".join([f"error: {where}{error.strerror}.", *getattr(error, "__notes__", [])]))

@@ -1,8 +1,10 @@
-"""What every command shares: its parser, its back-end, its output."""
+"""Shared by all commands: the argument parser, the start of the back-end, printing."""
 
 import argparse
 import dataclasses
 import json
+import shutil
+import textwrap
 import time
 from pathlib import Path
 from types import TracebackType
@@ -19,33 +21,34 @@ from dreamerjax.runtime.backend import Backend, enable_compilation_cache, select
 from dreamerjax.runtime.interrupt import Interrupt
 from dreamerjax.runtime.output import complain
 
-PIPE_WIDTH = 160
-PLAIN_EVERY_SECONDS = 8.0  # looked at every two seconds, so that nothing is silent for more than ten
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
+PIPE_WIDTH = 160  # columns
+HELP_WIDTH = 100
+PLAIN_EVERY_SECONDS = 8.0  # without a terminal: between lines; checked every 2 s, so a line comes within 10 s
+INTERRUPTED = 130  # the shells' exit code for Ctrl-C
 
 
 class Parser(argparse.ArgumentParser):
-    """Its mistakes are a `ConfigError`, as all are."""
+    """An argument parser that raises `ConfigError` instead of exiting."""
 
     def parse(self, arguments: list[str]) -> argparse.Namespace:
-        """As `parse_args`, with a hint where a flag is misspelt."""
+        """Like `parse_args`, with a suggestion for a misspelt flag."""
         given, rest = self.parse_known_args(arguments)
         if rest:
             flag = rest[0].partition("=")[0]
             hint = did_you_mean(flag, list(self._option_string_actions))
-            raise ConfigError(f"Unknown flag `{flag}`.{hint}\n`{self.prog} --help` shows what there is.")
+            raise ConfigError(f"Unknown flag `{flag}`.{hint}\n`{self.prog} --help` lists all flags.")
         return given
 
     def error(self, message: str) -> NoReturn:
-        """Argparse's own mistakes."""
-        raise ConfigError(f"{message}.\n`{self.prog} --help` shows what there is.")
+        """Called by argparse for invalid arguments."""
+        raise ConfigError(f"{message}.\n`{self.prog} --help` lists all flags.")
 
 
 class Status:
-    """Lines that stay, and below them one that changes, for commands that wait for other processes."""
+    """Permanent lines above one status line, for commands that wait for other processes."""
 
     def __init__(self, title: str) -> None:
-        """Shows nothing yet; where there is no terminal, the changing line is printed now and then."""
+        """Shows nothing yet. Without a terminal, the status line is printed every few seconds."""
         self._console = Console()
         self._status = self._console.status(Text(title))
         self._printed_at = time.monotonic()
@@ -60,31 +63,31 @@ class Status:
         self.close()
 
     def note(self, text: str) -> None:
-        """Prints a line that stays."""
+        """Prints a permanent line."""
         self._printed_at = time.monotonic()
         self._console.print(Text(text), soft_wrap=True)
 
     def show(self, text: str) -> None:
-        """Changes the line below."""
+        """Replaces the status line."""
         self._status.update(Text(text))
         if not self._console.is_terminal and time.monotonic() - self._printed_at >= PLAIN_EVERY_SECONDS:
             self.note(text)
 
     def close(self) -> None:
-        """Gives the terminal back."""
+        """Removes the status line and restores the terminal."""
         self._status.stop()
 
 
 def path(text: str) -> Path:
-    """A path that was typed; `~` is the home folder."""
+    """Argument type: a path; `~` is the home folder."""
     return Path(text).expanduser()
 
 
 def whole_number(text: str) -> int:
-    """A whole number that was typed; 1e6 is one, too.
+    """Argument type: a whole number, also written as 1e6.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: the text is not a whole number.
     """
     try:
         return int(whole(text))
@@ -92,35 +95,45 @@ def whole_number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is given, expected a whole number") from None
 
 
-def stopped(interrupt: Interrupt, status: Status, how: str) -> int:
-    """Says that a command was stopped, where somebody can read it, and returns its exit code."""
+def report_stopped(interrupt: Interrupt, status: Status, what: str) -> int:
+    """Reports that a command was stopped, on standard error if standard output is lost. Returns the exit code."""
     if interrupt.lost_output is None:
-        status.note(f"Stopped; {how}.")
+        status.note(f"Stopped: {what}.")
     else:
-        complain(f"Standard output was lost ({interrupt.lost_output}): stopped; {how}.")
+        complain(f"Standard output was lost ({interrupt.lost_output}), so the command stopped: {what}.")
     return interrupt.requested or INTERRUPTED
 
 
 def command_parser(command: str, description: str, **options: Any) -> Parser:
-    """The parser of `python run.py COMMAND`."""
+    """The parser of one command. Paragraphs of the description are wrapped, unless they are indented."""
     return Parser(
         prog=f"{program()} {command}",
-        description=description,
+        description="\n\n".join(map(wrapped, description.split("\n\n"))),
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=help_width()),
         **options,
     )
 
 
+def help_width() -> int:
+    """Columns of `--help`: those of the terminal, at most 100."""
+    return min(HELP_WIDTH, shutil.get_terminal_size().columns)
+
+
+def wrapped(paragraph: str) -> str:
+    """A paragraph of `--help` in lines of at most `help_width`; an indented one stays as it is."""
+    return paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph, help_width())
+
+
 def start_backend(name: str, *, also_cpu: bool = False, deterministic: bool = False) -> Backend:
-    """Chooses the back-end; only then may anything touch JAX."""
+    """Selects the back-end. Call it before any use of JAX."""
     backend = select_backend(name, also_cpu=also_cpu, deterministic=deterministic)
     enable_compilation_cache()
     return backend
 
 
 def for_platform(config: Config, backend: Backend) -> Config:
-    """Decides what the settings leave to "auto"."""
+    """Replaces "auto" in the settings with the choice for this back-end."""
     agent, train, accelerator = config.agent, config.train, backend.platform != "cpu"
     if agent.precision == "auto":
         agent = dataclasses.replace(agent, precision="bfloat16" if accelerator else "float32")
@@ -130,7 +143,7 @@ def for_platform(config: Config, backend: Backend) -> Config:
 
 
 def make_console() -> Console:
-    """A console for tables: as wide as the terminal, and wide in a pipe, where nothing must be cut off."""
+    """A console for tables: as wide as the terminal, or 160 columns in a pipe, so that tables are not cut off."""
     console = Console()
     if not console.is_terminal:
         console.width = PIPE_WIDTH
@@ -138,7 +151,7 @@ def make_console() -> Console:
 
 
 def print_result(content: Any, table: Table, *, as_json: bool) -> None:
-    """One JSON value and nothing else, or a table for people."""
+    """Prints one JSON value and nothing else, or a table."""
     if as_json:
         print(json.dumps(content))
     else:

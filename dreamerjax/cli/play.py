@@ -1,4 +1,4 @@
-"""Commands for agents that have learned something: `play`, into the dream; `export`, to give one away."""
+"""Commands that use a trained agent: `play` in its dream in the browser; `export` it to share it."""
 
 import asyncio
 import contextlib
@@ -18,28 +18,36 @@ from dreamerjax.runtime.output import Output
 def play(arguments: list[str]) -> int:
     """`python run.py play --example cartpole`."""
     parser = command_parser(
-        "play", "Opens a page in the browser on which you play inside an agent's dream, beside the real environment."
+        "play", "Opens a page in the browser to play in an agent's dream, next to the real environment."
     )
-    parser.add_argument("--run-dir", type=path, help="the run whose dream it is")
-    parser.add_argument("--example", help=f"or one of the agents that come along: {', '.join(_examples())}")
-    parser.add_argument("--step", type=whole_number, help="the checkpoint of so many steps (default: the newest)")
+    parser.add_argument("--run-dir", type=path, help="the run to load the agent from")
+    parser.add_argument("--example", help=f"an agent included in the package: {', '.join(_examples())}")
+    parser.add_argument(
+        "--step", type=whole_number, help="load the checkpoint at this environment step (default: the newest)"
+    )
     parser.add_argument("--port", type=whole_number, default=8123, help="the first port to try (default: 8123)")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="who may connect: 0.0.0.0 for every machine (default: this machine only)"
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on: 0.0.0.0 accepts connections from other machines (default: 127.0.0.1, this machine)",
     )
-    parser.add_argument("--most", type=whole_number, default=24, help="browsers at a time, at most (default: 24)")
-    parser.add_argument("--seed", type=whole_number, default=0, help="of starts and dreams (default: 0)")
-    parser.add_argument("--no-browser", action="store_true", help="only print the address")
+    parser.add_argument(
+        "--most", type=whole_number, default=24, help="maximum number of browsers at the same time (default: 24)"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number, default=0, help="seed of the environments and the dreams (default: 0)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="print the address without opening a browser")
     parser.add_argument("--backend", default="cpu", help=f"one of {', '.join(BACKENDS)} (default: cpu)")
     given = parser.parse(arguments)
     run_dir = _run_dir(given.run_dir, given.example)
     if not 0 <= given.port < 65536 or given.most < 1 or given.seed < 0:
         raise ConfigError(
             f"--port is {given.port}, --most is {given.most} and --seed is {given.seed}, "
-            "expected a port from 0 to 65535, at least 1 and at least 0."
+            "expected --port from 0 to 65535, --most >= 1 and --seed >= 0."
         )
     start_backend(given.backend)
-    # Only after the back-end is chosen may anything touch JAX.
+    # Deferred: these modules use JAX, which needs the back-end first.
     from dreamerjax.inference.dreamer import Dreamer
     from dreamerjax.play.server import PortError, Server, Settings
 
@@ -60,7 +68,7 @@ def play(arguments: list[str]) -> int:
         asyncio.run(_serve(server, given.port, browser=not given.no_browser))
     except PortError as error:
         raise ConfigError(str(error)) from error
-    print("The dream is over.")
+    print("Server stopped.")
     return 0
 
 
@@ -68,13 +76,14 @@ def export(arguments: list[str]) -> int:
     """`python run.py export --run-dir runs/a --out examples/a`."""
     parser = command_parser(
         "export",
-        "Writes an agent to give away: a small run folder that can be loaded, played and forked, but not resumed.\n"
-        "It holds the weights in half precision, the settings and the metrics; no optimizer state and no replay.",
+        "Exports an agent to share: a small run folder to load, play or fork, but not to resume. It contains the "
+        "weights in half precision, the settings and the metrics, but neither the optimizer state nor the replay "
+        "buffer.",
     )
-    parser.add_argument("--run-dir", type=path, required=True, help="the run")
-    parser.add_argument("--out", type=path, required=True, help="the folder to make")
+    parser.add_argument("--run-dir", type=path, required=True, help="the run to export")
+    parser.add_argument("--out", type=path, required=True, help="the folder to create")
     parser.add_argument(
-        "--step", type=whole_number, nargs="+", help="checkpoints to take, in environment steps (default: the newest)"
+        "--step", type=whole_number, nargs="+", help="checkpoints to export, by environment step (default: the newest)"
     )
     given = parser.parse(arguments)
     start_backend("cpu")
@@ -86,22 +95,24 @@ def export(arguments: list[str]) -> int:
 
 
 def _examples() -> list[str]:
-    """Those that have learned something that can be played."""
+    """Names of the included agents that have a checkpoint."""
     return sorted(path.parent.name for path in EXAMPLES.glob("*/checkpoints"))
 
 
 def _run_dir(run_dir: Path | None, example: str | None) -> Path:
     if (run_dir is None) == (example is None):
-        raise ConfigError("Give either --run-dir RUN or --example NAME, such as --example cartpole.")
+        raise ConfigError("Give exactly one of --run-dir RUN and --example NAME, such as --example cartpole.")
     if run_dir is not None:
         return run_dir
     if example not in _examples():
-        raise ConfigError(f"There is no example `{example}`, expected one of: {', '.join(_examples()) or 'none here'}.")
+        raise ConfigError(
+            f"Unknown example `{example}`, expected one of: {', '.join(_examples()) or '(none installed)'}."
+        )
     return EXAMPLES / str(example)
 
 
 async def _serve(server: Any, port: int, *, browser: bool) -> None:
-    """Until Ctrl-C, or until nobody can read what is printed."""
+    """Serves until Ctrl-C, or until standard output is lost."""
     stop = asyncio.Event()
     for number in ending_signals():
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -115,8 +126,8 @@ async def _serve_until(stop: asyncio.Event, server: Any, port: int, *, browser: 
     await server.start()
     try:
         if port not in (0, server.port):
-            print(f"Port {port} is in use: this is {server.port}.")
-        print(f"Open {server.url}    (Ctrl-C ends it)", flush=True)
+            print(f"Port {port} is in use, using {server.port}.")
+        print(f"Open {server.url}    (Ctrl-C stops the server)", flush=True)
         if browser:
             await asyncio.get_running_loop().run_in_executor(None, webbrowser.open, server.url)
         print(COMPILING, flush=True)

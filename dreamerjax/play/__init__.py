@@ -1,1 +1,1 @@
-"""The page in the browser on which one plays inside a dream, beside the real environment."""
+"""The page in the browser: play in a dream, next to the real environment."""

@@ -1,11 +1,11 @@
-"""What a browser may ask for. Anything else is refused, with a reason."""
+"""The messages from the browser. Anything else is rejected with a reason."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-LARGEST_MESSAGE = 4096  # bytes
-SLOWEST, FASTEST = 1.0, 60.0  # steps a second
+MAX_MESSAGE = 4096  # bytes
+MIN_SPEED, MAX_SPEED = 1.0, 60.0  # steps per second
 
 Numbers = Annotated[list[Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]], Field(max_length=256)]
 
@@ -15,88 +15,88 @@ class _Message(BaseModel):
 
 
 class Begin(_Message):
-    """A new dream, from row `step` of an offered episode or from a fresh start of the environment."""
+    """Starts a new dream, from row `step` of an offered episode or from a reset of the environment."""
 
     do: Literal["begin"]
     episode: Annotated[int, Field(ge=0)] | None = None
     step: Annotated[int, Field(ge=0)] = 0
 
 
-class Wheel(_Message):
-    """Who acts."""
+class Driver(_Message):
+    """Selects who acts."""
 
-    do: Literal["wheel"]
+    do: Literal["driver"]
     who: Literal["you", "agent"]
 
 
 class Hold(_Message):
-    """The action that is held down, [A] as the agent has it (choices one-hot); None: no key is held."""
+    """The action of the keys that are held down, [A] as for the agent (discrete actions one-hot); None: no key."""
 
     do: Literal["hold"]
     action: Numbers | None
 
 
 class Run(_Message):
-    """Time goes on, or stops."""
+    """Runs or pauses."""
 
     do: Literal["run"]
     on: bool
 
 
 class Speed(_Message):
-    """Steps a second."""
+    """Sets the steps per second."""
 
     do: Literal["speed"]
-    steps: Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
+    steps: Annotated[float, Field(ge=MIN_SPEED, le=MAX_SPEED)]
 
 
 class Step(_Message):
-    """One step, under this action or, without one, under whoever is at the wheel."""
+    """Makes one step with this action, or with that of the current driver."""
 
     do: Literal["step"]
     action: Numbers | None = None
 
 
 class Go(_Message):
-    """To a moment of the tree."""
+    """Goes to a moment of the tree."""
 
     do: Literal["go"]
     to: Annotated[int, Field(ge=0)]
 
 
-class Eyes(_Message):
-    """Whether the agent sees the real environment."""
+class Observe(_Message):
+    """Sets whether the agent observes the real environment."""
 
-    do: Literal["eyes"]
-    opened: bool
+    do: Literal["observe"]
+    on: bool
 
 
-class Seen(_Message):
-    """One more of the moments that were sent has been drawn, or left out for a newer one."""
+class Drawn(_Message):
+    """Acknowledges one moment, drawn or skipped for a newer one."""
 
-    do: Literal["seen"]
+    do: Literal["drawn"]
 
 
 class Record(_Message):
-    """Starts to record, or stops and saves."""
+    """Starts a recording, or stops and saves it."""
 
     do: Literal["record"]
     on: bool
 
 
-Message = Begin | Wheel | Hold | Run | Speed | Step | Go | Eyes | Seen | Record
+Message = Begin | Driver | Hold | Run | Speed | Step | Go | Observe | Drawn | Record
 _MESSAGES: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="do")])
 
 
 class BadMessageError(ValueError):
-    """What is wrong with a message, in one short sentence."""
+    """An invalid message; the text is one short sentence."""
 
 
 def parse(text: str) -> Message:
-    """Reads a message.
+    """Parses a message.
 
     Raises:
-        BadMessageError: it is not one of the above.
+        BadMessageError: the message is invalid.
     """
     try:
         return _MESSAGES.validate_json(text)

@@ -1,4 +1,4 @@
-"""A moment as bytes for the browser: what is dreamed and what is real, as pictures; all else as JSON."""
+"""Encodes a moment for the browser: the dreamed and the real image, everything else as JSON."""
 
 import base64
 import io
@@ -13,17 +13,17 @@ from PIL import Image
 
 from dreamerjax.play.tree import Moment
 
-SMALL = 128  # pixels: pictures up to this size are sent as they are, larger ones at half their size
+SMALL = 128  # pixels: images up to this size are sent as PNG, larger ones as JPEG at half their size
 
 
 def pack(header: Mapping[str, Any], dream: bytes, real: bytes) -> bytes:
-    """One binary message: the header's length (4 bytes, little endian), the header as JSON, then both pictures."""
+    """One binary message: the header's length (4 bytes, little endian), the header as JSON, then both images."""
     content = json.dumps({**header, "pictures": [len(dream), len(real)]}, allow_nan=False).encode()
     return struct.pack("<I", len(content)) + content + dream + real
 
 
 def encoded(picture: np.ndarray | None) -> bytes:
-    """A picture [height, width, channels] uint8 as PNG if it is small, else as JPEG; nothing for none."""
+    """An image [height, width, channels] uint8 as PNG if it is small, else as JPEG; empty for None."""
     if picture is None:
         return b""
     written = io.BytesIO()
@@ -36,20 +36,20 @@ def encoded(picture: np.ndarray | None) -> bytes:
 
 
 def described(moment: Moment) -> dict[str, Any]:
-    """The numbers of a moment, JSON-able."""
-    thought, real = moment.thought, moment.real
+    """The numbers of a moment, as JSON values."""
+    output, real = moment.output, moment.real
     return {
         "number": moment.number,
         "parent": moment.parent,
         "step": moment.step,
         "action": None if moment.action is None else rounded(moment.action[0]),
         **strip(moment),
-        "entropy": _number(thought.policy_entropy),
-        "policy_std": rounded(thought.policy_std),
+        "entropy": _number(output.policy_entropy),
+        "policy_std": rounded(output.policy_std),
         "blind": moment.blind,
-        "intends": rounded(thought.action[0]),
-        "latent": _latent(thought.prior_probs, np.asarray(thought.state.stoch)[0]),
-        "vectors": {name: rounded(x) for name, x in thought.obs.items() if x.ndim == 1},
+        "intends": rounded(output.action[0]),
+        "latent": _latent(output.prior_probs, np.asarray(output.state.stoch)[0]),
+        "vectors": {name: rounded(x) for name, x in output.obs.items() if x.ndim == 1},
         "real": None
         if real is None
         else {
@@ -63,12 +63,12 @@ def described(moment: Moment) -> dict[str, Any]:
 
 
 def strip(moment: Moment) -> dict[str, float | None]:
-    """What the strips below the pictures show of a moment."""
-    return {name: _number(getattr(moment.thought, name)) for name in ("reward", "cont", "value", "surprise")}
+    """The numbers of a moment in the charts over time."""
+    return {name: _number(getattr(moment.output, name)) for name in ("reward", "cont", "value", "surprise")}
 
 
 def rounded(x: Any) -> list[float]:
-    """A vector as JSON has it, short."""
+    """A vector as a list, rounded to 4 digits."""
     return [round(float(number), 4) for number in np.nan_to_num(x)]
 
 
@@ -78,6 +78,6 @@ def _number(x: Any) -> float | None:
 
 
 def _latent(probs: Any, stoch: np.ndarray) -> str:
-    """Base64 of [S, K] bytes: what the prior expects in the upper half byte, what was drawn in the lower."""
+    """Base64 of [S, K] bytes: prior probability in the upper four bits, the sampled class in the lower."""
     levels = np.round(15 * np.clip(probs, 0, 1)).astype(np.uint8) * 16 + (stoch > 0.5).astype(np.uint8)
     return base64.b64encode(levels.tobytes()).decode()

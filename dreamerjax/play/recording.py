@@ -1,4 +1,4 @@
-"""A recording of what was played: a film of dream and reality side by side, and the trajectory as arrays."""
+"""Saves a recording: a film of dream and real environment side by side, and the trajectory as arrays."""
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,8 +12,8 @@ from dreamerjax.play.pictures import SMALL
 from dreamerjax.play.tree import Moment
 from dreamerjax.viz.video import write_mp4
 
-LONGEST = 1500  # moments
-SIDE = 300  # pixels: pictures are brought to this height
+MAX_MOMENTS = 1500
+SIDE = 300  # pixels: height of the images in the film
 CAPTION = 20  # pixels above them
 
 
@@ -25,20 +25,20 @@ def save(
     *,
     speed: float,
 ) -> list[Path]:
-    """Writes `name`.mp4 (where there is anything to see) and `name`.npz.
+    """Writes `name`.npz, and `name`.mp4 if there are images.
 
     Args:
-        folder: made if it is missing.
+        folder: created if missing.
         name: of the files.
         moments: T moments, in the order in which they were shown.
-        pictures: of each, those of the dream and of what was real, as files; empty ones are nothing to see.
-        speed: frames a second.
+        pictures: for each moment, the encoded images of dream and real environment; empty: no image.
+        speed: frames per second.
 
     Returns:
         The files.
 
     Raises:
-        OSError: one cannot be written.
+        OSError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.npz"]
@@ -48,8 +48,8 @@ def save(
 
 
 def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
-    """Arrays [T, ...] by name: `action` (NaN where the dream began), `reward`, `dream.NAME`, `real.NAME`, ..."""
-    first = moments[0].thought
+    """Arrays [T, ...] by name: `action` (NaN at the start of the dream), `reward`, `dream.NAME`, `real.NAME`, ..."""
+    first = moments[0].output
     nothing = np.full(first.action.shape[1:], np.nan, np.float32)
     arrays = {
         "step": np.array([moment.step for moment in moments]),
@@ -57,12 +57,11 @@ def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
         "parent": np.array([-1 if moment.parent is None else moment.parent for moment in moments]),
         "action": np.stack([nothing if moment.action is None else moment.action[0] for moment in moments]),
         **{
-            name: np.array([getattr(moment.thought, name) for moment in moments])
+            name: np.array([getattr(moment.output, name) for moment in moments])
             for name in ("reward", "cont", "value", "surprise", "policy_entropy")
         },
         **{
-            f"dream.{name}": np.stack([np.asarray(moment.thought.obs[name]) for moment in moments])
-            for name in first.obs
+            f"dream.{name}": np.stack([np.asarray(moment.output.obs[name]) for moment in moments]) for name in first.obs
         },
     }
     if all(moment.real is not None for moment in moments):
@@ -74,7 +73,7 @@ def trajectory(moments: Sequence[Moment]) -> dict[str, Any]:
 
 
 def _frames(pictures: Iterable[Sequence[bytes]]) -> Iterator[np.ndarray]:
-    """The frames of a film: where there is something to see."""
+    """The frames of the film, for moments with an image."""
     return (frame for shown in pictures if (frame := _side_by_side(shown)) is not None)
 
 
@@ -87,7 +86,7 @@ def _side_by_side(pictures: Sequence[bytes]) -> np.ndarray | None:
 
 
 def _titled(title: str, picture: bytes) -> np.ndarray:
-    """A picture in three channels, `SIDE` pixels high, below its title; of small ones, each pixel stays a square."""
+    """An RGB image `SIDE` pixels high, below its title; small images are enlarged without smoothing."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     how = Image.Resampling.NEAREST if max(image.size) <= SMALL else Image.Resampling.BILINEAR
     image = image.resize((round(image.width * SIDE / image.height), SIDE), how)

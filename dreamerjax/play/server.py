@@ -1,4 +1,4 @@
-"""The server of the page: files, sockets, and one dream for each browser."""
+"""The web server of the page: static files, WebSockets, and one session for each browser."""
 
 import asyncio
 import contextlib
@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from dreamerjax.inference.dreamer import Dreamer
-from dreamerjax.play.brain import Brain
-from dreamerjax.play.messages import LARGEST_MESSAGE, BadMessageError
+from dreamerjax.play.compiled_agent import CompiledAgent
+from dreamerjax.play.episodes import StartEpisode, start_episodes
+from dreamerjax.play.messages import MAX_MESSAGE, BadMessageError
 from dreamerjax.play.session import Saved, Session
-from dreamerjax.play.starts import Episode, episodes_of
 from dreamerjax.runtime.background import Background
 
 PAGE = Path(__file__).parent / "page"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 20
-KEPT_SECONDS = 60.0  # a dream whose browser has gone
-COMPILING = "Compiling the agent's programs: some 20 seconds the first time, a few later."
-FULL = 4001  # close code: too many dreams
-OPEN = tuple(sorted(file.name for file in PAGE.glob("*.[cj]s*")))  # served to everybody: nothing of a dream
+KEPT_SECONDS = 60.0  # after its browser has disconnected, a session is kept this long
+COMPILING = "Compiling the agent: about 20 seconds the first time, a few seconds later."
+FULL = 4001  # close code: too many sessions
+PUBLIC = tuple(sorted(file.name for file in PAGE.glob("*.[cj]s*")))  # served without a token
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -42,59 +42,59 @@ class PortError(RuntimeError):
 
 
 class Settings(NamedTuple):
-    """How the page is served."""
+    """The settings of the server."""
 
     host: str = "127.0.0.1"
-    port: int = 8123  # the first one that is tried
-    most: int = 24  # dreams at the same time
+    port: int = 8123  # the first port to try
+    most: int = 24  # maximum number of sessions
     seed: int = 0
     recordings: Path = Path("runs/recordings")
-    saved: Saved = lambda files: None  # is told the files of each recording
+    saved: Saved = lambda files: None  # called with the files of each recording
 
 
 class Place(NamedTuple):
-    """A dream and who has it."""
+    """A session and its browser."""
 
     session: Session
     browser: web.WebSocketResponse | None
-    left: float  # when the browser went, on the clock of `time.monotonic`
+    left: float  # `time.monotonic` when the browser disconnected
 
 
 class Server:
     """Serves the page, from `start` to `stop`."""
 
     def __init__(self, dreamer: Dreamer, settings: Settings) -> None:
-        """Of an agent; `start` compiles its programs."""
+        """Serves an agent; `start` compiles its programs."""
         self._dreamer, self._settings = dreamer, settings
-        self._brain = Brain(dreamer)
-        self._episodes: list[Episode] = []
+        self._compiled = CompiledAgent(dreamer)
+        self._episodes: list[StartEpisode] = []
         self._preparing: Background | None = None
         self._ready = asyncio.Event()
         self.token = "" if settings.host in LOCAL else secrets.token_urlsafe(16)
         self._executor = ThreadPoolExecutor(2, thread_name_prefix="dream")
         self._places: dict[str, Place] = {}
-        self._door = asyncio.Lock()  # one browser enters at a time
-        self._made = 0
+        self._entering = asyncio.Lock()  # one browser at a time
+        self._sessions_made = 0
         self._runner: web.AppRunner | None = None
         self._sweeper: asyncio.Task | None = None
         self.port = settings.port
 
     @property
     def url(self) -> str:
-        """What to open in a browser."""
+        """The address to open in a browser."""
         host = "localhost" if self._settings.host in LOCAL else self._settings.host
         return f"http://{host}:{self.port}/{f'?token={self.token}' if self.token else ''}"
 
     async def start(self) -> None:
-        """Listens on the first free port, and begins to prepare the dreams; browsers wait for that.
+        """Listens on the first free port, and starts to compile in a thread; browsers wait until that is done.
 
         Raises:
-            PortError: there is none.
+            PortError: no port is free.
         """
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/", _file("index.html"))
         app.router.add_get("/ws", self._socket)
-        for name in OPEN:
+        for name in PUBLIC:
             app.router.add_get(f"/{name}", _file(name))
         app.router.add_get("/recordings/{name}", self._recording)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -104,32 +104,32 @@ class Server:
         self._preparing = Background(functools.partial(self._prepare, asyncio.get_running_loop()))
 
     async def ready(self) -> None:
-        """Waits until dreams can begin.
+        """Waits until the programs are compiled.
 
         Raises:
-            Exception: what went wrong while they were prepared.
+            Exception: an error while compiling.
         """
         await self._ready.wait()
         if self._preparing is not None:
             self._preparing.wait()
 
     def _prepare(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Compiles, and plays what the dreams begin from; that takes some seconds. In a thread."""
+        """Loads or plays the start episodes and compiles. Takes some seconds, in a thread."""
         try:
-            self._episodes = episodes_of(self._dreamer)
-            self._brain.warm_up(self._episodes[0].rows if self._episodes else None)
+            self._episodes = start_episodes(self._dreamer)
+            self._compiled.warm_up(self._episodes[0].rows if self._episodes else None)
         finally:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 loop.call_soon_threadsafe(self._ready.set)
 
     async def stop(self) -> None:
-        """Ends every dream and frees the port."""
+        """Closes every session and the port."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         for place in self._places.values():
             if place.browser is not None:
-                await place.browser.close(code=WSCloseCode.GOING_AWAY, message=b"the server has ended")
+                await place.browser.close(code=WSCloseCode.GOING_AWAY, message=b"the server was stopped")
         for name in list(self._places):
             await self._remove(name)
         if self._runner is not None:
@@ -138,7 +138,7 @@ class Server:
 
     @property
     def dreams(self) -> int:
-        """How many there are now, those without a browser, too."""
+        """The number of sessions, including those without a browser."""
         return len(self._places)
 
     async def _listen(self, runner: web.AppRunner) -> int:
@@ -153,20 +153,20 @@ class Server:
                     continue
                 raise PortError(f"{settings.host}:{port} cannot be used: {error.strerror or error}.") from error
             return port or runner.addresses[0][1]
-        raise PortError(f"Ports {ports[0]} to {ports[-1]} are all in use, expected a free one: give --port.")
+        raise PortError(f"Ports {ports[0]} to {ports[-1]} are all in use. Give another --port.")
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Callable) -> web.StreamResponse:
-        """Lets in who knows the token; a page of another site, which some browser shows, does not."""
-        if request.path.lstrip("/") in OPEN:
+        """Rejects requests without the token, and requests from pages of other sites."""
+        if request.path.lstrip("/") in PUBLIC:
             allowed = True
         elif self.token:
             allowed = hmac.compare_digest(request.query.get("token", ""), self.token)
         else:
-            allowed = request.url.host in LOCAL  # another name for this address is an attack (DNS rebinding)
+            allowed = request.url.host in LOCAL  # other host names: DNS rebinding
         origin = request.headers.get("Origin")
         if not allowed or (origin is not None and origin.partition("://")[2] != request.host):
-            raise web.HTTPForbidden(text="Open the address that the program printed, with its token.")
+            raise web.HTTPForbidden(text="Open the address that the program printed, including its token.")
         response = await handler(request)
         if not response.prepared:
             response.headers.update(SECURITY)
@@ -182,9 +182,9 @@ class Server:
     # Sockets
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(max_msg_size=LARGEST_MESSAGE, heartbeat=20.0, compress=False)
+        socket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE, heartbeat=20.0, compress=False)
         await socket.prepare(request)
-        # In a task: the socket is read from the first moment on, so that one that closes is noticed.
+        # In a task, so that the socket is read meanwhile and a disconnect is noticed.
         welcome = asyncio.create_task(self._welcome(request.query.get("dream", ""), socket))
         try:
             async for message in socket:
@@ -194,22 +194,22 @@ class Server:
                 if name is not None:
                     await self._places[name].session.handle(message.data)
         except BadMessageError as error:
-            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=_short(f"Not understood: {error}"))
+            await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=_short(f"Invalid message: {error}"))
         finally:
             if not self._ready.is_set():
                 welcome.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await welcome
             for name, place in self._places.items():
-                if place.browser is socket:  # and no other window has taken the dream over
+                if place.browser is socket:  # unless another window has taken over the session
                     self._places[name] = place._replace(browser=None, left=time.monotonic())
                     await place.session.disconnect()
                     break
         return socket
 
     async def _welcome(self, name: str, socket: web.WebSocketResponse) -> str | None:
-        """Shows a browser its dream, which has a name from then on; None if there is no room."""
-        lock = asyncio.Lock()  # pictures and words in the order in which they are sent
+        """Connects a browser to its session and returns the session's name; None if there are too many."""
+        lock = asyncio.Lock()  # keeps messages in order
 
         async def send(content: dict[str, Any] | bytes) -> None:
             async with lock:
@@ -220,13 +220,13 @@ class Server:
             await send({"wait": COMPILING})
             await self._ready.wait()
         try:
-            async with self._door:
+            async with self._entering:
                 entered = await self._enter(name, socket)
         except Exception as error:
-            await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=_short(f"No dream can begin: {error}"))
+            await socket.close(code=WSCloseCode.INTERNAL_ERROR, message=_short(f"The dream cannot start: {error}"))
             raise
         if entered is None:
-            why = f"There are {self._settings.most} dreams already, the most. Try later."
+            why = f"All {self._settings.most} dreams are in use. Try again later."
             await socket.close(code=FULL, message=why.encode())
             return None
         await send({"dream": entered})
@@ -234,7 +234,7 @@ class Server:
         return entered
 
     async def _enter(self, name: str, socket: web.WebSocketResponse) -> str | None:
-        """Gives a browser its old dream, or a new one; None if there is no room."""
+        """Returns the name of the browser's earlier session or of a new one; None if there are too many."""
         if name in self._places:
             place = self._places[name]
             self._places[name] = place._replace(browser=socket)
@@ -246,15 +246,15 @@ class Server:
             if not waiting:
                 return None
             await self._remove(min(waiting)[1])
-        self._made += 1
+        self._sessions_made += 1
         name = secrets.token_urlsafe(12)
         make = functools.partial(
             Session,
             self._dreamer,
-            self._brain,
+            self._compiled,
             self._episodes,
             self._executor,
-            seed=self._settings.seed + self._made,
+            seed=self._settings.seed + self._sessions_made,
             recordings=self._settings.recordings,
             saved=self._settings.saved,
         )
@@ -266,7 +266,7 @@ class Server:
         await self._places.pop(name).session.close()
 
     async def _sweep(self) -> None:
-        """Frees dreams whose browsers do not come back."""
+        """Closes sessions whose browser did not reconnect in time."""
         while True:
             await asyncio.sleep(KEPT_SECONDS / 12)
             now = time.monotonic()
@@ -283,5 +283,5 @@ def _file(name: str) -> Callable:
 
 
 def _short(text: str) -> bytes:
-    """A reason for closing: at most 123 bytes, as the protocol has it."""
+    """A reason for closing, cut to the 123 bytes that the protocol allows."""
     return text.encode()[:123].decode(errors="ignore").encode()

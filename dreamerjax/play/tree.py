@@ -1,4 +1,4 @@
-"""A tree of what-ifs: one dream and the real environment beside it, in which one can go back and act otherwise."""
+"""A tree of moments: one dream with the real environment, in which the user can go back and take another action."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -8,21 +8,21 @@ import numpy as np
 
 from dreamerjax.envs import EnvError, StateError, VectorEnv
 from dreamerjax.inference.dreamer import Dreamer
-from dreamerjax.play.brain import Brain, Sight, Thought
-from dreamerjax.play.starts import Episode
+from dreamerjax.play.compiled_agent import CompiledAgent, RealObservation, StepOutput
+from dreamerjax.play.episodes import StartEpisode
 from dreamerjax.types import Rows
 
-MOST_MOMENTS = 2000  # that one tree remembers: some 5 KB each, and what a picture takes
-FORGOTTEN = 200  # of the path that leads here, when there are too many
+MAX_MOMENTS = 2000  # kept in a tree: about 5 KB each, plus images
+KEPT_PATH = 200  # moments of the current path that are kept when there are too many
 
 
 @dataclasses.dataclass(frozen=True)
-class Real:
+class RealState:
     """The real environment at a moment."""
 
     rows: Rows  # [1, ...] on arrival
-    saved: bytes | None  # to go on from here; None: it cannot
-    over: bool = False  # its episode had ended before: nothing moves any more
+    saved: bytes | None  # the environment's state; None: it cannot be saved
+    over: bool = False  # the episode ended at an earlier moment
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,33 +30,33 @@ class Moment:
     """One moment of a dream."""
 
     number: int
-    parent: int | None  # number of the moment before, which may be forgotten
-    step: int  # since the dream began
+    parent: int | None  # number of the previous moment, which may be deleted
+    step: int  # since the start of the dream
     action: np.ndarray | None  # [1, A] that led here
-    thought: Thought
-    real: Real | None
-    blind: int  # steps since the agent last saw what is real; 0: it saw it here
+    output: StepOutput
+    real: RealState | None
+    blind: int  # steps since the agent's last real observation; 0: it has one here
 
 
 class Tree:
-    """All moments of one dream since it began, and where we are. Not for several threads at once."""
+    """All moments of one dream, and the current one. Not thread-safe."""
 
-    def __init__(self, dreamer: Dreamer, brain: Brain, *, seed: int) -> None:
-        """Nothing is dreamed yet: `begin` first.
+    def __init__(self, dreamer: Dreamer, compiled: CompiledAgent, *, seed: int) -> None:
+        """Creates an empty tree: call `begin` next.
 
         Args:
-            dreamer: who dreams.
-            brain: its compiled functions.
-            seed: of everything that is random here.
+            dreamer: the agent.
+            compiled: its compiled functions.
+            seed: of environment and dreams.
         """
-        self.opened = True  # whether the agent sees the real environment from now on
+        self.observing = True  # whether the agent observes the real environment from now on
         self.trouble = ""  # why there is no real environment
-        self._dreamer, self._brain = dreamer, brain
+        self._dreamer, self._compiled = dreamer, compiled
         self._generator = np.random.default_rng(seed)
         self._moments: dict[int, Moment] = {}
         self._count = 0
         self._env: VectorEnv | None = None
-        self._at: Moment | None = None  # where the environment stands; None: elsewhere
+        self._at: Moment | None = None  # the moment that the environment is in; None: unknown
         try:
             self._env = dreamer.make_env(seed=seed)
         except EnvError as error:
@@ -64,17 +64,17 @@ class Tree:
 
     @property
     def action_names(self) -> list[str]:
-        """See `VectorEnv.action_names`; empty where there is no environment."""
+        """See `VectorEnv.action_names`; empty without an environment."""
         return self._env.action_names() if self._env is not None else []
 
     @property
     def now(self) -> Moment:
-        """Where we are."""
+        """The current moment."""
         return self._now
 
     @property
     def root(self) -> Moment:
-        """The oldest moment that is remembered."""
+        """The oldest moment that is kept."""
         return next(iter(self._moments.values()))
 
     def __iter__(self) -> Iterator[Moment]:
@@ -84,11 +84,11 @@ class Tree:
     def __len__(self) -> int:
         return len(self._moments)
 
-    def begin(self, episode: Episode | None = None, t: int = 0) -> Moment:
-        """Begins a new dream: at row t of an episode, or at a fresh start of the environment.
+    def begin(self, episode: StartEpisode | None = None, t: int = 0) -> Moment:
+        """Starts a new dream: at row t of an episode, or at a reset of the environment.
 
         Raises:
-            EnvError: the environment misbehaves.
+            EnvError: the environment fails.
         """
         if episode is not None:
             t = max(0, min(t, len(episode.rows.reward) - 1))
@@ -99,47 +99,47 @@ class Tree:
             rows, real = jax.tree.map(lambda x: x[None], first), self._saved(first)
         else:
             rows, real = None, None
-        thought = self._brain.begin(rows, seed=int(self._generator.integers(2**31)))
+        output = self._compiled.begin(rows, seed=int(self._generator.integers(2**31)))
         self._moments.clear()
-        self._now = self._at = self._add(None, 0, None, thought, real, blind=0)
+        self._now = self._at = self._add(None, 0, None, output, real, blind=0)
         return self._now
 
     def step(self, action: np.ndarray | None) -> Moment:
-        """One step on from here, in the dream and in reality; a new branch where there was another one already.
+        """Makes one step in the dream and the real environment; adds a branch if the moment has a child already.
 
         Args:
-            action: [1, A]; None: what the agent would do.
+            action: [1, A]; None: the agent's action.
 
         Raises:
-            EnvError: the environment misbehaves.
+            EnvError: the environment fails.
         """
         here = self._now
-        action = np.asarray(here.thought.action) if action is None else action
+        action = np.asarray(here.output.action) if action is None else action
         real = self._real_step(here, action)
         sees = real is not None and not real.over
-        sight = Sight(real.rows.obs, self.opened) if real is not None and sees else None
-        thought = self._brain.step(here.thought.state, action, sight, self._key())
+        observed = RealObservation(real.rows.obs, self.observing) if real is not None and sees else None
+        output = self._compiled.step(here.output.state, action, observed, self._key())
         if not sees:
-            thought = dataclasses.replace(thought, surprise=np.float32(np.nan))
-        blind = 0 if sees and self.opened else here.blind + 1
-        self._now = self._add(here.number, here.step + 1, action, thought, real, blind=blind)
+            output = dataclasses.replace(output, surprise=np.float32(np.nan))
+        blind = 0 if sees and self.observing else here.blind + 1
+        self._now = self._add(here.number, here.step + 1, action, output, real, blind=blind)
         if real is not None and not real.over:
             self._at = self._now
-        self._forget()
+        self._prune()
         return self._now
 
     def go(self, number: int) -> Moment | None:
-        """Goes to a moment; None, and we stay, if it is not remembered (any more)."""
+        """Goes to a moment; returns None and stays if it does not exist or was deleted."""
         if number not in self._moments:
             return None
         self._now = self._moments[number]
         return self._now
 
     def picture(self, moment: Moment) -> np.ndarray | None:
-        """What the real environment looks like at a moment, [height, width, channels] uint8; None: nothing to see.
+        """An image of the real environment at a moment, [height, width, channels] uint8; None: no image.
 
         Raises:
-            RenderError: it cannot be drawn.
+            RenderError: the environment cannot be rendered.
         """
         real = moment.real
         if real is None:
@@ -152,7 +152,7 @@ class Tree:
         return self._env.render()
 
     def close(self) -> None:
-        """Frees the environment."""
+        """Closes the environment."""
         if self._env is not None:
             self._env.close()
             self._env = None
@@ -162,22 +162,22 @@ class Tree:
         parent: int | None,
         step: int,
         action: np.ndarray | None,
-        thought: Thought,
-        real: Real | None,
+        output: StepOutput,
+        real: RealState | None,
         *,
         blind: int,
     ) -> Moment:
-        moment = Moment(self._count, parent, step, action, thought, real, blind)
+        moment = Moment(self._count, parent, step, action, output, real, blind)
         self._moments[moment.number] = moment
         self._count += 1
         return moment
 
-    def _forget(self) -> None:
-        """Forgets the oldest moments, and the branches that leave from them."""
-        while len(self._moments) > MOST_MOMENTS:
+    def _prune(self) -> None:
+        """Deletes the oldest moments and the branches that start at them."""
+        while len(self._moments) > MAX_MOMENTS:
             path = list(self._path())
-            # A later moment of our own path is the new root, and what does not come from it goes: many at a time.
-            root = path[max(0, len(path) - 1 - FORGOTTEN)]
+            # A later moment of the current path becomes the root; all others but its descendants are deleted.
+            root = path[max(0, len(path) - 1 - KEPT_PATH)]
             kept = {root.number: root}
             for moment in self._moments.values():
                 if moment.parent in kept:
@@ -185,24 +185,24 @@ class Tree:
             self._moments = kept
 
     def _path(self) -> Iterator[Moment]:
-        """From now back to the root."""
+        """From the current moment back to the root."""
         moment: Moment | None = self._now
         while moment is not None:
             yield moment
             moment = None if moment.parent is None else self._moments.get(moment.parent)
 
     def _key(self) -> np.ndarray:
-        """A key of JAX's, made without JAX: that is quicker."""
+        """A PRNG key for JAX, made with numpy because that is faster."""
         return self._generator.integers(2**32, size=2, dtype=np.uint32)
 
     # The real environment
 
-    def _saved(self, rows: Rows) -> Real:
+    def _saved(self, rows: Rows) -> RealState:
         assert self._env is not None
-        return Real(rows, self._env.state())
+        return RealState(rows, self._env.state())
 
-    def _real_at(self, rows: Rows, seed: int | None) -> Real | None:
-        """The environment where the last of these rows [T, 1, ...] was seen; None if it cannot be brought there."""
+    def _real_at(self, rows: Rows, seed: int | None) -> RealState | None:
+        """Brings the environment to the last of these rows [T, 1, ...]; None if that is impossible."""
         if self._env is None:
             return None
         last = jax.tree.map(lambda x: x[-1], rows)
@@ -217,7 +217,7 @@ class Tree:
             return self._saved(last)
         return None
 
-    def _real_step(self, here: Moment, action: np.ndarray) -> Real | None:
+    def _real_step(self, here: Moment, action: np.ndarray) -> RealState | None:
         if here.real is None or self._env is None:
             return None
         too_long = here.step >= self._dreamer.config.eval.max_episode_steps
@@ -228,7 +228,7 @@ class Tree:
         return self._saved(self._env.step(action))
 
     def _move_to(self, moment: Moment) -> bool:
-        """Brings the environment to a moment; False if it cannot go back."""
+        """Brings the environment to a moment; False if that is impossible."""
         assert self._env is not None
         if moment.real is None:
             return False

@@ -14,7 +14,7 @@ def own_command(*arguments: str, ends_with_parent: bool = False) -> list[str]:
         arguments: such as "bench", "--json".
         ends_with_parent: it saves and stops when its standard input, a pipe, closes.
     """
-    return [sys.executable, "-m", "dreamerjax.cli.child" if ends_with_parent else "dreamerjax", *arguments]
+    return [sys.executable, "-m", "dreamerjax.cli.child_process" if ends_with_parent else "dreamerjax", *arguments]
 
 
 def own_environment() -> dict[str, str]:

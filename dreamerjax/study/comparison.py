@@ -1,4 +1,4 @@
-"""Any runs side by side: return by environment steps, time to solve, what their settings and commits differ in."""
+"""Compares runs: return by environment steps, time to solve, and the settings and commits that differ."""
 
 import json
 from collections import Counter
@@ -13,16 +13,16 @@ from dreamerjax.config import Config, ConfigError, family_key, family_name, flat
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.load import read_settings
 from dreamerjax.runs.run_folder import RunFolderError, different_keys
-from dreamerjax.study.outcomes import returns_of, shown
-from dreamerjax.study.statistics import FEWEST_SEEDS, too_few_seeds
-from dreamerjax.viz.course import final_return, peak_return
+from dreamerjax.study.run_metrics import format_number, returns_of
+from dreamerjax.study.statistics import MIN_SEEDS, too_few_seeds
+from dreamerjax.viz.curve_shape import final_return, peak_return
 
 TABLE_STEPS = 10
-NOT_COMPARED = ("log.", "alerts.", "seed")  # settings that make no other experiment
+NOT_COMPARED = ("log.", "alerts.", "seed")  # settings that do not change what a run learns, and the seed
 
 
 class ComparedRun(NamedTuple):
-    """One run, as far as it got."""
+    """One run, finished or still training."""
 
     name: str
     config: Config
@@ -36,8 +36,8 @@ def read_runs(run_dirs: Sequence[Path], *, across_families: bool = False) -> lis
     """Reads runs, which may still be training.
 
     Raises:
-        RunFolderError: one is no run, or has not been evaluated yet.
-        ConfigError: they are of different families, and that was not asked for.
+        RunFolderError: a folder is no run, or has no evaluation yet.
+        ConfigError: the families differ, and `across_families` is false.
     """
     runs = [_read(run_dir, name) for run_dir, name in zip(run_dirs, _names(run_dirs), strict=True)]
     first = runs[0]
@@ -46,13 +46,13 @@ def read_runs(run_dirs: Sequence[Path], *, across_families: bool = False) -> lis
         if different and not across_families:
             raise ConfigError(
                 f"{first.name} and {other.name} differ in environment or architecture: {'; '.join(different)}.\n"
-                "Give --across-families if you mean to compare them."
+                "Give --across-families to compare them anyway."
             )
     return runs
 
 
 def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
-    """Key -> the value of each run, for every setting in which they are not all alike; the seed aside."""
+    """Key -> the value of each run, for every setting that is not the same in all runs; without the seed."""
     flat = [flatten(run.config) for run in runs]
     return {
         key: [each[key] for each in flat]
@@ -61,18 +61,18 @@ def differing_settings(runs: Sequence[ComparedRun]) -> dict[str, list[Any]]:
     }
 
 
-def about_seeds(runs: Sequence[ComparedRun]) -> str:
-    """A sentence where some setting has too few runs to tell chance from difference; empty where none has."""
+def seed_warning(runs: Sequence[ComparedRun]) -> str:
+    """A warning if some settings have fewer than three seeds; else empty."""
     different = differing_settings(runs)
     groups = Counter(tuple(str(values[i]) for values in different.values()) for i in range(len(runs)))
     fewest = min(groups.values())
-    if len(groups) == 1 or fewest >= FEWEST_SEEDS:
+    if len(groups) == 1 or fewest >= MIN_SEEDS:
         return ""
-    return f"{too_few_seeds(fewest)} A difference may be chance: compare {FEWEST_SEEDS} seeds or more of each setting."
+    return f"{too_few_seeds(fewest)} A difference may be chance: compare at least {MIN_SEEDS} seeds of each setting."
 
 
 def return_table(runs: Sequence[ComparedRun]) -> Table:
-    """Steps against greedy return: of the last evaluation up to each step; a dash after a run's end."""
+    """Greedy return by environment steps, from the last evaluation up to each step; a dash after a run's end."""
     table = Table("environment steps", *(run.name for run in runs))
     longest = max((run.steps for run in runs), key=len)
     for step in longest[np.unique(np.linspace(0, len(longest) - 1, TABLE_STEPS).round().astype(int))]:
@@ -81,7 +81,7 @@ def return_table(runs: Sequence[ComparedRun]) -> Table:
 
 
 def outcome_table(runs: Sequence[ComparedRun]) -> Table:
-    """What each run came to: seed, family, commit, time to solve, peak and final return, speed, alerts."""
+    """One row per run: seed, family, commit, time to solve, peak and final return, updates, wall time, alerts."""
     table = Table("run", "seed", "family", "commit", "solved after", "peak", "final", "updates", "time", "alerts")
     for run in runs:
         summary, at = run.summary, run.summary.get("solved_at")
@@ -92,8 +92,8 @@ def outcome_table(runs: Sequence[ComparedRun]) -> Table:
             family_name(run.config),
             commit[:8] + plus + changes,
             f"{at['env_steps']:,} steps, {at['wall_seconds']:.0f} s" if at else "not" if summary else "still training",
-            shown(peak_return(run.returns)),
-            shown(final_return(run.returns)),
+            format_number(peak_return(run.returns)),
+            format_number(final_return(run.returns)),
             f"{summary['updates']:,}" if summary else "-",
             f"{summary['wall_seconds']:.0f} s" if summary else "-",
             ", ".join(dict.fromkeys(run.alerts)) or "none",
@@ -102,7 +102,7 @@ def outcome_table(runs: Sequence[ComparedRun]) -> Table:
 
 
 def settings_table(runs: Sequence[ComparedRun]) -> Table | None:
-    """The settings that differ; None if there are none."""
+    """The settings that differ; None if all are the same."""
     different = differing_settings(runs)
     if not different:
         return None
@@ -113,7 +113,7 @@ def settings_table(runs: Sequence[ComparedRun]) -> Table | None:
 
 
 def as_json(runs: Sequence[ComparedRun]) -> dict[str, Any]:
-    """The same, for programs."""
+    """The comparison as a JSON object."""
     return {
         "differing_settings": differing_settings(runs),
         "runs": [
@@ -139,7 +139,10 @@ def _read(run_dir: Path, name: str) -> ComparedRun:
     except OSError:
         steps = np.array([])
     if config is None or not len(steps):
-        raise RunFolderError(f"{run_dir} holds no run that was evaluated.\nGive the folder of a run, and let it train.")
+        raise RunFolderError(
+            f"{run_dir} contains no run with an evaluation.\n"
+            "Give a run folder, and let the run train until its first evaluation."
+        )
     try:
         summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -153,7 +156,7 @@ def _read(run_dir: Path, name: str) -> ComparedRun:
 
 
 def _names(run_dirs: Sequence[Path]) -> list[str]:
-    """The last part of each path, or all of it where that is not clear."""
+    """The last part of each path, or the whole paths if the last parts are not unique."""
     last = [path.resolve().name for path in run_dirs]
     return last if len(set(last)) == len(last) else [str(path) for path in run_dirs]
 
@@ -161,4 +164,4 @@ def _names(run_dirs: Sequence[Path]) -> list[str]:
 def _at(run: ComparedRun, step: int) -> str:
     before = np.flatnonzero(run.steps <= step)
     ended = bool(run.summary) and step > run.steps[-1]
-    return "-" if not len(before) or ended else shown(float(run.returns[before[-1]]))
+    return "-" if not len(before) or ended else format_number(float(run.returns[before[-1]]))

@@ -1,4 +1,4 @@
-"""An experiment: the runs of a hypothesis, and what they say of it."""
+"""An experiment: trains the runs of a hypothesis and judges it."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from dreamerjax.monitoring.alerts import alerts_of
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.study.hypothesis import Hypothesis
 from dreamerjax.study.jobs import POOL, Job, run_jobs, summary_of
-from dreamerjax.study.outcomes import outcomes, series
+from dreamerjax.study.run_metrics import run_metrics, series
 from dreamerjax.study.statistics import (
     Interval,
     Judgement,
@@ -27,20 +27,20 @@ CURVE = "eval/return_mean"
 
 
 class Curve(NamedTuple):
-    """One metric over environment steps, of all seeds of an arm."""
+    """One metric over environment steps, for all seeds of an arm."""
 
-    steps: np.ndarray  # [points] that all seeds have
+    steps: np.ndarray  # [points] common to all seeds
     values: np.ndarray  # [seeds, points]
 
 
 class Arm(NamedTuple):
-    """Baseline or change: what its runs came to."""
+    """The results of the baseline or of the change."""
 
     name: str
     outcomes: list[float]  # the metric, by seed
     middle: Interval  # interquartile mean
     curves: dict[str, Curve]  # by name in metrics.jsonl
-    alerts: dict[str, int]  # name -> runs that raised it
+    alerts: dict[str, int]  # name -> number of runs that raised it
     cost: dict[str, float]  # means over the seeds
     commits: list[str]
     device: str
@@ -48,13 +48,13 @@ class Arm(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What an experiment found."""
+    """The result of an experiment."""
 
     hypothesis: Hypothesis
     baseline: Arm
     change: Arm
     judgement: Judgement
-    improvement: Interval  # probability that a run of the change has more of the metric
+    improvement: Interval  # probability that the metric of a run of the change is higher
     differing: dict[str, tuple[Any, Any]]  # key -> (baseline, change)
 
 
@@ -67,16 +67,16 @@ def run_experiment(
     interrupted: Callable[[], bool] = lambda: False,
     pool: Path = POOL,
 ) -> Result | None:
-    """Makes the runs that are missing, and judges.
+    """Trains the missing runs and judges the hypothesis.
 
     Returns:
-        The result, or None if the user stopped it; the same command goes on.
+        The result, or None if the user stopped it; the same call resumes.
 
     Raises:
-        Failed: a run ended with an error.
+        JobFailedError: a run ended with an error.
     """
     baseline, change = hypothesis.jobs(pool)
-    # Seed by seed, so that an early look compares like with like.
+    # Alternates between the arms, so that partial results have the same seeds in both.
     jobs = [job for pair in zip(baseline, change, strict=True) for job in pair]
     if not run_jobs(jobs, at_once=at_once, say=say, show=show, interrupted=interrupted):
         return None
@@ -97,7 +97,7 @@ def run_experiment(
 
 
 def as_json(result: Result) -> dict[str, Any]:
-    """The result without the settings that both arms share, for result.json."""
+    """The content of result.json: the result without the settings that both arms share."""
     h, j = result.hypothesis, result.judgement
     return {
         "name": h.name,
@@ -131,7 +131,7 @@ def as_json(result: Result) -> dict[str, Any]:
 
 
 def curve_of(jobs: Sequence[Job], name: str) -> Curve | None:
-    """A metric of several runs at the steps that all of them have; None if there are none."""
+    """A metric of several runs at their common steps; None if there are none."""
     each = [
         dict(zip(*map(list, series(read_metrics(job.folder / "metrics.jsonl"), name)), strict=True)) for job in jobs
     ]
@@ -143,7 +143,7 @@ def curve_of(jobs: Sequence[Job], name: str) -> Curve | None:
 
 def _arm(name: str, jobs: Sequence[Job], hypothesis: Hypothesis) -> Arm:
     summaries = [summary for job in jobs if (summary := summary_of(job)) is not None]
-    found = outcomes(jobs, hypothesis.metric)
+    found = run_metrics(jobs, hypothesis.metric)
     names = [CURVE, *(name for name in hypothesis.shown if "/" in name)]
     return Arm(
         name=name,
@@ -172,7 +172,7 @@ def _alerts(jobs: Sequence[Job]) -> dict[str, int]:
 
 def _short(commit: str | None) -> str:
     name, plus, changes = (commit or "unknown").partition("+")
-    return name[:12] + plus + changes  # "+changes": the code had been edited since
+    return name[:12] + plus + changes  # "+changes": uncommitted changes
 
 
 def _differing(hypothesis: Hypothesis) -> dict[str, tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""A hypothesis: one change, one primary metric, one expectation. `experiments/hypotheses/NAME.yaml` holds one each."""
+"""A hypothesis, read from experiments/hypotheses/NAME.yaml: one change, one primary metric, one expectation."""
 
 import dataclasses
 import re
@@ -10,20 +10,20 @@ from dreamerjax.config import Config, ConfigError, family_key
 from dreamerjax.runs.run_folder import different_keys
 from dreamerjax.runs.settings import Layer
 from dreamerjax.study.jobs import POOL, Job
-from dreamerjax.study.outcomes import check_metric
 from dreamerjax.study.plan_file import read_config_of, read_layer, read_plan_file, read_seeds
+from dreamerjax.study.run_metrics import check_metric
 from dreamerjax.study.statistics import Direction
 from dreamerjax.study.variant import load_variant
 
-CODE = "code"  # in the place of a setting's key: a variant of the program, `FILE.py:NAME`
+CODE = "code"  # a key next to the settings: a variant of the program, `FILE.py:NAME`
 
 
 class Expectation(NamedTuple):
-    """What the metric of the change is expected to be against the baseline."""
+    """The expected difference between the metric of the change and that of the baseline."""
 
     direction: Direction
     by: float
-    relative: bool  # `by` is a share of the baseline's mean
+    relative: bool  # `by` is a fraction of the baseline's mean
 
     def size(self, baseline: Sequence[float]) -> float:
         """`by` in units of the metric."""
@@ -38,7 +38,7 @@ class Expectation(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-    """One experiment, checked."""
+    """A checked hypothesis."""
 
     name: str
     sentence: str
@@ -51,11 +51,11 @@ class Hypothesis:
     expect: Expectation
     seeds: tuple[int, ...]
     start: Path | None
-    shown: tuple[str, ...]  # other metrics, that are reported and not judged
+    shown: tuple[str, ...]  # other metrics, reported without a verdict
     note: str
 
     def jobs(self, pool: Path = POOL) -> tuple[list[Job], list[Job]]:
-        """The runs of the baseline and those of the change, by seed."""
+        """The jobs of the baseline and of the change, one per seed."""
         baseline, change = (
             [Job(dataclasses.replace(config, seed=seed), code, self.start, pool) for seed in self.seeds]
             for config, code in ((self.baseline, self.baseline_code), (self.change, self.change_code))
@@ -64,19 +64,19 @@ class Hypothesis:
 
 
 KEYS = {
-    "hypothesis": "the sentence",
-    "environment": "a name that --env takes",
-    "settings": "of both arms",
-    "baseline": "of the baseline, and so of the change",
-    "change": "of the change alone",
-    "metric": "the one that decides",
+    "hypothesis": "a sentence that states the hypothesis",
+    "environment": "a name as for --env",
+    "settings": "settings of both arms",
+    "baseline": "settings of both arms that the change may override",
+    "change": "settings of the change only",
+    "metric": "the metric that decides",
     "expect": "{direction: higher, lower or same, by: 20% or a number}",
-    "seeds": "a list, or how many",
-    "starts_from": "scratch, or the folder of a run",
+    "seeds": "a list of seeds, or their number",
+    "starts_from": "scratch, or a run folder",
     "shown": "other metrics for the report",
     "one_change_because": "why several keys are one change",
-    "new_family": "true if the change is one of architecture or environment",
-    "note": "what a reader should know",
+    "new_family": "true if the change affects the architecture or the environment",
+    "note": "a note for readers of the report",
 }
 
 REQUIRED = ("hypothesis", "environment", "change", "metric", "expect")
@@ -86,16 +86,16 @@ def read_hypothesis(file: Path, *, allow_many_changes: bool = False) -> Hypothes
     """Reads and checks a hypothesis.
 
     Raises:
-        ConfigError: something is missing, unknown or out of range; more than one change or metric; or a change of
-            architecture or environment that does not say so.
+        ConfigError: a key is missing or unknown, or a value is out of range; there is more than one change or metric;
+            or the change alters the architecture or environment without `new_family`.
     """
     content = read_plan_file(file, KEYS, REQUIRED, what="hypothesis")
     where = str(file)
     metric = content["metric"]
     if not isinstance(metric, str):
         raise ConfigError(
-            f"{where}: metric is {metric!r}, expected one name: what decides must be fixed before the runs are made.\n"
-            "Name the others in `shown`."
+            f"{where}: metric is {metric!r}, expected one name: the deciding metric is fixed before the runs.\n"
+            "List other metrics in `shown`."
         )
     check_metric(metric)
     changed = _flat(content, "change", where)
@@ -103,13 +103,13 @@ def read_hypothesis(file: Path, *, allow_many_changes: bool = False) -> Hypothes
         raise ConfigError(f"{where}: change is empty, expected a setting and its value.")
     if len(changed) > 1 and not allow_many_changes and not content.get("one_change_because"):
         raise ConfigError(
-            f"{where}: {len(changed)} changes at once ({', '.join(changed)}), expected one: nobody could tell which of "
-            "them did it.\nWrite one hypothesis for each; or say `one_change_because: ...` if they are one thing; or "
-            "give --allow-many-changes."
+            f"{where}: {len(changed)} changes ({', '.join(changed)}), expected one, so that the cause of an effect is "
+            "known.\nWrite one hypothesis for each, or add `one_change_because: ...` if they belong together, or give "
+            "--allow-many-changes."
         )
     common, own = _flat(content, "settings", where), _flat(content, "baseline", where)
     if repeated := [key for key in changed if {**common, **own}.get(key) == changed[key]]:
-        raise ConfigError(f"{where}: the change of {', '.join(repeated)} is what the baseline has, too.")
+        raise ConfigError(f"{where}: change has the same value as the baseline for {', '.join(repeated)}.")
     baseline, change = (
         _config(content["environment"], layers, where) for layers in ((common, own), (common, own, changed))
     )
@@ -117,16 +117,16 @@ def read_hypothesis(file: Path, *, allow_many_changes: bool = False) -> Hypothes
     for code in filter(None, codes):
         load_variant(code)
     if baseline == change and codes[0] == codes[1]:
-        raise ConfigError(f"{where}: the change gives the settings that the baseline has already.")
+        raise ConfigError(f"{where}: the change gives the same settings as the baseline.")
     different = different_keys(family_key(baseline), family_key(change))
     if different and not content.get("new_family"):
         raise ConfigError(
-            f"{where}: the change makes another model family: {'; '.join(different)}.\n"
-            "Its weights cannot be shared, and more than the training differs: say `new_family: true` if you mean it."
+            f"{where}: the change alters the model family: {'; '.join(different)}.\n"
+            "The arms then differ in more than training and cannot share weights. Add `new_family: true` to allow it."
         )
     start = content.get("starts_from", "scratch")
     if start != "scratch" and different:
-        raise ConfigError(f"{where}: a change of the family cannot start from {start}: {'; '.join(different)}.")
+        raise ConfigError(f"{where}: a change of the model family cannot start from {start}: {'; '.join(different)}.")
     return Hypothesis(
         name=file.stem,
         sentence=" ".join(str(content["hypothesis"]).split()),
@@ -162,5 +162,5 @@ def _expectation(given: Any, where: str) -> Expectation:
     by = str(given.get("by", 0)).strip()
     number = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", by)
     if number is None or (direction == "same" and float(number[1]) == 0):
-        raise ConfigError(f"{where}: expect.by is {by}, expected a size such as 20% or 50; `same` needs one above 0.")
+        raise ConfigError(f"{where}: expect.by is {by}, expected a size such as 20% or 50; above 0 for `same`.")
     return Expectation(direction, float(number[1]) / (100 if number[2] else 1), bool(number[2]))

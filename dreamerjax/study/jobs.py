@@ -1,7 +1,7 @@
-"""Runs that an experiment or a sweep is made of: each is known by what it is, and is made once.
+"""Jobs: the runs of experiments and sweeps, each identified by its settings and trained once.
 
-A job's folder is named by its settings, so that experiments with the same baseline share its runs, a second start goes
-on where the first was stopped, and nothing that has ended is done again.
+The name of a job's folder is a hash of its settings. So experiments with the same baseline share its runs, unfinished
+runs are resumed, and finished runs are reused.
 """
 
 import contextlib
@@ -31,24 +31,24 @@ from dreamerjax.runtime.processes import own_command, own_environment
 POOL = Path("runs") / "pool"
 POLL_SECONDS = 0.2
 SHOW_SECONDS = 2.0
-STOP_SECONDS = 60.0  # for a run to save and stop
+STOP_SECONDS = 60.0  # time for a run to save and stop, before it is killed
 
 
 class Job(NamedTuple):
-    """One run: settings (the seed among them), code and start."""
+    """One run: settings (including the seed), variant of the code, and parent run."""
 
     config: Config  # resolved
     variant: str = ""  # `FILE.py:NAME`, see variant.py
-    init_from: Path | None = None  # a run that it starts from
+    init_from: Path | None = None  # the parent run
     pool: Path = POOL
 
     @property
     def folder(self) -> Path:
-        """Its run folder; the same for the same job."""
+        """The run folder; equal jobs have the same one."""
         what = {key: value for key, value in flatten(self.config).items() if not key.startswith(IGNORED)}
         seed = what.pop("seed")
         source = str(self.init_from.resolve()) if self.init_from else ""
-        # With the file's content: a variant that was edited is another one.
+        # Includes the file's content, so that an edited variant is a different job.
         code = [self.variant, Path(self.variant.rpartition(":")[0]).read_text()] if self.variant else ""
         text = json.dumps([what, code, source], sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -56,12 +56,12 @@ class Job(NamedTuple):
         return self.pool / f"{name}-{digest}-seed{seed}"
 
 
-class Failed(RunFolderError):
-    """A run ended with an error: its last words and where to read more."""
+class JobFailedError(RunFolderError):
+    """A run ended with an error; the message has its last output and the path of the rest."""
 
 
 def summary_of(job: Job) -> dict[str, Any] | None:
-    """The summary of a job that has ended; None while there is more to do."""
+    """The summary of a finished job; None if it is unfinished."""
     try:
         summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -70,17 +70,17 @@ def summary_of(job: Job) -> dict[str, Any] | None:
 
 
 def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, Any] | None:
-    """Runs a job to its end, from where it was.
+    """Runs or resumes a job in a child process until it is finished.
 
     Args:
         job: what to run.
-        stop: asked now and then; True saves and stops the run.
+        stop: polled regularly; True saves and stops the run.
 
     Returns:
-        Its summary, or None if it was stopped.
+        The summary, or None if the run was stopped.
 
     Raises:
-        Failed: the run ended with an error.
+        JobFailedError: the run ended with an error.
     """
     if (summary := summary_of(job)) is not None:
         return summary
@@ -88,7 +88,7 @@ def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     if not _wait_until_free(folder, stop):
         return None
-    if (summary := summary_of(job)) is not None:  # somebody else has just made it
+    if (summary := summary_of(job)) is not None:  # another process has finished it
         return summary
     settings = folder / "settings.yaml"
     settings.write_text(yaml.safe_dump(nested(job.config), sort_keys=False), encoding="utf-8")
@@ -96,7 +96,7 @@ def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, 
     command += ["--variant", job.variant] if job.variant else []
     command += ["--init-from", str(job.init_from)] if job.init_from else []
     with (folder / "output.txt").open("ab") as output:
-        # A session of its own: Ctrl-C reaches it through us, who know what to save first.
+        # In a new session, so that Ctrl-C reaches only this process, which then stops the child.
         child = subprocess.Popen(
             command,
             env=own_environment(),
@@ -111,10 +111,13 @@ def run_job(job: Job, *, stop: Callable[[], bool] = lambda: False) -> dict[str, 
         finally:
             _end(child)
     summary = summary_of(job)
-    # It dies of the signal itself where that comes before it listens.
+    # A SIGTERM before the child has installed its handler kills it.
     if summary is None and child.returncode not in (0, -signal.SIGTERM, *STOPPED):
-        words = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-        raise Failed(f"A run failed (exit code {child.returncode}): {' '.join(words)}\nMore is in {folder}/output.txt.")
+        last_lines = (folder / "output.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        raise JobFailedError(
+            f"A run failed (exit code {child.returncode}): {' '.join(last_lines)}\n"
+            f"{folder}/output.txt has its whole output."
+        )
     return summary
 
 
@@ -125,47 +128,47 @@ def run_jobs(
     say: Callable[[str], None],
     show: Callable[[str], None] = lambda text: None,
     interrupted: Callable[[], bool] = lambda: False,
-    enough: Callable[[Job], bool] = lambda job: False,
+    stop_early: Callable[[Job], bool] = lambda job: False,
 ) -> bool:
-    """Runs jobs on this machine, the unfinished ones alone.
+    """Runs the unfinished jobs on this machine.
 
     Args:
         jobs: in the order of their start.
-        at_once: how many run side by side.
-        say: told a line when one ends.
-        show: told what is under way, every few seconds.
-        interrupted: asked now and then; True saves and stops all of them.
-        enough: asked of each now and then, in its own thread; True saves and stops it, and it counts as ended.
+        at_once: number of jobs that run in parallel.
+        say: called with a line of text when a job finishes.
+        show: called with the current status every few seconds.
+        interrupted: polled regularly; True saves and stops all jobs.
+        stop_early: polled for each job in its thread; True saves and stops the job, which then counts as finished.
 
     Returns:
-        Whether all have ended: False if they were interrupted.
+        Whether all jobs are finished: False if they were interrupted.
 
     Raises:
-        Failed: one ended with an error; the others were stopped and saved.
+        JobFailedError: a job ended with an error; the others were saved and stopped.
     """
     stop, stopped_early = threading.Event(), set[Job]()
 
     def until(job: Job) -> bool:
         if stop.is_set() or interrupted():
             return True
-        if enough(job):
+        if stop_early(job):
             stopped_early.add(job)
             return True
         return False
 
     waiting = [job for job in dict.fromkeys(jobs) if summary_of(job) is None]
     with ThreadPoolExecutor(at_once) as pool:
-        futures = {pool.submit(_run_unless, job, functools.partial(until, job)): job for job in waiting}
+        futures = {pool.submit(_run_unless_stopped, job, functools.partial(until, job)): job for job in waiting}
         try:
             ended, pending = 0, set(futures)
             while pending:
                 done, pending = wait(pending, SHOW_SECONDS, FIRST_COMPLETED)
                 ended += len(done)
-                show(under_way([futures[future] for future in pending if future.running()], ended, len(waiting)))
+                show(progress_line([futures[future] for future in pending if future.running()], ended, len(waiting)))
                 for future in done:
                     summary = future.result()
                     if summary is not None:
-                        say(f"{ended} of {len(waiting)}: {in_words(summary)} ({futures[future].folder.name})")
+                        say(f"{ended} of {len(waiting)}: {job_outcome(summary)} ({futures[future].folder.name})")
         except BaseException:
             stop.set()
             for future in futures:
@@ -174,12 +177,12 @@ def run_jobs(
     return all(job in stopped_early or summary_of(job) is not None for job in jobs)
 
 
-def _run_unless(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
+def _run_unless_stopped(job: Job, stop: Callable[[], bool]) -> dict[str, Any] | None:
     return None if stop() else run_job(job, stop=stop)
 
 
 def _wait_until_free(folder: Path, stop: Callable[[], bool]) -> bool:
-    """Waits while another process trains there: one whose parent was killed saves first. False if it was stopped."""
+    """Waits while another process trains in the folder, such as an orphaned run that saves. False if `stop` is True."""
     while not stop():
         with contextlib.suppress(filelock.Timeout):
             filelock.FileLock(folder / ".lock").acquire(blocking=False).lock.release()
@@ -189,7 +192,7 @@ def _wait_until_free(folder: Path, stop: Callable[[], bool]) -> bool:
 
 
 def _end(child: subprocess.Popen) -> None:
-    """Closes the pipe, upon which the child saves and stops; kills it if it does not."""
+    """Closes the pipe, which makes the child save and stop; kills the child after a timeout."""
     assert child.stdin is not None
     with contextlib.suppress(OSError):
         child.stdin.close()
@@ -200,9 +203,9 @@ def _end(child: subprocess.Popen) -> None:
         child.wait()
 
 
-def under_way(jobs: Sequence[Job], ended: int, total: int) -> str:
-    """How far runs are that have not ended: a line for people."""
-    return f"{ended} of {total} runs have ended; now: {', '.join(map(_progress, jobs)) or 'none'}"
+def progress_line(jobs: Sequence[Job], ended: int, total: int) -> str:
+    """A status line: finished runs and the progress of the others."""
+    return f"{ended} of {total} runs finished; running: {', '.join(map(_progress, jobs)) or 'none'}"
 
 
 def _progress(job: Job) -> str:
@@ -215,7 +218,7 @@ def _progress(job: Job) -> str:
     return f"{job.folder.name} at {step:,} of {job.config.train.env_steps:,} steps"
 
 
-def in_words(summary: dict[str, Any]) -> str:
-    """What a job came to, half a sentence."""
+def job_outcome(summary: dict[str, Any]) -> str:
+    """The outcome of a finished job, as part of a sentence."""
     last = summary["eval"]["return_mean"] if summary["eval"] else float("nan")
     return f"return {last:.1f} after {summary['env_steps']:,} steps, {summary['wall_seconds']:.0f} s"

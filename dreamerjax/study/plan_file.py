@@ -1,4 +1,4 @@
-"""Files of the lab, hypotheses and sweeps: what they share. Every mistake is named with its file."""
+"""Reads the YAML files of hypotheses and sweeps. Every error names the file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,30 +11,30 @@ from dreamerjax.envs import spaces_of
 from dreamerjax.runs.presets import read_env, takes_recipe
 from dreamerjax.runs.settings import Layer, combine, did_you_mean, env_of, typed_layer
 
-# Runs of the lab have a fixed budget and draw nothing, unless their file says otherwise.
+# Runs of experiments and sweeps have a fixed budget and make no films and reports, unless their file sets it.
 QUIET: Layer = {"train.stop_when_solved": False, "log.video_every": 0, "log.tensorboard": False, "log.report": False}
 
 
 def read_plan_file(file: Path, keys: Mapping[str, str], required: Sequence[str], *, what: str) -> dict[str, Any]:
-    """The content of a file, its keys checked.
+    """Reads a YAML file and checks its keys.
 
     Args:
         file: YAML.
-        keys: key -> what it is, for messages.
-        required: those that must be there.
-        what: such as "hypothesis".
+        keys: allowed key -> description, for messages.
+        required: keys that must be present.
+        what: the kind of file, such as "hypothesis".
 
     Raises:
-        ConfigError: it cannot be read, does not parse, lacks a key or has an unknown one.
+        ConfigError: the file cannot be read or parsed, lacks a key or has an unknown one.
     """
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{file} cannot be read: {error.strerror}. Give the file of a {what}.") from error
+        raise ConfigError(f"{file} cannot be read: {error.strerror}. Give the YAML file of a {what}.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{file} is not YAML: {str(error).splitlines()[0]}.") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{file} holds no {what}, expected lines such as `{what}: ...`.")
+        raise ConfigError(f"{file} is no {what}, expected lines such as `{what}: ...`.")
     for key in content:
         if key not in keys:
             raise ConfigError(f"{file}: unknown key `{key}`.{did_you_mean(str(key), list(keys))}")
@@ -45,7 +45,7 @@ def read_plan_file(file: Path, keys: Mapping[str, str], required: Sequence[str],
 
 
 def read_layer(content: Mapping[str, Any], room: str, where: str, *, but: Sequence[str] = ()) -> dict[str, Any]:
-    """The settings under a key, flat, in the types of the settings; keys in `but` are left out."""
+    """The settings under a key, flat and typed, without the keys in `but`."""
     given = content.get(room) or {}
     if not isinstance(given, dict):
         raise ConfigError(f"{where}: {room} is {given!r}, expected settings as lines of `key: value`.")
@@ -56,7 +56,7 @@ def read_layer(content: Mapping[str, Any], room: str, where: str, *, but: Sequen
 def read_config_of(env: str, layers: Sequence[Layer], where: str) -> Config:
     """Complete settings: those of the environment, then `QUIET`, then the layers.
 
-    Where an environment takes a recipe, it is the laptop's on every machine: a plan means the same runs everywhere.
+    An environment that takes a recipe gets the laptop recipe on every machine, so plans give the same runs everywhere.
     """
     obs = next((layer["env.obs"] for layer in reversed(layers) if "env.obs" in layer), None)
     try:
@@ -69,9 +69,9 @@ def read_config_of(env: str, layers: Sequence[Layer], where: str) -> Config:
 
 
 def read_seeds(given: Any, where: str, *, least: int) -> tuple[int, ...]:
-    """Seeds, from a list or from how many."""
+    """Seeds from a list or from their number."""
     seeds = list(range(given)) if type(given) is int else given if isinstance(given, list) else []
     if not all(type(seed) is int and seed >= 0 for seed in seeds) or len(set(seeds)) < least:
-        wanted = "two or more, better three" if least > 1 else "one or more"
-        raise ConfigError(f"{where}: seeds is {given!r}, expected {wanted}: 3, or [0, 1, 2].")
+        wanted = "two or more, preferably three" if least > 1 else "one or more"
+        raise ConfigError(f"{where}: seeds is {given!r}, expected {wanted}, such as 3 or [0, 1, 2].")
     return tuple(seeds)

@@ -1,7 +1,7 @@
 """A population of actor-critics that learn in the dreams of one frozen world model, in one compiled program.
 
-All members see the same replayed rows, and start from the same parameters; their knobs differ. What does not depend on
-the member (the world model, and what it makes of the rows) is computed once for all of them.
+All members train on the same replayed rows and start from the same parameters; their knobs differ. Everything that does
+not depend on the member (the world model and its latent states of the rows) is computed once for all.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from dreamerjax.agent.train_step import train_steps
 from dreamerjax.config import AgentConfig
 from dreamerjax.types import Array, Batch, Metrics, Params, PolicyState, PRNGKey, TrainState
 
-# Where the members are stacked in front: 0; where all share one: None.
+# 0: stacked along a leading member axis; None: shared by all members.
 _TRAINED: Any = {"world_model": None, "actor": 0, "critic": 0}
 _AXES: Any = TrainState(
     **{"step": None, "params": Params(**_TRAINED), "slow_critic": 0, "opt_state": Params(**_TRAINED)},
@@ -27,22 +27,22 @@ _AXES: Any = TrainState(
 
 
 def init_population(agent: Agent, source: TrainState, members: Sequence[AgentConfig], key: PRNGKey) -> TrainState:
-    """The state of M members before their first update: fresh actors and critics beside the world model of `source`.
+    """The state of M members before their first update: new actors and critics with the world model of `source`.
 
     Args:
-        agent: the static parts; `members` may differ from it in what `Knobs` holds, and in nothing else.
-        source: whose world model they dream in.
-        members: the settings of each.
+        agent: the static parts; `members` may differ from it only in the settings of `Knobs`.
+        source: the train state that provides the world model.
+        members: the settings of each member.
         key: of the parameters and of all updates; consumed.
 
     Returns:
-        A train state in which what belongs to a member is stacked, [M, ...].
+        A train state whose member-specific parts are stacked, [M, ...].
     """
     fresh = init_train_state(agent, key)
     knobs = [dataclasses.replace(init_knobs(config), cont_discount=source.knobs.cont_discount) for config in members]
     one = dataclasses.replace(fresh, params=dataclasses.replace(fresh.params, world_model=source.params.world_model))
     stacked = _stack([dataclasses.replace(one, knobs=each) for each in knobs])
-    return jax.tree.map(jnp.copy, stacked)  # the state is donated, and the source's world model is not ours to give
+    return jax.tree.map(jnp.copy, stacked)  # the state is donated later, the source's world model must not be
 
 
 def member_of(state: TrainState, number: int) -> TrainState:
@@ -56,7 +56,7 @@ def member_of(state: TrainState, number: int) -> TrainState:
 
 
 def compile_population(agent: Agent) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """The compiled U updates of all members on batches [U, T, B, ...]; metrics are means over U, [M] each."""
+    """Compiles U updates of all members on batches [U, T, B, ...]; metrics are means over U, [M] each."""
     step = functools.partial(train_steps, agent, mode="actor_critic")
     together = jax.vmap(step, in_axes=(_AXES, None), out_axes=(_AXES, 0, None))
 
@@ -68,13 +68,13 @@ def compile_population(agent: Agent) -> Callable[[TrainState, Batch], tuple[Trai
 
 
 def initial_population_policy(agent: Agent, members: int, num_envs: int) -> PolicyState:
-    """What the policies of M members remember before their first step in C environments each, [M, ...]."""
+    """The policy states of M members before their first step in C environments each, [M, ...]."""
     one = initial_policy_state(agent, num_envs)
     return jax.tree.map(lambda x: jnp.stack([x] * members), one)
 
 
 def population_policy(agent: Agent, members: int) -> Policy:
-    """The greedy policies of all members as one, for M x C environments; the members come one after the other.
+    """The greedy policies of all members as one, for M x C environments, ordered by member.
 
     (params of the population, policy state [M, ...], obs [M * C, ...], is_first [M * C], key) -> (policy state,
     action [M * C, A], next key)

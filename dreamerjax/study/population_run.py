@@ -1,4 +1,4 @@
-"""A sweep over a population: the source is made or loaded, the members dream, real environments judge them.
+"""Runs a population sweep: loads the source's world model, trains the members, evaluates them in real environments.
 
 runs/sweeps/NAME/seed0/checkpoints/      the whole population, at every evaluation
 """
@@ -35,24 +35,24 @@ from dreamerjax.study.sweep_plan import SweepPlan
 from dreamerjax.training.evaluation import play_episodes, summarise
 from dreamerjax.types import Batch, TrainState
 
-KEPT = 2  # checkpoints
+CHECKPOINTS_KEPT = 2
 
 
 class Curves(NamedTuple):
-    """How a population of one seed fared."""
+    """The learning curves of a population of one seed."""
 
     updates: list[int]  # of each evaluation
     returns: list[list[float]]  # [evaluations][members] mean greedy return
-    seconds: float  # of updates and evaluations, over all starts
+    seconds: float  # of updates and evaluations, over all processes
 
 
 def seed_folder(folder: Path, seed: int) -> Path:
-    """Where the population of one seed lies, in the folder of its sweep."""
+    """The folder of the population of one seed, in the folder of its sweep."""
     return folder / f"seed{seed}"
 
 
 def source_job(plan: SweepPlan) -> Job | None:
-    """The run whose world model the members dream in, where the plan says how to make it."""
+    """The job that trains the source world model; None if the plan names an existing run."""
     return Job(plan.source) if isinstance(plan.source, Config) else None
 
 
@@ -62,16 +62,16 @@ def run_population(
     """Trains and evaluates all members, one population for each seed.
 
     Args:
-        plan: of a population; its source has been made.
+        plan: of a population; its source is trained.
         folder: for the checkpoints.
-        say: told a line at each evaluation.
-        interrupted: asked now and then.
+        say: called with a line of text at each evaluation.
+        interrupted: polled before each dispatch.
 
     Returns:
-        The curves by seed, or None if the user stopped it; the same call goes on from the last evaluation.
+        The curves by seed, or None if the user stopped it; the same call resumes from the last evaluation.
 
     Raises:
-        ConfigError: the source is of another family.
+        ConfigError: the source belongs to another family.
         CheckpointError: the source has no checkpoint.
     """
     job = source_job(plan)
@@ -82,7 +82,7 @@ def run_population(
     if different := different_keys(family_key(source.config), family_key(members[0])):
         raise ConfigError(
             f"{plan.where}: {run_dir} has another environment or architecture: {'; '.join(different)}.\n"
-            "Name a run of the same family, or give its settings here."
+            "Give a run of the same family in `starts_from`, or use its settings in this sweep."
         )
     agent = build_agent(plan.config.agent, spaces_of(plan.config.env))
     replay = _load_replay(source)
@@ -99,7 +99,7 @@ def run_population(
 
 
 class _Population:
-    """One seed."""
+    """The population of one seed."""
 
     def __init__(
         self,
@@ -125,19 +125,19 @@ class _Population:
             lambda state: init_population(agent, state, configs, jax.random.PRNGKey(key)), keep_unused=True
         )
         self._source = source.state
-        # What must be the same to go on: another sweep, or a source that has gone on, is refused.
+        # A resumed population must have the same plan and the same source at the same step.
         self._what = json.dumps([plan.over, plan.config, plan.updates, source.env_steps, source.run_dir], default=str)
 
     def run(self, interrupted: Callable[[], bool]) -> Curves | None:
-        """To the end, from where it was."""
+        """Trains to the end, resuming from the newest checkpoint if there is one."""
         plan, curves = self._plan, Curves([], [], 0.0)
         if checkpoint.has_checkpoint(self._checkpoints):
             like = jax.eval_shape(self._init, self._source)
             snapshot, _ = checkpoint.restore(self._checkpoints, like, family=family_key(plan.config))
             if snapshot.host["what"] != self._what:
                 raise ConfigError(
-                    f"{self._checkpoints.parent} holds another sweep of this name, or its source has gone on.\n"
-                    "Rename the file, or remove the folder."
+                    f"{self._checkpoints.parent} contains another sweep of this name, or its source has changed.\n"
+                    "Rename the sweep file, or remove the folder."
                 )
             state, curves = snapshot.train_state, Curves(**snapshot.host["curves"])
         else:
@@ -164,7 +164,7 @@ class _Population:
         return curves
 
     def _batches(self, done: int) -> Iterator[Batch]:
-        """[U, T, B, ...] from update `done` on: which rows depends on the seed and the number of the update alone."""
+        """Batches [U, T, B, ...] from update `done` on; the rows depend only on the seed and the update's number."""
         train = self._plan.config.train
         for first in range(done, self._plan.updates, train.updates_per_dispatch):
             batches = []
@@ -181,21 +181,24 @@ class _Population:
         quota = np.array(each * len(self._members))
         key, limit = jax.random.PRNGKey(seed), self._plan.config.eval.max_episode_steps
         finished = play_episodes(self._env, policy, self._policy_state, key, quota, seed=seed, max_episode_steps=limit)
-        assert finished is not None, "nobody interrupts it"
+        assert finished is not None, "no onlooker interrupts the evaluation"
         played = finished.by_copy
         by_member = np.array_split(np.arange(len(played)), len(self._members))
         return [summarise([x for copy in num_envs for x in played[copy]]).return_mean for num_envs in by_member]
 
     def _save(self, state: TrainState, done: int, curves: Curves) -> None:
         host = {"family": family_as_host(self._plan.config), "curves": curves._asdict(), "what": self._what}
-        checkpoint.save(self._checkpoints, done, Snapshot(state, {}, host), keep=KEPT)
+        checkpoint.save(self._checkpoints, done, Snapshot(state, {}, host), keep=CHECKPOINTS_KEPT)
 
 
 def _load_replay(source: LoadedAgent) -> Replay:
-    """What the source has collected; windows start from nothing, whatever contexts it kept."""
+    """The source's replay buffer; windows start from the initial latent state, without stored contexts."""
     config = source.config
     if config.replay.storage == "disk":
-        raise ConfigError(f"{source.run_dir} keeps its replay on the disk; a population needs one in memory.")
+        raise ConfigError(
+            f"{source.run_dir} stores its replay buffer on disk (replay.storage), expected memory or device: "
+            "a population loads it into memory."
+        )
     replay = make_replay(
         dataclasses.replace(config.replay, storage="memory"),
         source.agent.spaces,

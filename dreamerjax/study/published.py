@@ -1,8 +1,8 @@
-"""Runs beside the published learning curves of DreamerV3: `python run.py compare --published RUN ...`.
+"""Compares runs with the published learning curves of DreamerV3: `python run.py compare --published RUN ...`.
 
-The data is of the score files that the authors publish with their code (github.com/danijar/dreamerv3): the mean return
-of the episodes in each window of 10,000 environment frames, with the lowest and the highest seed. Ours is computed in
-the same way, from the training episodes (sampled actions).
+The data comes from the score files that the authors publish with their code (github.com/danijar/dreamerv3): the mean
+return of the episodes in each window of 10,000 environment frames, with the lowest and the highest seed. The curves of
+our runs are computed in the same way from the training episodes (sampled actions).
 """
 
 import json
@@ -20,11 +20,11 @@ from dreamerjax.runs.load import read_settings
 from dreamerjax.runs.presets import PRESETS
 from dreamerjax.runs.run_folder import no_run_folder
 
-matplotlib.use("Agg")  # pictures go to files; no window is needed
+matplotlib.use("Agg")  # draw to files, without a display
 
 DATA = PRESETS / "published" / "dreamerv3.json"
 WINDOW = 10_000  # environment frames
-FRAME_SKIP = {"atari": 4, "atari100k": 4}  # of families that repeat actions themselves
+FRAME_SKIP = {"atari": 4, "atari100k": 4}  # of suites that repeat actions themselves
 
 
 class Published(NamedTuple):
@@ -39,7 +39,7 @@ class Published(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """The curve of one of our runs, [points] each; windows without an episode's end are left out."""
+    """The curve of one of our runs, [points] each, without windows in which no episode ended."""
 
     name: str
     frames: np.ndarray  # where each window ends
@@ -47,7 +47,7 @@ class Curve(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A run's last whole window against the published one that ends there."""
+    """A run's last complete window against the published window at the same frames."""
 
     name: str
     frames: int
@@ -58,36 +58,36 @@ class Verdict(NamedTuple):
 
     @property
     def word(self) -> str:
-        """Where it lies."""
+        """The run's return against the published range."""
         if self.ours < self.lowest:
             return "below"
         return "above" if self.ours > self.highest else "within"
 
 
 def published_curve(config: Config) -> Published:
-    """The published curve of the task that a run is about.
+    """The published curve of a run's task.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the task has no published curve.
     """
-    family, _, name = config.env.id.partition(":")
-    group = {"dmc": "dmc_proprio", "atari100k": "atari100k"}.get(family, "")
-    if family == "dmc" and config.env.obs == "pixels":
+    suite, _, name = config.env.id.partition(":")
+    group = {"dmc": "dmc_proprio", "atari100k": "atari100k"}.get(suite, "")
+    if suite == "dmc" and config.env.obs == "pixels":
         group = "dmc_vision"
     data = json.loads(DATA.read_text(encoding="utf-8"))
     tasks = data.get(group, {})
-    task = f"{family.removesuffix('100k')}_{name}".replace("-", "_")
+    task = f"{suite.removesuffix('100k')}_{name}".replace("-", "_")
     if task not in tasks:
         known = [f"dmc:{key.removeprefix('dmc_').replace('_', '-')}" for key in data["dmc_proprio"]]
         known += [f"{known_name} --obs pixels" for known_name in known if _key(known_name) in data["dmc_vision"]]
         known += [f"atari100k:{key.removeprefix('atari_')}" for key in data["atari100k"]]
         raise ConfigError(f"There is no published curve of {config.env.id}, expected a run of {', '.join(known)}.")
     frames, mean, lowest, highest = np.array(tasks[task]["points"], np.float64).T
-    return Published(f"{family}:{name}", tasks[task]["seeds"], frames, mean, lowest, highest)
+    return Published(f"{suite}:{name}", tasks[task]["seeds"], frames, mean, lowest, highest)
 
 
 def our_curve(run_dir: Path, config: Config) -> Curve:
-    """The returns of a run's training episodes, in windows as the published ones."""
+    """The returns of a run's training episodes, in the windows of the published curves."""
     rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if "episode/return" in row]
     per_step = config.env.action_repeat * FRAME_SKIP.get(config.env.id.partition(":")[0], 1)
     frames = np.array([row["step"] * per_step for row in rows])
@@ -106,11 +106,11 @@ def compare_published(run_dirs: Sequence[Path], file: Path) -> list[Verdict]:
         file: PNG to write.
 
     Returns:
-        Each run's last window against the published one.
+        The verdict of each run's last window.
 
     Raises:
         RunFolderError: a folder is no run.
-        ConfigError: there is no published curve, the runs are of several tasks, or a run has no episode in reach.
+        ConfigError: there is no published curve, the runs have different tasks, or a run has no episode in a window.
         OSError: a file cannot be read or written.
     """
     configs = []
@@ -121,7 +121,7 @@ def compare_published(run_dirs: Sequence[Path], file: Path) -> list[Verdict]:
         configs.append(config)
     tasks = {(config.env.id, config.env.obs == "pixels") for config in configs}
     if len(tasks) > 1:
-        raise ConfigError(f"The runs are of several tasks, {', '.join(sorted(id for id, _ in tasks))}; expected one.")
+        raise ConfigError(f"The runs have different tasks, {', '.join(sorted(id for id, _ in tasks))}; expected one.")
     published = published_curve(configs[0])
     curves = [our_curve(run_dir, config) for run_dir, config in zip(run_dirs, configs, strict=True)]
     verdicts = [_verdict(curve, published) for curve in curves]

@@ -1,8 +1,8 @@
-"""Few seeds, honest numbers: interquartile means, intervals, and what they allow to say.
+"""Statistics for few seeds: interquartile means, confidence intervals, verdicts.
 
 After "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (Agarwal et al. 2021): interquartile means
-with bootstrap intervals, and the probability of improvement. A verdict rests on Welch's interval of the difference of
-means instead: with three seeds the bootstrap's are too narrow, and a verdict that is wrong too often is worth nothing.
+with bootstrap intervals, and the probability of improvement. Verdicts use Welch's interval of the difference of means
+instead: with three seeds, bootstrap intervals are too narrow and give too many false verdicts.
 """
 
 import math
@@ -14,9 +14,9 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-MOST_SEEDS = 1000  # more than these are as good as never
-FEWEST_SEEDS = 3  # of a side: fewer tell nothing about the spread, and no interval is given
-COUNTS = {1: "One seed tells", 2: "Two seeds tell"}
+MAX_SEEDS = 1000  # above this, no number of seeds is suggested
+MIN_SEEDS = 3  # per arm: fewer give no estimate of the spread, so no interval is given
+COUNTS = {1: "One seed is", 2: "Two seeds are"}
 
 Direction = Literal["higher", "lower", "same"]
 Word = Literal["supported", "refuted", "inconclusive"]
@@ -31,33 +31,33 @@ class Interval(NamedTuple):
 
 
 class Judgement(NamedTuple):
-    """What the runs say of a hypothesis."""
+    """The verdict on a hypothesis."""
 
     word: Word
     effect: Interval  # change - baseline, of the means, Welch's interval
-    by: float  # the size that was expected, in units of the metric
-    more_seeds: int | None  # of each arm, that it would take if the spread stays; None: decided, or too many
+    by: float  # the expected size of the effect, in units of the metric
+    more_seeds: int | None  # per arm, needed for a verdict at this spread; None: decided, or too many
 
 
 def too_few_seeds(seeds: int) -> str:
-    """That so few seeds tell nothing about the spread, as a sentence; empty if there are enough of them.
+    """A warning that there are too few seeds to estimate the spread; empty if there are enough.
 
     Args:
-        seeds: of the side that has fewer.
+        seeds: of the arm with fewer seeds.
     """
-    return f"{COUNTS[seeds]} nothing about the spread from seed to seed." if seeds < FEWEST_SEEDS else ""
+    return f"{COUNTS[seeds]} too few to estimate the spread between seeds." if seeds < MIN_SEEDS else ""
 
 
 def interval_in_words(interval: Interval, seeds: int, *, number: Callable[[float], str]) -> str:
-    """An estimate with its interval; in words where there is none to give, or where it has no width.
+    """An estimate with its interval, or with the reason why it has none.
 
     Args:
-        interval: of one of the functions below.
-        seeds: of the side that has fewer.
-        number: writes a number.
+        interval: from one of the functions below.
+        seeds: of the arm with fewer seeds.
+        number: formats a number.
     """
     estimate = number(interval.estimate)
-    if seeds < FEWEST_SEEDS:
+    if seeds < MIN_SEEDS:
         return f"{estimate} (no interval: {seeds} seed{'' if seeds == 1 else 's'})"
     if interval.low == interval.high:
         return f"{estimate} (no interval: all {seeds} seeds agree)"
@@ -65,8 +65,8 @@ def interval_in_words(interval: Interval, seeds: int, *, number: Callable[[float
 
 
 def interval_as_json(interval: Interval, seeds: int) -> dict[str, float | None]:
-    """The same for programs: `low` and `high` are null with too few seeds."""
-    if seeds < FEWEST_SEEDS:
+    """An estimate with its interval as a JSON object; `low` and `high` are null with too few seeds."""
+    if seeds < MIN_SEEDS:
         return {"estimate": interval.estimate, "low": None, "high": None}
     return dict(interval._asdict())
 
@@ -88,7 +88,7 @@ def interquartile_mean(values: Sequence[float]) -> Interval:
 
 
 def probability_of_improvement(baseline: Sequence[float], change: Sequence[float]) -> Interval:
-    """The probability that a run of the change has more than a run of the baseline; ties count half."""
+    """The probability that a run of the change has a higher metric than one of the baseline; ties count half."""
 
     def better(x: np.ndarray, y: np.ndarray) -> float:
         return float(((y[:, None] > x) + 0.5 * (y[:, None] == x)).mean())
@@ -103,7 +103,7 @@ def probability_of_improvement(baseline: Sequence[float], change: Sequence[float
 def difference(baseline: Sequence[float], change: Sequence[float]) -> Interval:
     """Mean of the change minus mean of the baseline, with Welch's interval; exactly 0 if no seed shows a difference."""
     x, y = np.asarray(baseline, float), np.asarray(change, float)
-    if np.array_equal(x, y):  # seed by seed, to the last digit: the change changes nothing that a run does
+    if np.array_equal(x, y):  # equal for every seed, to the last digit: the change has no effect
         return Interval(0.0, 0.0, 0.0)
     estimate = float(y.mean() - x.mean())
     parts = np.array([x.var(ddof=1) / len(x), y.var(ddof=1) / len(y)])
@@ -115,18 +115,18 @@ def difference(baseline: Sequence[float], change: Sequence[float]) -> Interval:
 
 
 def judge(baseline: Sequence[float], change: Sequence[float], direction: Direction, by: float) -> Judgement:
-    """Whether the runs support that the change is higher, lower or the same, by so much.
+    """Decides whether the metric of the change is higher, lower or the same, by the expected size.
 
-    - higher, lower: supported if all of the interval lies on that side of 0, and the estimate reaches `by`; refuted if
-      all of the interval falls short of `by`.
-    - same: supported if all of the interval lies within `by` of 0; refuted if all of it lies outside.
-    - With fewer than three seeds a side it is inconclusive, unless no seed differs at all.
+    - higher, lower: supported if the whole interval is on that side of 0 and the estimate reaches `by`; refuted if the
+      whole interval is short of `by`.
+    - same: supported if the whole interval is within `by` of 0; refuted if all of it is outside.
+    - With fewer than three seeds per arm the verdict is inconclusive, unless the arms are equal for every seed.
 
     Args:
         baseline: the metric of each seed, two or more.
-        change: the same.
-        direction: what was expected.
-        by: 0 or more, in units of the metric.
+        change: the metric of each seed, two or more.
+        direction: the expected direction.
+        by: the expected size, 0 or more, in units of the metric.
     """
     effect = difference(baseline, change)
     half = (effect.high - effect.low) / 2
@@ -140,11 +140,11 @@ def judge(baseline: Sequence[float], change: Sequence[float], direction: Directi
         refuted = size + half < by or (by == 0 and size + half <= 0)
         margin = size if size >= by else by - size
     seeds = min(len(baseline), len(change))
-    enough = seeds >= FEWEST_SEEDS or np.array_equal(baseline, change)
+    enough = seeds >= MIN_SEEDS or np.array_equal(baseline, change)
     if enough and (supported or refuted):
         return Judgement("supported" if supported else "refuted", effect, by, None)
-    if seeds < FEWEST_SEEDS:
-        return Judgement("inconclusive", effect, by, FEWEST_SEEDS - seeds)
-    needed = math.ceil(seeds * (half / margin) ** 2) if margin > 0 else MOST_SEEDS + 1
+    if seeds < MIN_SEEDS:
+        return Judgement("inconclusive", effect, by, MIN_SEEDS - seeds)
+    needed = math.ceil(seeds * (half / margin) ** 2) if margin > 0 else MAX_SEEDS + 1
     more = max(1, needed - seeds)
-    return Judgement("inconclusive", effect, by, more if needed <= MOST_SEEDS else None)
+    return Judgement("inconclusive", effect, by, more if needed <= MAX_SEEDS else None)

@@ -1,4 +1,4 @@
-"""A sweep from its plan to its result, whichever kind it is."""
+"""Runs a sweep of any kind: plan in, result out."""
 
 import functools
 from collections.abc import Callable
@@ -9,13 +9,13 @@ import numpy as np
 
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.study.jobs import Job, run_jobs
-from dreamerjax.study.outcomes import returns_of
+from dreamerjax.study.optuna_study import Runner, run_study
 from dreamerjax.study.population_run import run_population, seed_folder, source_job
 from dreamerjax.study.ray_runner import run_jobs_on_ray
-from dreamerjax.study.study import Runner, run_study
+from dreamerjax.study.run_metrics import returns_of
 from dreamerjax.study.sweep_plan import SweepPlan
 from dreamerjax.study.sweep_result import PointResult, RunCurve, SweepResult
-from dreamerjax.viz.course import final_return
+from dreamerjax.viz.curve_shape import final_return
 
 Executor = Literal["local", "ray"]
 
@@ -30,22 +30,22 @@ def run_sweep(
     show: Callable[[str], None] = lambda text: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> SweepResult | None:
-    """Runs what is missing of a sweep.
+    """Runs the missing part of a sweep.
 
     Args:
         plan: checked.
-        folder: for what a start later goes on from.
+        folder: for Optuna's journal or the checkpoints of a population.
         executor: "ray" needs `start_ray` first.
-        at_once: runs side by side on this machine; trials in a batch of a search.
-        say: told what happens, a line each time.
-        show: told what is under way, every few seconds.
-        interrupted: asked now and then.
+        at_once: parallel runs on this machine; trials in a batch of a search.
+        say: called with a line of text for each event.
+        show: called with the current status every few seconds.
+        interrupted: polled regularly; True saves and stops the sweep.
 
     Returns:
         The result, or None if the user stopped it.
 
     Raises:
-        ConfigError, CheckpointError, Failed: see `run_study` and `run_population`.
+        ConfigError, CheckpointError, JobFailedError: see `run_study` and `run_population`.
     """
     runner: Runner = (
         functools.partial(run_jobs_on_ray, say=say, show=show, interrupted=interrupted)
@@ -68,7 +68,7 @@ def _population(
     plan: SweepPlan, folder: Path, runner: Runner, say: Callable[[str], None], interrupted: Callable[[], bool]
 ) -> SweepResult | None:
     source = source_job(plan)
-    if source is not None and not runner([source], enough=lambda job: False):
+    if source is not None and not runner([source], stop_early=lambda job: False):
         return None
     found = run_population(plan, folder, say=say, interrupted=interrupted)
     if found is None:
@@ -84,6 +84,6 @@ def _population(
 
 
 def _runs(jobs: list[Job], pruned_at: int | None) -> list[RunCurve]:
-    """The evaluations of each seed; of a point that was pruned, those of its first seed, which alone ran."""
+    """The evaluations of each seed; of a pruned point, those of its first seed, the only one that ran."""
     begun = jobs[:1] if pruned_at is not None else jobs
     return [RunCurve(job.folder, *returns_of(read_metrics(job.folder / "metrics.jsonl"))) for job in begun]

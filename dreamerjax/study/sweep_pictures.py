@@ -1,4 +1,4 @@
-"""The pictures of a sweep: a heat map of two keys, points of a search, learning curves."""
+"""The figures of a sweep: a heat map of two keys, a scatter plot of a search, learning curves."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,17 +11,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from dreamerjax.study.outcomes import shown
+from dreamerjax.study.run_metrics import format_number
 from dreamerjax.study.sweep_plan import shown_value
 from dreamerjax.study.sweep_result import PointResult, RunCurve, SweepResult
 
-matplotlib.use("Agg")  # pictures go to files; no window is needed
+matplotlib.use("Agg")  # draw to files, without a display
 
-MOST_PANELS = 6  # of curves
+MAX_PANELS = 6  # of learning curves
 
 
 def draw_sweep(result: SweepResult, folder: Path) -> list[str]:
-    """Draws what suits the kind of sweep into its folder; returns the names of the files.
+    """Draws the figures for the kind of sweep into its folder; returns the file names.
 
     Raises:
         OSError: a file cannot be written.
@@ -40,7 +40,7 @@ def draw_sweep(result: SweepResult, folder: Path) -> list[str]:
 
 
 def _heat_map(result: SweepResult, file: Path) -> None:
-    """Peak and final return in colours that they share; the metric beside them, if it is another."""
+    """Draws peak and final return on one colour scale, and the metric if it is neither of them."""
     plan = result.plan
     (row_key, row_values), (column_key, column_values) = plan.over.items()
     shape = (len(row_values), len(column_values))
@@ -64,7 +64,7 @@ def _heat_map(result: SweepResult, file: Path) -> None:
 
 
 def _scales(values: Mapping[str, Sequence[float]]) -> dict[str, Normalize]:
-    """Title -> scale of its colours; one for the two returns, so that a colour means the same in both."""
+    """Title -> colour scale; both returns share one."""
 
     def scale(*columns: Sequence[float]) -> Normalize:
         finite = [x for column in columns for x in column if np.isfinite(x)] or [0.0]
@@ -79,17 +79,17 @@ def _cells(axes: Axes, values: np.ndarray, scale: Normalize) -> None:
     for row, column in np.ndindex(values.shape):
         value = float(values[row, column])
         color = "w" if np.isfinite(value) and scale(value) < 0.5 else "k"
-        axes.text(column, row, shown(value), ha="center", va="center", color=color)
+        axes.text(column, row, format_number(value), ha="center", va="center", color=color)
 
 
 def _curves(result: SweepResult, file: Path) -> None:
-    """One panel for each value of the first key, one colour for each of the rest."""
+    """Draws learning curves: one panel for each value of the first key, one colour for each value of the others."""
     keys = list(result.plan.over)
     panels_of: dict[Any, list[PointResult]] = {}
     for each in result.points:
         if each.ended:
             panels_of.setdefault(each.point[keys[0]] if len(keys) > 1 else "", []).append(each)
-    shown_panels = list(panels_of.items())[:MOST_PANELS]
+    shown_panels = list(panels_of.items())[:MAX_PANELS]
     figure = Figure(figsize=(2.0 + 3.2 * len(shown_panels), 3.4), layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, len(shown_panels), sharex=True, sharey=True, squeeze=False)[0]
     for axes, (value, points) in zip(panels, shown_panels, strict=True):
@@ -108,7 +108,7 @@ def _curves(result: SweepResult, file: Path) -> None:
 
 
 def _draw_point(axes: Axes, runs: Sequence[RunCurve], *, color: Any, label: str) -> None:
-    """The mean of the seeds at the steps that all of them have; each seed to its own end, thin."""
+    """Draws the mean of the seeds at their common steps, and each seed as a thin line to its end."""
     by_step = [dict(zip(run.steps.tolist(), run.returns.tolist(), strict=True)) for run in runs]
     steps = sorted(set.intersection(*map(set, by_step)))
     returns = np.array([[one[step] for step in steps] for one in by_step])  # [seeds, steps]
@@ -119,7 +119,7 @@ def _draw_point(axes: Axes, runs: Sequence[RunCurve], *, color: Any, label: str)
 
 
 def _scatter(result: SweepResult, file: Path) -> None:
-    """The metric against each key."""
+    """Draws the metric against each key."""
     keys = list(result.plan.over)
     ended = [each for each in result.points if each.values]
     figure = Figure(figsize=(1.0 + 3.2 * len(keys), 3.2), layout="constrained")

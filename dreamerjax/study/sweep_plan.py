@@ -1,4 +1,4 @@
-"""A sweep: which settings vary, over what, and what is wanted of them. A YAML file holds one."""
+"""The plan of a sweep, read from a YAML file: which settings vary over which values, and the metric to optimise."""
 
 import dataclasses
 import itertools
@@ -11,19 +11,19 @@ from dreamerjax.config import Config, ConfigError, family_key, flatten
 from dreamerjax.runs.run_folder import different_keys
 from dreamerjax.runs.settings import Layer, combine, did_you_mean, typed_layer
 from dreamerjax.study.jobs import POOL, Job
-from dreamerjax.study.outcomes import check_metric
 from dreamerjax.study.plan_file import read_config_of, read_layer, read_plan_file, read_seeds
+from dreamerjax.study.run_metrics import check_metric
 
 Kind = Literal["grid", "search", "population"]
 Point = Mapping[str, Any]  # key -> value
 
 
 class Span(NamedTuple):
-    """Numbers from low to high, for a search."""
+    """The range of a number in a search."""
 
     low: float
     high: float
-    log: bool  # equally many in each decade
+    log: bool  # sample uniformly in the logarithm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +33,16 @@ class SweepPlan:
     name: str
     sentence: str
     kind: Kind
-    config: Config  # what all points share
+    config: Config  # settings of all points, before the varied keys
     over: Mapping[str, tuple[Any, ...] | Span]
     metric: str
     maximize: bool
     seeds: tuple[int, ...]
-    trials: int  # of a search
-    prune: bool  # of a search: trials that fall behind are stopped
-    source: Path | Config | None  # of a population: a run, or the settings of one, whose world model it dreams in
-    updates: int  # of a population, of each member
-    evaluate_every: int  # of a population, updates
+    trials: int  # search: their number
+    prune: bool  # search: stop trials below the median
+    source: Path | Config | None  # population: the run that provides the world model, or its settings
+    updates: int  # population: updates of each member
+    evaluate_every: int  # population: updates between evaluations
     where: str  # the file, for messages
 
     def config_of(self, point: Point) -> Config:
@@ -55,27 +55,27 @@ class SweepPlan:
         return [dict(zip(self.over, each, strict=True)) for each in itertools.product(*values)]
 
     def jobs(self, point: Point, pool: Path = POOL) -> list[Job]:
-        """The runs of a point, by seed."""
+        """The jobs of a point, one per seed."""
         return [Job(dataclasses.replace(self.config_of(point), seed=seed), pool=pool) for seed in self.seeds]
 
 
 KEYS = {
-    "sweep": "the sentence",
+    "sweep": "a sentence that describes the sweep",
     "kind": f"one of {', '.join(get_args(Kind))}",
-    "environment": "a name that --env takes",
-    "settings": "of all points",
+    "environment": "a name as for --env",
+    "settings": "settings of all points",
     "over": "key: [values], or in a search key: {low: ..., high: ..., log: true}",
-    "metric": "what is wanted",
+    "metric": "the metric to optimise",
     "goal": "maximize or minimize",
-    "seeds": "a list, or how many",
-    "trials": "of a search",
-    "prune": "of a search: true stops trials that fall behind",
-    "starts_from": "of a population: the folder of a run, or the settings of a run to make first",
-    "updates": "of a population, for each member",
-    "evaluate_every": "of a population, updates",
-    "new_family": "true if an architecture or environment varies",
+    "seeds": "a list of seeds, or their number",
+    "trials": "search: number of trials",
+    "prune": "search: true stops trials below the median",
+    "starts_from": "population: a run folder, or the settings of a run to train first",
+    "updates": "population: updates of each member",
+    "evaluate_every": "population: updates between evaluations",
+    "new_family": "true if the sweep varies the architecture or the environment",
 }
-# What `Knobs` holds, and so a population may vary; the world model's learning rate changes nothing in a frozen one.
+# The settings in `Knobs`, which a population may vary. Without the world model's learning rate: it is frozen.
 KNOBS = (
     "agent.actor.learning_rate",
     "agent.critic.learning_rate",
@@ -84,7 +84,7 @@ KNOBS = (
     "agent.returns.return_lambda",
 )
 PRUNABLE = ("mean_return", "final_return", "peak_return")
-ONLY: Mapping[str, tuple[Kind, ...]] = {
+KINDS_OF_KEY: Mapping[str, tuple[Kind, ...]] = {
     "trials": ("search",),
     "prune": ("search",),
     "starts_from": ("population",),
@@ -96,19 +96,19 @@ ONLY: Mapping[str, tuple[Kind, ...]] = {
 
 
 def read_sweep(file: Path) -> SweepPlan:
-    """Reads and checks the file of a sweep.
+    """Reads and checks the YAML file of a sweep.
 
     Raises:
-        ConfigError: something is missing, unknown or out of range.
+        ConfigError: a key is missing or unknown, or a value is out of range.
     """
     where = str(file)
     content = read_plan_file(file, KEYS, ("sweep", "kind", "environment", "over"), what="sweep")
     kind: Kind | None = next((each for each in get_args(Kind) if each == content["kind"]), None)
     if kind is None:
         raise ConfigError(f"{where}: kind is {content['kind']!r}, expected {KEYS['kind']}.")
-    for key, kinds in ONLY.items():
+    for key, kinds in KINDS_OF_KEY.items():
         if key in content and kind not in kinds:
-            raise ConfigError(f"{where}: `{key}` is of a {' or '.join(kinds)}, and this is a {kind}.")
+            raise ConfigError(f"{where}: `{key}` belongs to a {' or '.join(kinds)}, but kind is {kind}.")
     settings = read_layer(content, "settings", where)
     config = read_config_of(content["environment"], [settings], where)
     metric = str(content.get("metric", "final_return"))
@@ -119,7 +119,7 @@ def read_sweep(file: Path) -> SweepPlan:
     prune = bool(content.get("prune", False))
     if prune and (goal != "maximize" or metric not in PRUNABLE):
         raise ConfigError(
-            f"{where}: prune goes by greedy returns, so it wants goal maximize and a metric of {', '.join(PRUNABLE)}."
+            f"{where}: prune compares greedy returns, expected goal maximize and metric one of {', '.join(PRUNABLE)}."
         )
     plan = SweepPlan(
         name=file.stem,
@@ -148,7 +148,7 @@ def _over(given: Any, kind: Kind, where: str) -> dict[str, tuple[Any, ...] | Spa
     for key, values in given.items():
         if kind == "population" and key not in KNOBS:
             raise ConfigError(
-                f"{where}: over: {key} cannot vary within one program, expected one of {', '.join(KNOBS)}."
+                f"{where}: over: {key} cannot vary in a population, expected one of {', '.join(KNOBS)}."
                 f"{did_you_mean(key, KNOBS)}"
             )
         if isinstance(values, list) and values:
@@ -182,7 +182,7 @@ def _count(content: Mapping[str, Any], key: str, default: int, where: str) -> in
 
 
 def _check_points(plan: SweepPlan, *, new_family: bool) -> None:
-    """Every value is one that its setting may have, and the family varies only where that is meant."""
+    """Checks that every value is valid, and that the family varies only with `new_family`."""
     ends = [choices[:2] if isinstance(choices, Span) else choices for choices in plan.over.values()]
     first = {key: values[0] for key, values in zip(plan.over, ends, strict=True)}
     for key, values in zip(plan.over, ends, strict=True):
@@ -191,8 +191,8 @@ def _check_points(plan: SweepPlan, *, new_family: bool) -> None:
             different = different_keys(family_key(plan.config), family_key(config))
             if different and not new_family:
                 raise ConfigError(
-                    f"{plan.where}: over: {key} makes another model family: {'; '.join(different)}.\n"
-                    "Say `new_family: true` if you mean to compare families."
+                    f"{plan.where}: over: {key} changes the model family: {'; '.join(different)}.\n"
+                    "Add `new_family: true` to compare families."
                 )
 
 
@@ -204,5 +204,5 @@ def _with(config: Config, point: Point, where: str) -> Config:
 
 
 def shown_value(value: Any) -> str:
-    """A setting's value, short."""
+    """A setting's value, with 4 significant digits."""
     return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)

@@ -1,4 +1,4 @@
-"""The report of a sweep: REPORT.md with its table, result.json; sweep_pictures.py draws it."""
+"""Writes the report of a sweep: REPORT.md with a table, result.json; sweep_pictures.py draws the figures."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dreamerjax.monitoring.summary import count
-from dreamerjax.study.outcomes import shown, what_it_is
+from dreamerjax.study.run_metrics import describe_metric, format_number
 from dreamerjax.study.statistics import too_few_seeds
 from dreamerjax.study.sweep_pictures import draw_sweep
 from dreamerjax.study.sweep_plan import Point, shown_value
@@ -41,7 +41,7 @@ def _lines(result: SweepResult, pictures: Sequence[str]) -> Iterator[str]:
     yield f"# {plan.name}"
     yield f"\n> {plan.sentence}\n"
     yield (
-        f"Best: {_named(winner.point)}, with {shown(winner.mean)} ({what_it_is(plan.metric)}; "
+        f"Best: {_named(winner.point)}, with {format_number(winner.mean)} ({describe_metric(plan.metric)}; "
         f"{count(len(plan.seeds), 'seed')})."
     )
     if few := too_few_seeds(len(plan.seeds)):
@@ -51,10 +51,10 @@ def _lines(result: SweepResult, pictures: Sequence[str]) -> Iterator[str]:
     yield f"\nCommit {git_commit() or 'unknown'}.\n"
     yield from _table(result)
     yield (
-        "\nOf each seed, final is its last greedy evaluation and peak its highest; the table has their means over the "
-        "seeds.\nPattern: a rise and a fall are fitted to each seed's evaluations. A decline ends more than 20% of the "
-        "range below its peak; rising is a last third above the second by more than 10% of it; up and down is what the "
-        "fit explains by less than 60%."
+        "\n`final` is the last greedy evaluation of a seed and `peak` its highest; the table has their means over the "
+        "seeds.\n`pattern` describes each seed's curve, after a fit of a rise followed by a fall. Up and down: the fit "
+        "explains less than 60% of the variance. Peak then decline: the fit ends more than 20% of the range below its "
+        "peak. Rising: the last third is above the second by more than 10% of the range. Plateau: none of these."
     )
     yield "\n## Runs\n"
     for each in _ordered(result):
@@ -71,15 +71,15 @@ def _table(result: SweepResult) -> Iterator[str]:
     for each in _ordered(result):
         cells = [shown_value(each.point[key]) for key in plan.over]
         if each.ended:
-            cells += [shown(each.peak), shown(each.final), each.pattern]
+            cells += [format_number(each.peak), format_number(each.final), each.pattern]
         else:
             cells += ["-", "-", f"pruned at {each.pruned_at:,}" if each.pruned_at is not None else "-"]
-        cells += [", ".join(shown(value) for value in each.values) or "-"] if of_metric else []
+        cells += [", ".join(format_number(value) for value in each.values) or "-"] if of_metric else []
         yield "| " + " | ".join(cells) + " |"
 
 
 def _ordered(result: SweepResult) -> list[PointResult]:
-    """A grid in its own order, a search from best to worst."""
+    """The points of a grid in its order, those of a search from best to worst."""
     if result.plan.kind != "search":
         return list(result.points)
     sign = -1 if result.plan.maximize else 1
@@ -92,7 +92,7 @@ def _budget(result: SweepResult) -> str:
         return f"{plan.config.train.env_steps:,} environment steps each"
     return (
         f"{plan.updates:,} updates each in the dreams of one frozen world model, in one compiled program; "
-        f"{result.seconds:,.0f} s in all with the evaluations"
+        f"{result.seconds:,.0f} s in total, including evaluations"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a sweep found: for each point the metric, and what each seed's learning curve comes to."""
+"""The result of a sweep: for each point the metric, and the final return, peak and pattern of its learning curves."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dreamerjax.study.sweep_plan import Point, SweepPlan
-from dreamerjax.viz.course import final_return, pattern, peak_return
+from dreamerjax.viz.curve_shape import final_return, pattern, peak_return
 
 
 class RunCurve(NamedTuple):
@@ -20,7 +20,7 @@ class RunCurve(NamedTuple):
 
 
 class PointResult(NamedTuple):
-    """What a point of the sweep came to."""
+    """The result of one point."""
 
     point: Point
     values: tuple[float, ...]  # the metric by seed; empty if it was pruned
@@ -29,33 +29,33 @@ class PointResult(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Of the metric over the seeds; NaN if it was pruned."""
+        """Mean of the metric over the seeds; NaN if pruned."""
         return float(np.mean(self.values)) if self.values else float("nan")
 
     @property
     def ended(self) -> bool:
-        """Whether all of its seeds ran to their end, and were evaluated."""
+        """Whether all seeds are finished and have an evaluation."""
         return bool(self.values) and bool(self.runs) and all(len(run.returns) for run in self.runs)
 
     @property
     def final(self) -> float:
-        """The mean of the seeds' final returns (`course.final_return`); NaN if it has not ended."""
+        """The mean of the seeds' final returns (`curve_shape.final_return`); NaN if not `ended`."""
         return float(np.mean([final_return(run.returns) for run in self.runs])) if self.ended else float("nan")
 
     @property
     def peak(self) -> float:
-        """The mean of the seeds' peak returns (`course.peak_return`); NaN if it has not ended."""
+        """The mean of the seeds' peak returns (`curve_shape.peak_return`); NaN if not `ended`."""
         return float(np.mean([peak_return(run.returns) for run in self.runs])) if self.ended else float("nan")
 
     @property
     def pattern(self) -> str:
-        """How the seeds' learning curves go (`course.pattern`), with their numbers where they do not all go alike."""
+        """The pattern of the seeds' learning curves (`curve_shape.pattern`), with counts if they differ."""
         found = Counter(pattern(run.returns) for run in self.runs)
         return next(iter(found)) if len(found) == 1 else ", ".join(f"{word} {n}" for word, n in found.most_common())
 
 
 class SweepResult(NamedTuple):
-    """What a sweep found."""
+    """The result of a sweep."""
 
     plan: SweepPlan
     points: Sequence[PointResult]  # in the order of the plan

@@ -1,7 +1,6 @@
-"""A variant: a function that changes the program before it runs, such as `my_networks.py:waves`.
+"""A variant: a user's function that changes the program before a command runs, such as `my_networks.py:waves`.
 
-For what is code rather than a setting: networks of one's own, and in experiments a known bug or a planted fault. It
-lives beside the library, not in it.
+For changes of code rather than settings: custom networks, or an injected fault in an experiment.
 """
 
 import importlib.util
@@ -15,7 +14,7 @@ FLAG = "--variant"
 
 
 def load_variant(name: str) -> Callable[[], None]:
-    """The function that `FILE.py:NAME` names.
+    """Loads the function `FILE.py:NAME`.
 
     Raises:
         ConfigError: there is no such file or function, or the file cannot be imported.
@@ -24,7 +23,9 @@ def load_variant(name: str) -> Callable[[], None]:
     path = Path(file)
     spec = importlib.util.spec_from_file_location("variant", path) if path.is_file() else None
     if spec is None or spec.loader is None:
-        raise ConfigError(f"The variant `{name}` names no file, expected such as experiments/variants.py:NAME.")
+        raise ConfigError(
+            f"The file of the variant `{name}` does not exist, expected FILE.py:NAME, such as my_networks.py:waves."
+        )
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -36,16 +37,16 @@ def load_variant(name: str) -> Callable[[], None]:
     return getattr(module, function)
 
 
-def put_in_place(arguments: list[str]) -> list[str]:
-    """Applies the variant that a command line names, if it names one; returns the rest of the command line.
+def apply_variant(arguments: list[str]) -> list[str]:
+    """Calls the function of `--variant` if the command line has one; returns the other arguments.
 
     Raises:
-        ConfigError: as `load_variant`.
+        ConfigError: see `load_variant`.
     """
     at = next((place for place, word in enumerate(arguments) if word.partition("=")[0] == FLAG), None)
     if at is None:
         return arguments
     name = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 : at + 2]), "")
-    compile_cache.trace_anew()  # those that are stored know nothing of a variant
+    compile_cache.trace_anew()  # the compile cache's key does not include the variant
     load_variant(name)()
     return arguments[:at] + arguments[at + (1 if "=" in arguments[at] else 2) :]

@@ -1,4 +1,4 @@
-"""The learning curve of one or more runs, as a picture."""
+"""Draws the learning curves of one or more runs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from dreamerjax.monitoring.metrics import read_metrics
 
-matplotlib.use("Agg")  # pictures go to files; no window is needed
+matplotlib.use("Agg")  # draw to files, without a display
 
 EPISODES_SMOOTHED = 10
 MINUTE = 60.0  # seconds
@@ -23,7 +23,7 @@ def learning_curve(run_dirs: Sequence[Path], file: Path, *, solve_return: float 
     Args:
         run_dirs: folders with a metrics.jsonl.
         file: PNG to write.
-        solve_return: drawn as a line, if there is one.
+        solve_return: drawn as a line, unless None.
 
     Raises:
         OSError: a file cannot be read or written.
@@ -37,7 +37,7 @@ def learning_curve(run_dirs: Sequence[Path], file: Path, *, solve_return: float 
     axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for text in legend.get_texts():
-        text.set_parse_math(False)  # the name of a folder is no formula
+        text.set_parse_math(False)  # folder names are not formulas
     figure.savefig(file, dpi=120)
 
 
@@ -46,21 +46,21 @@ def draw_returns(
     rows: list[dict[str, Any]],
     *,
     color: str = "C0",
-    greedy: str = "greedy, with its spread",
+    greedy: str = "greedy, ± 1 std",
     training: str = "",
     over: str = "step",
 ) -> None:
-    """Draws the returns of one run: of training faint and smoothed, of greedy evaluations with their spread.
+    """Draws the returns of one run: training episodes faint and smoothed, greedy evaluations with standard deviation.
 
-    Training episodes that are too few to smooth are drawn as dots: `training_in_words` says which it is.
+    Fewer than `EPISODES_SMOOTHED` training episodes are drawn as dots; `training_caption` describes what is drawn.
 
     Args:
         axes: where to draw.
         rows: of `read_metrics`.
         color: of the run.
-        greedy: the label of its evaluations.
-        training: the label of its training episodes; empty: none.
-        over: "step", or "wall_seconds", which is drawn in minutes.
+        greedy: the label of the evaluations.
+        training: the label of the training episodes; empty: no label.
+        over: the x axis: "step", or "wall_seconds", which is drawn in minutes.
     """
     unit = MINUTE if over == "wall_seconds" else 1.0
     at, returns, smoothed = _training(rows, over)
@@ -74,7 +74,7 @@ def draw_returns(
 
 
 def return_limits(rows: list[dict[str, Any]], solve_return: float | None) -> tuple[float, float]:
-    """Limits for the axis of returns of all charts that show these rows, so that they can be compared by eye."""
+    """Common limits of the return axis for all charts of these rows."""
     shown = [] if solve_return is None else [solve_return]
     for row in rows:
         if "eval/return_mean" in row:
@@ -85,18 +85,18 @@ def return_limits(rows: list[dict[str, Any]], solve_return: float | None) -> tup
     return float(finite.min()) - margin, float(finite.max()) + margin
 
 
-def training_in_words(rows: list[dict[str, Any]]) -> str:
-    """How `draw_returns` shows the training episodes of a run, or why it shows none: a sentence."""
+def training_caption(rows: list[dict[str, Any]]) -> str:
+    """A sentence on how `draw_returns` draws the training episodes of a run."""
     count = len(series(rows, "episode/return")[1])
     if count >= EPISODES_SMOOTHED:
-        return f"Faint: the {count:,} training episodes, each point the mean of {EPISODES_SMOOTHED}."
+        return f"Faint line: {count:,} training episodes, moving average over {EPISODES_SMOOTHED}."
     if count:
-        return f"Faint dots: the training episode{'s' if count > 1 else ''}, {count} so far, too few to smooth."
-    return "No training episode has ended yet, so that there are no training returns to draw."
+        return f"Faint dots: {count} training episode{'s' if count > 1 else ''}, too few for a moving average."
+    return "No training episode has ended yet."
 
 
 def finish_returns(axes: Axes, *, solve_return: float | None, over: str = "step") -> None:
-    """Names the axes, and draws what counts as solved as a line."""
+    """Labels the axes and draws the return that counts as solved."""
     if solve_return is not None:
         axes.axhline(solve_return, color="0.4", linestyle="--", linewidth=1, label=f"solved: {solve_return:g}")
     axes.set(xlabel="environment steps" if over == "step" else "minutes", ylabel="episode return")
@@ -104,7 +104,7 @@ def finish_returns(axes: Axes, *, solve_return: float | None, over: str = "step"
 
 
 def _training(rows: list[dict[str, Any]], over: str) -> tuple[np.ndarray, np.ndarray, bool]:
-    """The returns of training episodes as they are drawn, [n] and [n], and whether they are smoothed."""
+    """Positions [n] and returns [n] of the training episodes to draw, and whether they are smoothed."""
     at, returns = series(rows, "episode/return", over=over)
     if len(returns) < EPISODES_SMOOTHED:
         return at, returns, False
@@ -113,6 +113,6 @@ def _training(rows: list[dict[str, Any]], over: str) -> tuple[np.ndarray, np.nda
 
 
 def series(rows: list[dict[str, Any]], key: str, *, over: str = "step") -> tuple[np.ndarray, np.ndarray]:
-    """A metric over environment steps (or another key that every line has), from the lines that have it: [n], [n]."""
+    """Environment steps (or another key that every line has) and values of a metric: [n], [n]."""
     points = [(row[over], row[key]) for row in rows if key in row]
     return np.array([at for at, _ in points]), np.array([value for _, value in points])

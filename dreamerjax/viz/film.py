@@ -1,4 +1,4 @@
-"""Films of an agent: a greedy episode, and its dream beside the truth. Training makes them now and then."""
+"""Films of an agent: a greedy episode, and dreams compared with a real episode. Training makes them regularly."""
 
 import contextlib
 import functools
@@ -17,18 +17,18 @@ from dreamerjax.runs.load import LoadedAgent
 from dreamerjax.runtime.sentence import reason_of, sentence_of
 from dreamerjax.training.evaluation import greedy_policy
 from dreamerjax.training.reporter import Film, Films
-from dreamerjax.viz.dreams import DreamBesideTruth, dream_beside_truth, dream_frames, plot_dream, scene_frames
-from dreamerjax.viz.scene import Scene
-from dreamerjax.viz.video import as_gif, enlarged, whole, write_mp4
+from dreamerjax.viz.dreams import DreamComparison, compare_dream_with_episode, dream_frames, plot_dream, state_frames
+from dreamerjax.viz.renderer import ObservationRenderer
+from dreamerjax.viz.video import as_gif, atomic_write, enlarged, write_mp4
 
-LONGEST = 1000  # steps of an episode that are filmed
+MAX_FRAMES = 1000  # of an episode
 EPISODE_SPEED, DREAM_SPEED = 30.0, 10.0  # frames a second
-GIF_FRAMES = 100  # at most; for TensorBoard, which keeps them in memory
-SCENE = "dream_scene"  # the film of a state's dream
+GIF_FRAMES = 100  # maximum; TensorBoard keeps GIFs in memory
+STATE_DREAM = "dream_scene"  # name of the film of dreamed states
 
 
 class Filmed(NamedTuple):
-    """A film or plot that `film_run` made once."""
+    """A film or plot that `film_run` wrote earlier."""
 
     env_steps: int  # of the agent that it shows
     name: str  # such as "episode"
@@ -36,7 +36,7 @@ class Filmed(NamedTuple):
 
 
 def filmed(run_dir: Path) -> list[Filmed]:
-    """The films and plots of a run, oldest first; none if none were made."""
+    """The films and plots in a run folder, oldest first."""
     found = []
     for file in sorted((run_dir / "videos").glob("*_*")):
         steps, _, name = file.stem.partition("_")
@@ -46,53 +46,53 @@ def filmed(run_dir: Path) -> list[Filmed]:
 
 
 def film_run(loaded: LoadedAgent, *, seed: int = 0, lent: VectorEnv | None = None) -> Films:
-    """Writes what can be shown of an agent into `videos` of its run folder.
+    """Writes the films and plots of an agent into `videos` of its run folder.
 
-    Each film is made apart from the others: one that fails, for whatever reason, takes none of them along.
+    The films are independent: an error in one does not affect the others.
 
     Args:
         loaded: the agent.
         seed: of the episode and the dreams.
-        lent: environments to play in; None: some of its own.
+        lent: environments to play in; None: creates them.
 
     Returns:
-        The films: an episode (where the environment draws itself or shows images), and dreams beside the truth, as a
-        film of images, or of a state where the environment can draw one, and as a plot of vectors. And why others,
-        which there should be, could not be made.
+        The films: an episode (if the environment renders or observes images), and dreams compared with a real episode:
+        a film of images, or of states that the environment can render, and a plot of vectors. And the reasons why films
+        are missing.
     """
-    making = _Making(loaded.run_dir / "videos", loaded.env_steps)
-    with making.apart():
-        making.folder.mkdir(exist_ok=True)
-    making.film("episode", lambda: film_episode(loaded, seed=seed, lent=lent), EPISODE_SPEED)
-    seen: DreamBesideTruth | None = None
-    with making.apart():
-        seen = dream_beside_truth(loaded, seed=seed, lent=lent)
+    writer = _FilmWriter(loaded.run_dir / "videos", loaded.env_steps)
+    with writer.errors_kept():
+        writer.folder.mkdir(exist_ok=True)
+    writer.film("episode", lambda: film_episode(loaded, seed=seed, lent=lent), EPISODE_SPEED)
+    seen: DreamComparison | None = None
+    with writer.errors_kept():
+        seen = compare_dream_with_episode(loaded, seed=seed, lent=lent)
     if seen is None:
-        return making.films
+        return writer.films
     specs = loaded.agent.spaces.obs
     for spec in specs:
         if spec.is_image:
-            making.film(f"dream_{spec.name}", functools.partial(dream_frames, seen, spec.name), DREAM_SPEED)
+            writer.film(f"dream_{spec.name}", functools.partial(dream_frames, seen, spec.name), DREAM_SPEED)
     if not any(spec.is_image for spec in specs):
-        making.film(SCENE, lambda: _frames_of_states(loaded, seen), DREAM_SPEED)
+        writer.film(STATE_DREAM, lambda: _frames_of_states(loaded, seen), DREAM_SPEED)
     if any(spec.is_vector for spec in specs):
-        making.plot("dream", lambda file: plot_dream(seen, file))
-    return making.films
+        writer.plot("dream", lambda file: plot_dream(seen, file))
+    return writer.films
 
 
-class _Making:
-    """Films and plots of one moment of training, each made apart from the others."""
+class _FilmWriter:
+    """Writes the films and plots of an agent; an error in one does not affect the others."""
 
     def __init__(self, folder: Path, env_steps: int) -> None:
         self.folder, self.films = folder, Films([], [])
         self._env_steps, self._reasons = env_steps, set[str]()
 
     @contextlib.contextmanager
-    def apart(self, file: str = "") -> Iterator[None]:
-        """Whatever goes wrong inside is a reason why films are missing, which counts once for all files."""
+    def errors_kept(self, file: str = "") -> Iterator[None]:
+        """Turns an exception into a reason why films are missing; the same reason is kept once for all files."""
         try:
             yield
-        except Exception as error:  # of the environment, of ffmpeg, of the disk, of matplotlib
+        except Exception as error:  # from the environment, ffmpeg, the disk or matplotlib
             why = sentence_of(error)
             reason = reason_of(why.replace(file, "") if file else why)
             if reason not in self._reasons:
@@ -100,7 +100,7 @@ class _Making:
                 self.films.missing.append(why)
 
     def film(self, name: str, frames: Callable[[], Iterable[np.ndarray]], frames_per_second: float) -> None:
-        """Writes a film, and keeps small frames of it for the GIF; nothing if there is no frame."""
+        """Writes a film and a GIF of smaller frames; nothing if there are no frames."""
         file = self._file(name, ".mp4")
         small: list[np.ndarray] = []
 
@@ -109,7 +109,7 @@ class _Making:
                 small.append(_small(frame))
                 yield frame
 
-        with self.apart(file.name):
+        with self.errors_kept(file.name):
             if write_mp4(kept(), file, frames_per_second=frames_per_second):
                 every = -(-len(small) // GIF_FRAMES)
                 gif = as_gif(small[::every], frames_per_second=frames_per_second / every)
@@ -118,8 +118,8 @@ class _Making:
     def plot(self, name: str, draw: Callable[[Path], None]) -> None:
         """Writes a plot."""
         file = self._file(name, ".png")
-        with self.apart(file.name):
-            with whole(file) as unfinished:
+        with self.errors_kept(file.name):
+            with atomic_write(file) as unfinished:
                 draw(unfinished)
             self.films.made.append(Film(name, file))
 
@@ -128,14 +128,14 @@ class _Making:
 
 
 def film_episode(loaded: LoadedAgent, *, seed: int, lent: VectorEnv | None = None) -> Iterator[np.ndarray]:
-    """Frames, each [height, width, 3 or so], of one greedy episode; none where there is nothing to see."""
+    """Frames, each [height, width, channels], of one greedy episode; none without rendering and images."""
     agent, params = loaded.agent, loaded.state.params
     image = next((spec.name for spec in agent.spaces.obs if spec.is_image), None)
     with one_copy(loaded.config.env, seed=seed, lent=lent) as env:
         rows = env.reset(seed=seed)
         state, key = initial_policy_state(agent, 1), jax.random.PRNGKey(seed)
         policy = greedy_policy(agent)
-        for _ in range(min(LONGEST, loaded.config.eval.max_episode_steps)):
+        for _ in range(min(MAX_FRAMES, loaded.config.eval.max_episode_steps)):
             frame = env.render()
             if frame is None and image is not None:
                 frame = rows.obs[image][0]
@@ -148,17 +148,17 @@ def film_episode(loaded: LoadedAgent, *, seed: int, lent: VectorEnv | None = Non
             rows = env.step(np.asarray(action))
 
 
-def _frames_of_states(loaded: LoadedAgent, seen: DreamBesideTruth) -> Iterable[np.ndarray]:
-    """Frames of truth and dream as the environment draws them; none where it cannot draw a state."""
-    scene = Scene(loaded.config.env, loaded.agent.spaces)
+def _frames_of_states(loaded: LoadedAgent, seen: DreamComparison) -> Iterable[np.ndarray]:
+    """Frames of real and dreamed states; none if the environment cannot render a given state."""
+    renderer = ObservationRenderer(loaded.config.env, loaded.agent.spaces)
     try:
-        return scene_frames(seen, scene) if scene.draws else ()
+        return state_frames(seen, renderer) if renderer.can_draw else ()
     finally:
-        scene.close()
+        renderer.close()
 
 
 def _small(frame: np.ndarray) -> np.ndarray:
-    """A frame [height, width, 3 or so], some 200 pixels high or 800 wide: one for each square of pixels, their mean."""
+    """A frame [height, width, channels] averaged over square blocks to about 200 pixels high or 800 wide."""
     frame = enlarged(frame[None])[0]
     factor = max(1, frame.shape[0] // 200, frame.shape[1] // 800)
     height, width = frame.shape[0] // factor, frame.shape[1] // factor

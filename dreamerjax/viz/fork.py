@@ -1,4 +1,4 @@
-"""A run beside the one that it was forked from: what each made of the same beginning."""
+"""Compares a run with the run that it was forked from."""
 
 import math
 from collections.abc import Sequence
@@ -16,28 +16,28 @@ from dreamerjax.viz.verdict import Lines
 
 
 class Parent(NamedTuple):
-    """The run that another one was forked from."""
+    """The run from which another one was forked."""
 
     folder: Path
-    lines: list[dict[str, Any]]  # of its metrics.jsonl; its steps count from the fork
+    lines: list[dict[str, Any]]  # of its metrics.jsonl, with steps counted from the fork
     forked_at: int  # environment steps of the parent
 
 
 def parent_of(run_dir: Path, lineage: Sequence[Event]) -> Parent | None:
-    """The parent of a run, as far as its folder is there; None if the run is no fork.
+    """The parent of a run; None if the run is no fork.
 
     Args:
         run_dir: the run.
         lineage: of its newest checkpoint.
 
     Raises:
-        FileNotFoundError: it is a fork, and its parent is nowhere to be found; the message is a sentence.
+        FileNotFoundError: the parent's metrics are not found; the message is a sentence for the report.
     """
     forks = [event for event in lineage if event.what == "forked"]
     if not forks or forks[-1].parent is None:
         return None
     named = Path(forks[-1].parent)
-    for folder in (named, run_dir.resolve().parent / named.name):  # both may have been moved together
+    for folder in (named, run_dir.resolve().parent / named.name):  # both may have been moved to another folder
         try:
             lines = read_metrics(folder / "metrics.jsonl")
         except (OSError, ValueError):
@@ -45,38 +45,38 @@ def parent_of(run_dir: Path, lineage: Sequence[Event]) -> Parent | None:
         at = forks[-1].step
         return Parent(folder, [line | {"step": line["step"] - at} for line in lines], at)
     raise FileNotFoundError(
-        f"It was forked from {named}, which is not there any more: there is nothing to compare with."
+        f"This run was forked from {named}, which does not exist any more, so they cannot be compared."
     )
 
 
-def beside_parent(parent: Parent, lines: Lines) -> str:
-    """Which of the two got further, in words: against the parent at the fork, and as many steps later, if it went on.
+def parent_comparison(parent: Parent, lines: Lines) -> str:
+    """Compares the fork's return with the parent's at the fork, and with the parent's after the same number of steps.
 
     Args:
         parent: of `parent_of`.
-        lines: of the fork itself.
+        lines: of the fork.
     """
     own, others = list(scores_of(lines)), list(scores_of(parent.lines))
     if not own or not others:
         who = "This run" if not own else "Its parent"
-        return f"{who} has not been evaluated: there is nothing to compare."
+        return f"{who} has no evaluation, so they cannot be compared."
     last = own[-1]
-    told = f"After {last.step:,} environment steps of its own this run has a greedy return of {last.mean:,.1f}."
+    text = f"{last.step:,} environment steps after the fork, this run has a greedy return of {last.mean:,.1f}."
     before = [score for score in others if score.step <= 0]
     if before:
-        told += f" That is {_compared(last, before[-1])} the {before[-1].mean:,.1f} that its parent had at the fork."
+        text += f" This is {_compared(last, before[-1])} the parent's {before[-1].mean:,.1f} at the fork."
     after = [score for score in others if 0 < score.step <= last.step]
     if after:
         there = after[-1]
-        told += (
-            f" The parent went on: {there.step:,} steps after the fork it had {there.mean:,.1f}, and this run is "
+        text += (
+            f" The parent continued: it had {there.mean:,.1f} at {there.step:,} steps after the fork, and this run is "
             f"{_compared(last, there)} that."
         )
-    return told
+    return text
 
 
 def draw_fork(axes: Axes, parent: Parent, lines: list[dict[str, Any]], config: Config) -> None:
-    """Draws the greedy returns of both over environment steps after the fork, marked with a dotted line."""
+    """Draws the greedy returns of both runs over environment steps; a dotted line marks the fork."""
     draw_returns(axes, _evaluations(parent.lines), color="0.4", greedy="parent")
     draw_returns(axes, _evaluations(lines), greedy="this run")
     axes.axvline(0, color="0.4", linewidth=0.8, linestyle=":")
@@ -91,7 +91,7 @@ def _evaluations(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _compared(score: Score, other: Score) -> str:
-    """Above, below, or within chance of the other."""
+    """The position relative to the other score, as words."""
     if not score.differs(other):
-        return "within chance of"
+        return "not significantly different from"
     return "above" if score.mean > other.mean else "below"

@@ -1,4 +1,4 @@
-"""The health of a run as one picture: its diagnostics over time, with its verdicts and alerts."""
+"""Draws the diagnostics of a run over time, with verdicts and alerts, as one image."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +16,10 @@ from dreamerjax.viz.curves import series
 from dreamerjax.viz.panels import PANELS, Panel, judge_panel
 from dreamerjax.viz.verdict import WORDS
 
-matplotlib.use("Agg")  # pictures go to files; no window is needed
+matplotlib.use("Agg")  # draw to files, without a display
 
 COLUMNS = 2
-COLOURS = {"sound": "C2", "look": "C3", "unclear": "0.4"}
+COLOURS = {"ok": "C2", "warning": "C3", "unclear": "0.4"}
 
 
 def draw_health(run_dir: Path, config: Config, file: Path) -> list[Alert]:
@@ -31,10 +31,10 @@ def draw_health(run_dir: Path, config: Config, file: Path) -> list[Alert]:
         file: the PNG to write.
 
     Returns:
-        The alerts, which the picture marks with red lines.
+        The alerts, drawn as red lines.
 
     Raises:
-        OSError: the metrics cannot be read, or the picture cannot be written.
+        OSError: the metrics cannot be read, or the image cannot be written.
     """
     lines, watch = read_metrics(run_dir / "metrics.jsonl"), Watch(config)
     alerts = [alert for line in lines for alert in watch.see(line)]
@@ -56,12 +56,12 @@ def draw_health(run_dir: Path, config: Config, file: Path) -> list[Alert]:
 
 
 def draw_panel(axes: Axes, lines: list[dict[str, Any]], panel: Panel, alerts: Sequence[Alert] = ()) -> None:
-    """Draws one of `PANELS` over environment steps, as far as it was measured; alerts are red lines.
+    """Draws the metrics of one panel over environment steps; alerts are red lines.
 
     Args:
         axes: where to draw.
         lines: of `read_metrics`.
-        panel: which.
+        panel: one of `PANELS`.
         alerts: of the run.
     """
     for label, metric in panel.metrics.items():

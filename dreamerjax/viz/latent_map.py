@@ -1,4 +1,4 @@
-"""A map of the latent space: the two directions in which the features of real states vary most (PCA)."""
+"""A two-dimensional map of the latent space: the first two principal components of the latent features (PCA)."""
 
 from typing import NamedTuple
 
@@ -16,15 +16,15 @@ class LatentMap(NamedTuple):
     explained: np.ndarray  # [2] share of the features' variance along each of them
 
     def project(self, states: LatentState) -> np.ndarray:
-        """Places [..., 2] of latent states [...]."""
+        """Positions [..., 2] of latent states [...]."""
         return (features_of(states) - self.mean) @ self.directions
 
 
 def fit_map(states: LatentState) -> LatentMap:
-    """The principal components of latent states, as `Dreamer.encode` gives them.
+    """Fits the map to latent states, as returned by `Dreamer.encode`.
 
     Args:
-        states: of an episode or several, [T] of N.
+        states: [T] of N, of one or more episodes.
     """
     features = features_of(states)
     features = features.reshape(-1, features.shape[-1])
@@ -37,5 +37,5 @@ def fit_map(states: LatentState) -> LatentMap:
 
 
 def features_of(states: LatentState) -> np.ndarray:
-    """What the heads read, [..., F] float64: the recurrent state beside the latent groups."""
+    """The input of the heads, [..., F] float64: the recurrent state and the latent groups, concatenated."""
     return np.asarray(latent_features(states), np.float64)

@@ -1,4 +1,4 @@
-"""What a page consists of that needs no other file: charts as SVG in the text, films and pictures as data."""
+"""Builds self-contained HTML pages: charts as inline SVG, films and images as data URIs, text from templates."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 TEMPLATES = Path(__file__).parent
-CHART_INCHES = (4.2, 2.4)  # all charts are alike: two fill the width of a desk, one that of a phone
+CHART_INCHES = (4.2, 2.4)  # of every chart: two fit next to each other on a desktop, one on a phone
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "dreamerjax",
@@ -30,7 +30,7 @@ STYLE: dict[Any, Any] = {
 }
 MIME = {".mp4": "video/mp4", ".png": "image/png", ".jpg": "image/jpeg"}
 
-# Matplotlib's colours -> those of the page, which has lighter ones for the night.
+# Matplotlib's colours -> CSS variables, which have lighter values in dark mode.
 COLOURS = {
     "#000000": "currentColor",
     "#666666": "var(--muted)",
@@ -43,14 +43,14 @@ COLOURS = {
 
 
 def chart(draw: Callable[[Axes], None], alt: str) -> Markup:
-    """Draws a chart for a page, in its colours and its font.
+    """Draws a chart in the page's colours and font.
 
     Args:
         draw: draws into the axes.
-        alt: the same in words, for those who do not see it.
+        alt: a text alternative for screen readers.
 
     Returns:
-        An SVG element; nothing in it refers to anything outside.
+        An SVG element without external references.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=CHART_INCHES, layout="constrained")
@@ -59,29 +59,29 @@ def chart(draw: Callable[[Axes], None], alt: str) -> Markup:
 
 
 class Chart(NamedTuple):
-    """A chart with its words."""
+    """A chart with title and caption."""
 
     title: str
     svg: Markup
     caption: str = ""
-    level: str = ""  # of a verdict, which the caption gives the reasons of: sound, look or unclear
+    level: str = ""  # of the verdict in the caption: ok, warning or unclear
 
 
 def data_uri(content: bytes, suffix: str) -> str:
-    """A film or picture as an address that holds it.
+    """A film or image as a data URI; empty without content.
 
     Args:
-        content: of the file; without any, there is no address either.
+        content: of the file.
         suffix: of its name, one of `MIME`.
     """
     return f"data:{MIME[suffix]};base64,{base64.b64encode(content).decode()}" if content else ""
 
 
 def render(template: str, content: Mapping[str, Any]) -> str:
-    """Fills a template of this folder; every text that is not `Markup` is escaped.
+    """Renders a template of this folder; every text that is not `Markup` is escaped.
 
     Raises:
-        jinja2.TemplateError: the template asks for what the content does not have.
+        jinja2.TemplateError: the template uses a variable that the content does not define.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -94,13 +94,13 @@ def render(template: str, content: Mapping[str, Any]) -> str:
 
 
 def _svg(figure: Figure, alt: str) -> Markup:
-    """A figure as an SVG element: as wide as it may be, in the page's font, without names that another chart has."""
+    """A figure as an SVG element: full width, in the page's font, with IDs that are unique in the page."""
     written = io.StringIO()
     FigureCanvasSVG(figure).print_svg(written, metadata=dict.fromkeys(["Creator", "Date", "Format", "Type"]))
     svg = written.getvalue()
     opening = Markup('<svg class="chart" role="img" aria-label="{}" viewBox="{}">')
     viewed = re.search(r'viewBox="([^"]*)"', svg)
-    assert viewed, "matplotlib writes it"
+    assert viewed, "matplotlib always writes a viewBox"
     svg = svg[svg.index(">", svg.index("<svg ")) + 1 :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;?", "", svg).replace("xlink:href", "href")

@@ -1,4 +1,4 @@
-"""Everything that there is to see of a run as one page, `report.html`, which needs no other file and no network."""
+"""Writes the report of a run: one self-contained page, `report.html`."""
 
 import dataclasses
 import functools
@@ -22,15 +22,15 @@ from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.load import LoadedAgent, load_run, read_settings
 from dreamerjax.runs.run_folder import RunFolderError, changed_keys, no_run_folder
 from dreamerjax.runtime.sentence import sentence_of
-from dreamerjax.viz.curves import draw_returns, finish_returns, return_limits, series, training_in_words
-from dreamerjax.viz.exhibits import Exhibit, choose, exhibit
+from dreamerjax.viz.curves import draw_returns, finish_returns, return_limits, series, training_caption
+from dreamerjax.viz.dream_accuracy import measure_dream_accuracy
 from dreamerjax.viz.film import Filmed, filmed
-from dreamerjax.viz.fork import Parent, beside_parent, draw_fork, parent_of
+from dreamerjax.viz.fork import Parent, draw_fork, parent_comparison, parent_of
 from dreamerjax.viz.health import draw_panel
 from dreamerjax.viz.learning import Learning, judge_learning
 from dreamerjax.viz.page import Chart, chart, render
 from dreamerjax.viz.panels import PANELS, Panel, judge_panel
-from dreamerjax.viz.trust import trust_in_dreams
+from dreamerjax.viz.report_media import Media, read_media, select_media
 from dreamerjax.viz.verdict import WORDS
 
 TEMPLATE = "report.html.j2"
@@ -39,7 +39,7 @@ Lines = list[dict[str, Any]]  # of metrics.jsonl
 
 
 def write_report(run_dir: Path) -> Path:
-    """Writes `report.html` into a run folder, from whatever there is: metrics are enough.
+    """Writes `report.html` into a run folder. Only the metrics are required; other parts are left out if missing.
 
     Args:
         run_dir: the run; it may still be training.
@@ -49,7 +49,7 @@ def write_report(run_dir: Path) -> Path:
 
     Raises:
         RunFolderError: it is no run folder, it has no metrics, or the page cannot be written.
-        ConfigError: its settings are not of this version.
+        ConfigError: its settings are from another version.
     """
     config = read_settings(run_dir)
     if config is None:
@@ -60,8 +60,8 @@ def write_report(run_dir: Path) -> Path:
     parent = _parent_of(run_dir, loaded, notes)
     watch = Watch(config)
     alerts = [alert for line in lines for alert in watch.see(line)]
-    shown, left_out = choose(filmed(run_dir))
-    exhibits = list(_exhibits(shown, notes))
+    shown, left_out = select_media(filmed(run_dir))
+    media = list(_readable(shown, notes))
     content = {
         "run": run_dir.resolve().name,
         "folder": str(run_dir),
@@ -73,18 +73,18 @@ def write_report(run_dir: Path) -> Path:
         "tiles": list(_tiles(summary)),
         "lineage": [event for event in loaded.lineage if event.what != "begun"] if loaded else [],
         "learning": list(_learning(lines, config, parent)),
-        "training": training_in_words(lines),
-        "episodes": [one for one in exhibits if not one.name.startswith("dream")],
-        "dreams": [one for one in exhibits if one.name.startswith("dream") and one.moves],
-        "plots": [one for one in exhibits if one.name.startswith("dream") and not one.moves],
+        "training": training_caption(lines),
+        "episodes": [one for one in media if not one.name.startswith("dream")],
+        "dreams": [one for one in media if one.name.startswith("dream") and one.is_film],
+        "plots": [one for one in media if one.name.startswith("dream") and not one.is_film],
         "left_out": [one.file.name for one in left_out],
-        "trust": _trust(loaded, notes) if loaded else None,
+        "accuracy": _accuracy(loaded, notes) if loaded else None,
         "alerts": [
             (alert, watch.standing.get(alert.name) == alert, *words_and_flags(alert.remedy)) for alert in alerts
         ],
-        "health": list(_health(lines, config, watch, alerts)),
+        "diagnostics": list(_diagnostics(lines, config, watch, alerts)),
         "changed": _changed(config),
-        "settings": {key: _plainly(value) for key, value in flatten(config).items()},
+        "settings": {key: _as_text(value) for key, value in flatten(config).items()},
         "costs": list(_costs(lines, summary)),
         "versions": summary.get("versions", {}),
         "notes": notes,
@@ -97,24 +97,26 @@ def write_report(run_dir: Path) -> Path:
     return file
 
 
-def _exhibits(films: Sequence[Filmed], notes: dict[str, str]) -> Iterator[Exhibit]:
-    """The films and plots that can be read; of others, a note tells why not."""
+def _readable(films: Sequence[Filmed], notes: dict[str, str]) -> Iterator[Media]:
+    """The films and plots that can be read; adds a note about others."""
     for one in films:
         try:
-            yield exhibit(one)
+            yield read_media(one)
         except Exception as error:
-            notes["films"] = f"Not all that was filmed can be shown: {sentence_of(error)}"
+            notes["films"] = f"Some films cannot be shown: {sentence_of(error)}"
 
 
 def _metrics_of(run_dir: Path) -> Lines:
     try:
         lines = read_metrics(run_dir / "metrics.jsonl")
     except OSError as error:
-        raise RunFolderError(f"{run_dir}/metrics.jsonl cannot be read: {error.strerror}.\nTrain first.") from error
+        raise RunFolderError(
+            f"{run_dir}/metrics.jsonl cannot be read: {error.strerror}.\nTrain the run first."
+        ) from error
     except ValueError as error:
         raise RunFolderError(str(error)) from error
     if not lines:
-        raise RunFolderError(f"{run_dir}/metrics.jsonl is empty: nothing has happened yet.\nTrain first.")
+        raise RunFolderError(f"{run_dir}/metrics.jsonl is empty.\nTrain the run first.")
     return lines
 
 
@@ -122,12 +124,12 @@ def _agent_of(run_dir: Path, notes: dict[str, str]) -> LoadedAgent | None:
     try:
         return load_run(run_dir)
     except (CheckpointError, EnvError) as error:
-        notes["trust"] = f"There is no agent to let dream: {error}"
+        notes["accuracy"] = f"The agent cannot be loaded: {error}"
         return None
 
 
 def _summary_of(run_dir: Path, config: Config, lines: Lines) -> dict[str, Any]:
-    """The content of summary.json; what the metrics tell, if the run has not ended or has gone on since."""
+    """The content of summary.json; made from the metrics if the run is unfinished or was resumed since."""
     last = lines[-1]
     try:
         summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
@@ -152,17 +154,17 @@ def _summary_of(run_dir: Path, config: Config, lines: Lines) -> dict[str, Any]:
 
 
 def _verdict(summary: Mapping[str, Any], learning: Learning) -> str:
-    """In a word or three."""
+    """The verdict on the run in a few words."""
     if summary["stopped"] in UNFINISHED:
         return summary["stopped"]
     if summary["solved"] and learning.word != "solved":
-        return "solved on the way"
+        return "solved earlier"
     has_goal = summary.get("solve_return") is not None
     return "not solved" if has_goal and learning.word in ("learned", "stalled") else learning.word
 
 
 def _tiles(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Value and label of the numbers that come first."""
+    """Value and label of the numbers at the top of the page."""
     if evaluation := summary.get("eval"):
         value = mean_and_spread(evaluation["return_mean"], evaluation["return_std"], evaluation["episodes"])
         yield value, f"return of {count(evaluation['episodes'], 'greedy episode')}"
@@ -180,11 +182,11 @@ def _parent_of(run_dir: Path, loaded: LoadedAgent | None, notes: dict[str, str])
 
 
 def _learning(lines: Lines, config: Config, parent: Parent | None) -> Iterator[Chart]:
-    """Returns over steps and over minutes, and beside the parent's; all with the same axis of returns."""
+    """Charts of returns over steps, over minutes, and with the parent's; all with the same return axis."""
     steps, means = series(lines, "eval/return_mean")
-    told = "No evaluation yet."
+    text = "No evaluation yet."
     if len(means):
-        told = f"{means[0]:,.1f} after {steps[0]:,} environment steps, {means[-1]:,.1f} after {steps[-1]:,}."
+        text = f"{means[0]:,.1f} after {steps[0]:,} environment steps, {means[-1]:,.1f} after {steps[-1]:,}."
     goal, limits = (
         config.env.solve_return,
         return_limits([*lines, *(parent.lines if parent else [])], config.env.solve_return),
@@ -202,72 +204,76 @@ def _learning(lines: Lines, config: Config, parent: Parent | None) -> Iterator[C
         axes.set_ylim(limits)
 
     for over, words in (("step", "environment steps"), ("wall_seconds", "minutes")):
-        svg = chart(functools.partial(draw, over=over), f"Greedy return over {words}: {told}")
+        svg = chart(functools.partial(draw, over=over), f"Greedy return over {words}: {text}")
         yield Chart(f"Return over {words}", svg)
     if parent is not None:
-        told = beside_parent(parent, lines)
-        yield Chart("Beside its parent", chart(draw_both, f"Greedy returns of this run and its parent. {told}"), told)
+        text = parent_comparison(parent, lines)
+        yield Chart(
+            "Comparison with the parent run",
+            chart(draw_both, f"Greedy returns of this run and its parent. {text}"),
+            text,
+        )
 
 
-def _health(lines: Lines, config: Config, watch: Watch, alerts: Sequence[Alert]) -> Iterator[Chart]:
-    """The panels of which something was measured, over the same environment steps."""
+def _diagnostics(lines: Lines, config: Config, watch: Watch, alerts: Sequence[Alert]) -> Iterator[Chart]:
+    """The panels that have data, over the same environment steps."""
     for panel in PANELS:
         newest = {label: series(lines, metric)[1][-1:] for label, metric in panel.metrics.items()}
         if not any(map(len, newest.values())):
-            continue  # nothing was measured: no diagnoses, or no evaluations
+            continue  # no diagnoses or evaluations
 
         def draw(axes: Axes, panel: Panel = panel) -> None:
             draw_panel(axes, lines, panel, alerts)
             axes.set(xlabel="environment steps", xlim=(0, max(1, lines[-1]["step"])))
 
-        told = ", ".join(f"{label} {value[0]:.3g}" for label, value in newest.items() if len(value))
+        text = ", ".join(f"{label} {value[0]:.3g}" for label, value in newest.items() if len(value))
         verdict = judge_panel(panel, lines, config, watch.standing)
         title = panel.title[0].upper() + panel.title[1:]
-        svg = chart(draw, f"{panel.title}, at the end: {told}. {WORDS[verdict.level]}: {verdict.sentence}")
+        svg = chart(draw, f"{panel.title}, last values: {text}. {WORDS[verdict.level]}: {verdict.sentence}")
         yield Chart(title, svg, verdict.sentence, verdict.level)
 
 
-def _trust(loaded: LoadedAgent, notes: dict[str, str]) -> Any:
+def _accuracy(loaded: LoadedAgent, notes: dict[str, str]) -> Any:
     try:
-        trust = trust_in_dreams(Dreamer(loaded))
+        accuracy = measure_dream_accuracy(Dreamer(loaded))
     except EnvError as error:
-        notes["trust"] = f"It takes the environment to compare dreams with: {sentence_of(error)}"
+        notes["accuracy"] = f"The comparison of dreams with episodes needs the environment: {sentence_of(error)}"
         return None
     except Exception as error:
-        notes["trust"] = f"Dreams could not be compared with episodes: {sentence_of(error)}"
+        notes["accuracy"] = f"Dreams could not be compared with episodes: {sentence_of(error)}"
         return None
-    if trust is None:
-        notes["trust"] = "Episodes end too soon to compare dreams with them."
-    return trust
+    if accuracy is None:
+        notes["accuracy"] = "The episodes are too short to compare dreams with them."
+    return accuracy
 
 
 def _changed(config: Config) -> dict[str, tuple[str, str]]:
-    """Settings that are not the defaults of this environment and this size: key -> (default, here)."""
+    """Settings that differ from the defaults of this environment and size: key -> (default, value)."""
     model = dataclasses.replace(Config().agent.model, size=config.agent.model.size)
     agent = dataclasses.replace(Config().agent, model=model)
     env = EnvConfig(name=config.env.name, id=config.env.id)
     default = flatten(resolve(Config(env=env, agent=agent))) | {"agent.model.size": Config().agent.model.size}
     changed = changed_keys(default, flatten(config))
-    return {key: (_plainly(before), _plainly(here)) for key, (before, here) in changed.items()}
+    return {key: (_as_text(before), _as_text(here)) for key, (before, here) in changed.items()}
 
 
 def _costs(lines: Lines, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if device := summary.get("device"):
         yield "device", f"{device}, {summary['backend']}"
     compiling = summary.get("compile_seconds")
-    aside = f", {in_words(compiling)} of them to compile" if compiling else ""
+    aside = f", including {in_words(compiling)} of compilation" if compiling else ""
     yield "wall time", in_words(summary["wall_seconds"]) + aside
-    for key, label in (("env_steps", "environment steps a second"), ("updates", "updates a second")):
+    for key, label in (("env_steps", "environment steps per second"), ("updates", "updates per second")):
         _, speeds = series(lines, f"speed/{key}_per_second")
-        lately = f"; {np.median(speeds):,.1f} while it trained, in the median" if len(speeds) else ""
-        yield label, f"{summary[key] / max(summary['wall_seconds'], 1e-3):,.1f} over all{lately}"
+        median = f"; median while training {np.median(speeds):,.1f}" if len(speeds) else ""
+        yield label, f"{summary[key] / max(summary['wall_seconds'], 1e-3):,.1f} over the whole run{median}"
     _, memory = series(lines, "speed/memory_mb")
     if len(memory):
-        yield "memory, at most", f"{np.nanmax(memory):,.0f} MB"
+        yield "peak memory", f"{np.nanmax(memory):,.0f} MB"
     for key, label in (("git_commit", "git commit"), ("ended", "ended")):
         if summary.get(key):
             yield label, str(summary[key])
 
 
-def _plainly(value: Any) -> str:
+def _as_text(value: Any) -> str:
     return "none" if value is None else "empty" if value == "" else str(value)

@@ -1,4 +1,4 @@
-"""Verdicts on a run: sound, or look here, and why. Each is a function of the run's metrics and settings alone."""
+"""Verdicts on a run: OK, warning or unclear, with a reason. They depend only on the run's metrics and settings."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,43 +6,43 @@ from typing import Any, Literal, NamedTuple
 
 from dreamerjax.config import Config
 
-Lines = Sequence[Mapping[str, Any]]  # of metrics.jsonl, as `read_metrics` gives them
-Level = Literal["sound", "look", "unclear"]
+Lines = Sequence[Mapping[str, Any]]  # of metrics.jsonl, from `read_metrics`
+Level = Literal["ok", "warning", "unclear"]
 
-WORDS: Mapping[Level, str] = {"sound": "Sound", "look": "Look here", "unclear": "Cannot tell yet"}
-LEAST_UPDATES = 100  # that train the actor: with fewer, nothing could have been learned yet
+WORDS: Mapping[Level, str] = {"ok": "OK", "warning": "Warning", "unclear": "Unclear"}
+MIN_UPDATES = 100  # updates of the actor, before which nothing is judged
 
 
 class Verdict(NamedTuple):
-    """What a run shows in one respect."""
+    """A verdict on one aspect of a run."""
 
     level: Level
-    sentence: str  # why, with the numbers of this run
+    sentence: str  # the reason, with the numbers of this run
 
 
-def sound(sentence: str) -> Verdict:
-    """Nothing to worry about."""
-    return Verdict("sound", sentence)
+def ok(sentence: str) -> Verdict:
+    """A verdict without a problem."""
+    return Verdict("ok", sentence)
 
 
-def look(sentence: str) -> Verdict:
-    """Something that deserves a look."""
-    return Verdict("look", sentence)
+def warning(sentence: str) -> Verdict:
+    """A verdict with a problem to look into."""
+    return Verdict("warning", sentence)
 
 
 def unclear(sentence: str) -> Verdict:
-    """Too little to tell."""
+    """A verdict on too little data."""
     return Verdict("unclear", sentence)
 
 
 def updates_of(lines: Lines, config: Config) -> int:
-    """Updates so far that trained more than the world model."""
+    """The number of updates so far that trained the actor."""
     return max(0, lines[-1]["update"] - config.train.world_model_warmup) if lines else 0
 
 
-def least_updates(config: Config) -> int:
-    """Updates that it takes before anything can be told: until the learning rate has warmed up, and some more."""
-    return max(LEAST_UPDATES, config.agent.optimizer.warmup_updates)
+def min_updates(config: Config) -> int:
+    """The number of updates needed for a verdict: at least the learning rate's warm-up."""
+    return max(MIN_UPDATES, config.agent.optimizer.warmup_updates)
 
 
 def values_of(lines: Lines, metric: str) -> list[float]:
@@ -51,6 +51,6 @@ def values_of(lines: Lines, metric: str) -> list[float]:
 
 
 def newest_of(lines: Lines, metric: str, count: int) -> float:
-    """The mean of the newest finite values of a metric, `count` of them at most; NaN if there is none."""
+    """The mean of at most `count` newest finite values of a metric; NaN if there is none."""
     values = values_of(lines, metric)[-count:]
     return sum(values) / len(values) if values else math.nan

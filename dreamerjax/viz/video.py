@@ -1,4 +1,4 @@
-"""Moving pictures as files: MP4 to look at, GIF for TensorBoard."""
+"""Encodes frames as MP4 files, and as GIFs for TensorBoard."""
 
 import contextlib
 import io
@@ -15,39 +15,38 @@ from PIL import Image
 
 from dreamerjax.envs.frames import alike
 
-SMALLEST = 256  # pixels: smaller pictures are enlarged, each pixel a square, so that one can see them ...
-LARGEST = 2048  # ... but not beyond this, in either direction
+MIN_PIXELS = 256  # smaller frames are enlarged by a whole factor to at least this height and width ...
+MAX_PIXELS = 2048  # ... but to at most this
 
 
 def write_mp4(frames: Iterable[np.ndarray], file: Path, *, frames_per_second: float) -> bool:
-    """Writes frames, each [height, width, 3 or so] uint8, as MP4 (H.264), through the ffmpeg of imageio-ffmpeg.
+    """Writes frames, each [height, width, channels] uint8, as MP4 (H.264) with the ffmpeg of imageio-ffmpeg.
 
-    They go there one by one: 500 frames of CartPole are 360 MB. Frames of another size than the first are
-    made to fit it.
+    Frames are streamed one by one: 500 frames of CartPole are 360 MB. Frames of other sizes are resized to the first.
 
     Returns:
-        Whether there was any; without one, there is no file.
+        Whether there were frames; without any, no file is written.
 
     Raises:
-        OSError: the file cannot be written, or there is no ffmpeg; nothing of it is left.
+        OSError: the file cannot be written, or ffmpeg is missing; no partial file is left.
     """
     rest = alike(map(_presentable, frames))
     first = next(rest, None)
     if first is None:
         return False
-    with whole(file) as unfinished:
+    with atomic_write(file) as unfinished:
         _encode(first, rest, unfinished, frames_per_second)
     return True
 
 
 @contextlib.contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """A file that is there whole or not at all: yields where to write it, and gives it its name afterwards.
+def atomic_write(file: Path) -> Iterator[Path]:
+    """Writes a file atomically: yields a temporary path to write to, and renames it to `file` afterwards.
 
     Raises:
-        OSError: it cannot be written; the message names the file. Other errors of the writer are passed on.
+        OSError: the file cannot be written; the message names it. Other exceptions pass through.
     """
-    unfinished = file.with_name(f".{file.name}")  # with the same suffix, which says how to write it
+    unfinished = file.with_name(f".{file.name}")  # with the same suffix, from which writers infer the format
     try:
         yield unfinished
         unfinished.replace(file)
@@ -60,42 +59,42 @@ def whole(file: Path) -> Iterator[Path]:
 
 
 def _encode(first: np.ndarray, rest: Iterable[np.ndarray], file: Path, frames_per_second: float) -> None:
-    """Lets ffmpeg write frames [height, width, 3], all of one size."""
+    """Pipes frames [height, width, 3], all of one size, to ffmpeg."""
     height, width = first.shape[:2]
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(frames_per_second), "-i", "-"]
     h264 = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "20", "-movflags", "+faststart", f"file:{file}"]
     program = _ffmpeg()
     command = [program, "-y", "-loglevel", "error", *raw, *h264]
-    with tempfile.TemporaryFile() as said:  # no pipe, which would be full at some time
+    with tempfile.TemporaryFile() as errors:  # not a pipe, which could fill up and block
         try:
-            ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said)
+            ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
         except OSError as error:
             raise OSError(f"{program} cannot be started: {error.strerror}") from error
         try:
             assert ffmpeg.stdin is not None
-            with contextlib.suppress(BrokenPipeError), ffmpeg.stdin as frames:  # it has given up, and says why
+            with contextlib.suppress(BrokenPipeError), ffmpeg.stdin as frames:  # ffmpeg failed; its message follows
                 for frame in itertools.chain([first], rest):
                     frames.write(frame.tobytes())
             ffmpeg.wait()
         finally:
-            ffmpeg.kill()  # where an error leads out of here
+            ffmpeg.kill()  # after an exception
             ffmpeg.wait()
         if ffmpeg.returncode or not file.exists() or not file.stat().st_size:
-            said.seek(0)
-            words = " ".join(said.read(200).decode(errors="replace").split())
+            errors.seek(0)
+            words = " ".join(errors.read(200).decode(errors="replace").split())
             raise OSError(f"ffmpeg ended with {_code(ffmpeg.returncode)}{words and f': {words}'}")
 
 
 def _code(returncode: int) -> str:
-    """How a process ended, in words."""
+    """The exit code or signal of a process, as text."""
     return f"code {returncode}" if returncode >= 0 else f"signal {-returncode} ({signal.strsignal(-returncode)})"
 
 
 def _ffmpeg() -> str:
-    """The program.
+    """The path of ffmpeg.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: ffmpeg is not found.
     """
     try:
         return imageio_ffmpeg.get_ffmpeg_exe()
@@ -104,13 +103,13 @@ def _ffmpeg() -> str:
 
 
 def _presentable(frame: np.ndarray) -> np.ndarray:
-    """A frame that is large enough to see, with sides that are even: H.264 halves the resolution of colours."""
+    """An enlarged frame with even height and width, as H.264 with 4:2:0 chroma subsampling requires."""
     frame = enlarged(frame[None])[0]
     return np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), mode="edge")
 
 
 def first_frame(file: Path) -> bytes:
-    """The first picture of a film, as JPEG; nothing if it cannot be read, or there is no ffmpeg."""
+    """The first frame of a film, as JPEG; empty if the film cannot be read or ffmpeg is missing."""
     jpeg = ["-frames:v", "1", "-q:v", "6", "-f", "image2pipe", "-c:v", "mjpeg", "-"]
     try:
         command = [_ffmpeg(), "-loglevel", "error", "-i", f"file:{file}", *jpeg]
@@ -121,7 +120,7 @@ def first_frame(file: Path) -> bytes:
 
 
 def as_gif(frames: Iterable[np.ndarray], *, frames_per_second: float) -> bytes:
-    """Frames, each [height, width, 3] uint8, as an animated GIF; those of another size are made to fit the first."""
+    """Frames, each [height, width, 3] uint8, as an animated GIF; other sizes are resized to the first."""
     first, *rest = (Image.fromarray(frame) for frame in alike(frames))
     written = io.BytesIO()
     first.save(written, "GIF", save_all=True, append_images=rest, duration=round(1000 / frames_per_second), loop=0)
@@ -129,10 +128,10 @@ def as_gif(frames: Iterable[np.ndarray], *, frames_per_second: float) -> bytes:
 
 
 def enlarged(frames: np.ndarray) -> np.ndarray:
-    """Frames [T, height, width, channels] -> [T, ..., 3], at least `SMALLEST` pixels high and wide if that fits.
+    """Frames [T, height, width, channels] -> [T, ..., 3], at least `MIN_PIXELS` pixels high and wide if that fits.
 
-    One channel is shown as grey; of more than three, the first three.
+    One channel becomes grey; of more than three channels, the first three are used.
     """
     frames = frames[..., :1].repeat(3, -1) if frames.shape[-1] < 3 else frames[..., :3]
-    factor = min(-(-SMALLEST // min(frames.shape[1:3])), LARGEST // max(frames.shape[1:3]))
+    factor = min(-(-MIN_PIXELS // min(frames.shape[1:3])), MAX_PIXELS // max(frames.shape[1:3]))
     return frames.repeat(factor, 1).repeat(factor, 2) if factor > 1 else frames

@@ -1,4 +1,4 @@
-"""What a browser may ask for, and nothing else."""
+"""Messages of the browser: valid ones are parsed, others are rejected."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from dreamerjax.play.messages import BadMessageError, Begin, Go, Hold, parse
 
 
-def test_messages_are_read() -> None:
+def test_valid_messages() -> None:
     assert parse('{"do": "begin", "episode": 2, "step": 7}') == Begin(do="begin", episode=2, step=7)
     assert parse('{"do": "go", "to": 3}') == Go(do="go", to=3)
     assert parse('{"do": "hold", "action": null}') == Hold(do="hold", action=None)
@@ -30,13 +30,13 @@ def test_messages_are_read() -> None:
         '{"do": "speed", "steps": NaN}',
         '{"do": "hold", "action": [2.0]}',
         '{"do": "hold", "action": "left"}',
-        '{"do": "wheel", "who": "nobody"}',
+        '{"do": "driver", "who": "nobody"}',
         '{"do": "begin", "episode": 1.5}',
         json.dumps({"do": "hold", "action": [0.0] * 1000}),
         "[" * 3000,
     ],
 )
-def test_anything_else_is_refused_with_a_reason(text: str) -> None:
+def test_invalid_messages_are_rejected_with_a_reason(text: str) -> None:
     with pytest.raises(BadMessageError) as refused:
         parse(text)
     assert 0 < len(str(refused.value)) < 300

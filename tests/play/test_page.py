@@ -1,4 +1,4 @@
-"""The page in a real browser: needs Debian's `chromium` (or Chrome), and is left out where there is none."""
+"""The page in a real browser: needs Debian's `chromium` (or Chrome), and is skipped without it."""
 
 import io
 import re
@@ -30,7 +30,7 @@ def address(recordings: Path) -> Iterator[str]:
     server = subprocess.Popen(command, cwd=recordings, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     found = next((re.search(r"http://\S+", line) for line in server.stdout if line.startswith("Open")), None)
-    assert found, "the server said no address"
+    assert found, "the server printed no address"
     yield found[0]
     server.send_signal(signal.SIGINT)
     assert server.wait() == 0
@@ -50,7 +50,7 @@ def chromium() -> Iterator:
 @pytest.fixture
 def page(chromium, address: str) -> Iterator:
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(0)  # each test has a limit
+    page.set_default_timeout(0)  # pytest limits each test
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.on("console", lambda message: message.type == "error" and problems.append(message.text))
@@ -62,16 +62,16 @@ def page(chromium, address: str) -> Iterator:
 
 
 def numbers(page, column: int) -> list[float]:
-    """The state in the dream (column 1) or in reality (column 2)."""
+    """The state in the dream (column 1) or in the real environment (column 2)."""
     cells = page.locator(f"#vectors tr td:nth-child({column + 1})").all_inner_texts()
     return [float(cell) for cell in cells]
 
 
-def still(page) -> None:
-    """A new dream in which nothing moves yet."""
-    if page.locator("#wheel").get_attribute("aria-checked") == "true":
+def restart_paused(page) -> None:
+    """Starts a new dream in which the user acts, and no key is held."""
+    if page.locator("#driver").get_attribute("aria-checked") == "true":
         page.keyboard.press("g")
-        page.wait_for_selector("#wheel[aria-checked=false]")
+        page.wait_for_selector("#driver[aria-checked=false]")
     page.keyboard.press("r")
     page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
 
@@ -82,7 +82,7 @@ def wait_for_step(page, step: int) -> None:
     )
 
 
-def test_frames_come_by_themselves(page) -> None:
+def test_frames_are_drawn_continuously(page) -> None:
     first = int(page.evaluate("() => document.body.dataset.frames"))
     page.wait_for_function("first => Number(document.body.dataset.frames) > first + 20", arg=first)
     pixels = "document.getElementById(id).getContext('2d').getImageData(0, 0, 300, 200).data"
@@ -92,8 +92,8 @@ def test_frames_come_by_themselves(page) -> None:
 
 
 @pytest.mark.parametrize(("key", "sign"), [("ArrowLeft", -1), ("ArrowRight", 1)])
-def test_the_cart_moves_in_the_dream_as_it_does_in_reality(page, key: str, sign: int) -> None:
-    still(page)
+def test_the_cart_moves_in_the_dream_like_in_the_real_environment(page, key: str, sign: int) -> None:
+    restart_paused(page)
     page.keyboard.down(key)
     wait_for_step(page, 6)
     page.keyboard.up(key)
@@ -104,14 +104,14 @@ def test_the_cart_moves_in_the_dream_as_it_does_in_reality(page, key: str, sign:
     assert dreamed[2] == pytest.approx(real[2], abs=0.05)
 
 
-def test_time_stands_still_without_a_key(page) -> None:
-    still(page)
+def test_the_dream_is_paused_without_a_key(page) -> None:
+    restart_paused(page)
     page.wait_for_timeout(400)
     assert page.locator("#moment-shown").inner_text() == "step 0"
 
 
 def test_rewinding_and_branching(page) -> None:
-    still(page)
+    restart_paused(page)
     page.keyboard.down("ArrowLeft")
     wait_for_step(page, 5)
     page.keyboard.up("ArrowLeft")
@@ -129,44 +129,44 @@ def test_rewinding_and_branching(page) -> None:
     wait_for_step(page, 4)
     page.keyboard.up("ArrowRight")
     page.wait_for_timeout(200)
-    assert numbers(page, 1)[1] > 0  # this branch goes the other way
+    assert numbers(page, 1)[1] > 0  # in this branch the cart moves the other way
     page.keyboard.press("[")
     page.wait_for_function("end => document.getElementById('moment-shown').textContent === end", arg=end)
     assert numbers(page, 1)[1] < 0
 
 
-def test_the_agent_takes_the_wheel_again(page) -> None:
-    still(page)
+def test_the_agent_acts_again(page) -> None:
+    restart_paused(page)
     page.keyboard.press("g")
-    page.wait_for_selector("#wheel[aria-checked=true]")
+    page.wait_for_selector("#driver[aria-checked=true]")
     wait_for_step(page, 10)
     assert "The agent acts" in page.locator("#status").inner_text()
 
 
-def test_at_first_the_agent_keeps_the_real_pole_up(page) -> None:
-    assert page.get_by_role("switch", name="Agent drives").get_attribute("aria-checked") == "true"
-    assert page.get_by_role("switch", name="Agent's eyes open").get_attribute("aria-checked") == "true"
-    assert "Shut its eyes" in page.locator("#status").inner_text()
-    wait_for_step(page, 100)  # with its eyes shut, the pole falls after 50 to 80
+def test_the_observing_agent_balances_the_real_pole(page) -> None:
+    assert page.get_by_role("switch", name="Agent acts").get_attribute("aria-checked") == "true"
+    assert page.get_by_role("switch", name="Agent observes").get_attribute("aria-checked") == "true"
+    assert "Turn off “Agent observes”" in page.locator("#status").inner_text()
+    wait_for_step(page, 100)  # without observations, the pole falls after 50 to 80
     dreamed, real = numbers(page, 1), numbers(page, 2)
     assert dreamed[2] == pytest.approx(real[2], abs=0.03)
     assert page.locator("#real-over").is_hidden()
 
 
-def test_the_steps_with_shut_eyes_are_counted(page) -> None:
-    still(page)
+def test_steps_without_observation_are_counted(page) -> None:
+    restart_paused(page)
     page.keyboard.press("g")
-    page.wait_for_selector("#wheel[aria-checked=true]")
+    page.wait_for_selector("#driver[aria-checked=true]")
     wait_for_step(page, 3)
-    page.get_by_role("switch", name="Agent's eyes open").click()
-    page.wait_for_function("() => document.getElementById('dream-note').textContent === 'eyes shut for 5 steps'")
-    assert "dream alone" in page.locator("#status").inner_text()
+    page.get_by_role("switch", name="Agent observes").click()
+    page.wait_for_function("() => document.getElementById('dream-note').textContent === '5 steps without observation'")
+    assert "from its dream alone" in page.locator("#status").inner_text()
     page.keyboard.press("e")
-    page.wait_for_function("() => document.getElementById('dream-note').textContent.startsWith('eyes open')")
+    page.wait_for_function("() => document.getElementById('dream-note').textContent.startsWith('observes')")
 
 
-def test_a_recording_can_be_fetched(page, recordings: Path) -> None:
-    still(page)
+def test_a_recording_can_be_downloaded(page, recordings: Path) -> None:
+    restart_paused(page)
     page.keyboard.press("v")
     page.get_by_role("button", name="Stop and save").wait_for()
     page.keyboard.down("ArrowLeft")
@@ -183,10 +183,10 @@ def test_a_recording_can_be_fetched(page, recordings: Path) -> None:
     assert download.value.suggested_filename == names[0]
 
 
-def test_a_dream_that_has_ended_waits_for_somebody_to_start_again(page) -> None:
-    still(page)
-    page.keyboard.press("e")  # with open eyes, time stops where reality ends
-    page.wait_for_selector("#eyes[aria-checked=false]")
+def test_an_ended_dream_waits_for_a_restart(page) -> None:
+    restart_paused(page)
+    page.keyboard.press("e")  # an observing agent stops at the end of the real episode
+    page.wait_for_selector("#observe[aria-checked=false]")
     page.keyboard.down("ArrowLeft")
     page.wait_for_selector("#dream-over:not([hidden])")
     page.wait_for_timeout(300)
@@ -200,11 +200,11 @@ def test_a_dream_that_has_ended_waits_for_somebody_to_start_again(page) -> None:
     assert "The dream has ended" in page.locator("#status").inner_text()
     page.keyboard.press("r")
     page.wait_for_selector("#dream-over", state="hidden")
-    wait_for_step(page, 5)  # the agent drives
+    wait_for_step(page, 5)  # the agent acts
 
 
 def test_keys_work_after_the_mouse_moved_a_slider(page) -> None:
-    still(page)
+    restart_paused(page)
     page.keyboard.down("ArrowLeft")
     wait_for_step(page, 5)
     page.keyboard.up("ArrowLeft")
@@ -218,25 +218,25 @@ def test_keys_work_after_the_mouse_moved_a_slider(page) -> None:
     assert numbers(page, 1)[1] > 0
     page.locator("#timeline").focus()
     page.keyboard.press("e")
-    page.wait_for_selector("#eyes[aria-checked=false]")
+    page.wait_for_selector("#observe[aria-checked=false]")
 
 
-def test_it_begins_at_a_moment_that_there_is(page) -> None:
-    still(page)
-    page.get_by_text("Start from another moment").click()
+def test_a_dream_starts_at_an_existing_row(page) -> None:
+    restart_paused(page)
+    page.get_by_text("Start from an episode").click()
     page.select_option("#episode", index=1)
     most = int(page.locator("#row").get_attribute("max"))
     assert page.locator("#row-most").inner_text() == f"of {most}"
     page.fill("#row", str(most + 1))
-    page.get_by_role("button", name="Begin there").click()
+    page.get_by_role("button", name="Start", exact=True).click()
     assert not page.locator("#begin").evaluate("form => form.checkValidity()")
     page.fill("#row", "5")
-    page.get_by_role("button", name="Begin there").click()
+    page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_function("() => document.getElementById('moment-shown').textContent === 'step 0'")
 
 
-def test_a_mouse_or_a_finger_is_enough(page) -> None:
-    still(page)
+def test_the_page_works_with_only_a_pointer(page) -> None:
+    restart_paused(page)
     button = page.get_by_role("button", name="push right")
     button.hover()
     page.mouse.down()
@@ -270,7 +270,7 @@ def test_nothing_is_cut_off(chromium, address: str, view: str, scheme: str) -> N
 
 PAINT = """async ([width, height]) => {
   const { paint } = await import("./screen.js");
-  document.getElementById("moves").remove();  // on a small screen they lie over what does not fit
+  document.getElementById("moves").remove();  // on a small screen they cover part of the page
   for (const id of ["dream", "real"]) {
     const drawn = new OffscreenCanvas(width, height), pen = drawn.getContext("2d");
     pen.fillStyle = "#00ff00"; pen.fillRect(0, 0, width, height);
@@ -282,7 +282,7 @@ PAINT = """async ([width, height]) => {
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("shape", [(300, 300), (300, 200), (200, 300), (400, 100)])
-def test_a_picture_of_any_shape_is_shown_whole(chromium, address: str, view: str, shape: tuple[int, int]) -> None:
+def test_an_image_of_any_shape_is_shown_completely(chromium, address: str, view: str, shape: tuple[int, int]) -> None:
     width, height = VIEWS[view]
     page = chromium.new_page(viewport={"width": width, "height": height})
     page.route_web_socket(re.compile("/ws"), lambda socket: None)  # nothing else is drawn
@@ -295,13 +295,13 @@ def test_a_picture_of_any_shape_is_shown_whole(chromium, address: str, view: str
         shown = np.asarray(Image.open(io.BytesIO(canvas.locator("..").screenshot())).convert("RGB")).astype(int)
         red = (shown[..., 0] > 200) & (shown[..., 1] < 60)
         green = (shown[..., 1] > 200) & (shown[..., 0] < 60)
-        # All of the lowest rows, as wide as the picture and in the right proportion to it.
+        # All of the lowest rows are visible, at full width and in proportion.
         assert red.any(1).sum() == pytest.approx(20 / shape[1] * (red | green).any(1).sum(), abs=2)
         assert (red | green).any(0).sum() / (red | green).any(1).sum() == pytest.approx(shape[0] / shape[1], rel=0.05)
     page.close()
 
 
-def test_nothing_fails_before_the_first_moment(chromium, address: str) -> None:
+def test_keys_and_controls_before_the_first_moment_cause_no_errors(chromium, address: str) -> None:
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))

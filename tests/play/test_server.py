@@ -1,4 +1,4 @@
-"""The server: many dreams at once, and what goes wrong on the way."""
+"""The server: many sessions at the same time, and errors."""
 
 import asyncio
 import contextlib
@@ -19,9 +19,9 @@ from dreamerjax.envs.serial import SerialVectorEnv
 from dreamerjax.inference.dreamer import Dreamer
 from dreamerjax.play import server as server_module
 from dreamerjax.play import session
-from dreamerjax.play.brain import Brain
+from dreamerjax.play.compiled_agent import CompiledAgent
 from dreamerjax.play.server import FULL, PortError, Server, Settings
-from dreamerjax.play.session import AHEAD
+from dreamerjax.play.session import MAX_UNDRAWN
 from tests.tiny_run import make_run
 
 
@@ -31,23 +31,23 @@ def dreamer(tmp_path_factory: pytest.TempPathFactory) -> Dreamer:
 
 
 class Browser:
-    """What the page does, without a page."""
+    """A client with the protocol of the page."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
-        self.words: list[dict[str, Any]] = []
+        self.texts: list[dict[str, Any]] = []
 
     async def ask(self, **message: Any) -> None:
         await self.socket.send_json(message)
 
     async def moment(self, until: Callable[[dict[str, Any]], bool] = lambda header: True) -> dict[str, Any]:
-        """The next moment that is as wanted, its pictures among it."""
+        """The next moment for which `until` is True, with its dreamed image."""
         while True:
             message = await self.socket.receive()
             if message.type is aiohttp.WSMsgType.TEXT:
-                self.words.append(json.loads(message.data))
+                self.texts.append(json.loads(message.data))
             elif message.type is aiohttp.WSMsgType.BINARY:
-                await self.ask(do="seen")
+                await self.ask(do="drawn")
                 (length,) = struct.unpack_from("<I", message.data)
                 header = json.loads(message.data[4 : 4 + length])
                 sizes = header["pictures"]
@@ -58,15 +58,15 @@ class Browser:
             else:
                 raise AssertionError(f"closed: {self.socket.close_code} {message.extra or message.data}")
 
-    async def word(self, key: str) -> dict[str, Any]:
-        while not any(key in word for word in self.words):
-            await self.moment_or_word()
-        return next(word for word in self.words if key in word)
+    async def text(self, key: str) -> dict[str, Any]:
+        while not any(key in text for text in self.texts):
+            await self.receive_text()
+        return next(text for text in self.texts if key in text)
 
-    async def moment_or_word(self) -> None:
+    async def receive_text(self) -> None:
         message = await self.socket.receive()
         if message.type is aiohttp.WSMsgType.TEXT:
-            self.words.append(json.loads(message.data))
+            self.texts.append(json.loads(message.data))
 
     async def closed(self) -> tuple[int | None, str]:
         while True:
@@ -95,23 +95,23 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(test())  # pyright: ignore[reportArgumentType]
 
 
-def test_the_agent_acts_and_time_goes_on(dreamer: Dreamer, tmp_path: Path) -> None:
+def test_the_agent_acts(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (_, open_browser):
             browser = await open_browser()
-            hello = await browser.word("hello")
+            hello = await browser.text("hello")
             assert hello["hello"] == "tiny"
             assert hello["actions"] == [{"kind": "discrete", "size": 2}]
             assert hello["names"] == ["push left", "push right"]
             later = await browser.moment(lambda header: header["step"] >= 5)
-            assert later["wheel"] == "agent"
+            assert later["driver"] == "agent"
             assert later["dreamed"].startswith(b"\xff\xd8")  # JPEG
             assert later["real"] is not None
 
     run(test)
 
 
-def test_a_reality_that_cannot_be_drawn_is_told_once_and_time_goes_on(
+def test_a_render_error_is_reported_once_and_the_dream_continues(
     dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(env: SerialVectorEnv) -> None:
@@ -125,66 +125,66 @@ def test_a_reality_that_cannot_be_drawn_is_told_once_and_time_goes_on(
             later = await browser.moment(lambda header: header["step"] >= 5)
             assert later["pictures"] == [0, 0]
             assert later["real"]["vectors"].keys() == {"state"}
-            notes = [word["note"] for word in browser.words if "note" in word]
-            assert notes == ["No picture: gym:CartPole-v1: `render` raised RuntimeError: no display"]
-            hello = await browser.word("hello")
-            assert not hello["draws"], "the dream shows as numbers"
+            notes = [text["note"] for text in browser.texts if "note" in text]
+            assert notes == ["No image: gym:CartPole-v1: `render` raised RuntimeError: no display"]
+            hello = await browser.text("hello")
+            assert not hello["draws"], "the dream is shown as numbers"
 
     run(test)
 
 
-def test_time_waits_for_a_browser_that_does_not_keep_up(dreamer: Dreamer, tmp_path: Path) -> None:
+def test_the_dream_waits_for_a_slow_browser(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (_, open_browser):
             browser = await open_browser()
-            await browser.word("hello")
-            for _ in range(AHEAD):
+            await browser.text("hello")
+            for _ in range(MAX_UNDRAWN):
                 assert (await browser.socket.receive()).type is aiohttp.WSMsgType.BINARY
             with pytest.raises(asyncio.TimeoutError):
                 await browser.socket.receive(timeout=1.0)
-            await browser.ask(do="eyes", opened=False)  # what is asked for is answered at once
+            await browser.ask(do="observe", on=False)  # requests are answered immediately
             waiting = await browser.moment()
-            assert waiting["step"] == AHEAD - 1
-            for _ in range(AHEAD):
-                await browser.ask(do="seen")
-            assert (await browser.moment(lambda header: header["step"] >= AHEAD + 2))["blind"] > 0
+            assert waiting["step"] == MAX_UNDRAWN - 1
+            for _ in range(MAX_UNDRAWN):
+                await browser.ask(do="drawn")
+            assert (await browser.moment(lambda header: header["step"] >= MAX_UNDRAWN + 2))["blind"] > 0
 
     run(test)
 
 
-def test_who_comes_while_programs_compile_is_told_and_waits(
+def test_a_browser_waits_while_programs_compile(
     dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled = threading.Event()
-    warm_up = Brain.warm_up
+    warm_up = CompiledAgent.warm_up
 
-    def wait_and_warm_up(brain: Brain, *arguments: Any) -> None:
+    def wait_and_warm_up(agent: CompiledAgent, *arguments: Any) -> None:
         assert compiled.wait(60)
-        warm_up(brain, *arguments)
+        warm_up(agent, *arguments)
 
-    monkeypatch.setattr(Brain, "warm_up", wait_and_warm_up)
+    monkeypatch.setattr(CompiledAgent, "warm_up", wait_and_warm_up)
 
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (server, open_browser):
             gone, browser = await open_browser(), await open_browser()
-            assert "Compiling" in (await browser.word("wait"))["wait"]
+            assert "Compiling" in (await browser.text("wait"))["wait"]
             await gone.socket.close()
             assert server.dreams == 0
             compiled.set()
             await server.ready()
-            assert (await browser.moment(lambda header: header["step"] >= 2))["wheel"] == "agent"
+            assert (await browser.moment(lambda header: header["step"] >= 2))["driver"] == "agent"
             assert server.dreams == 1
 
     run(test)
 
 
-def test_what_goes_wrong_while_programs_compile_is_raised(
+def test_an_error_while_programs_compile_is_raised(
     dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(brain: Brain, *arguments: Any) -> None:
+    def fail(agent: CompiledAgent, *arguments: Any) -> None:
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(Brain, "warm_up", fail)
+    monkeypatch.setattr(CompiledAgent, "warm_up", fail)
 
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (server, _):
@@ -194,10 +194,10 @@ def test_what_goes_wrong_while_programs_compile_is_raised(
     run(test)
 
 
-def test_an_agent_that_looks_at_a_reality_that_has_ended_waits(
+def test_an_observing_agent_stops_at_the_end_of_the_real_episode(
     dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "OVER", -1.0)  # dreams have no end
+    monkeypatch.setattr(session, "END_BELOW", -1.0)  # dreams never end
 
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (_, open_browser):
@@ -206,23 +206,23 @@ def test_an_agent_that_looks_at_a_reality_that_has_ended_waits(
             ended = await browser.moment(lambda header: header["real"]["ended"])
             assert ended["real"]["failed"]
             assert not ended["running"]
-            await browser.ask(do="wheel", who="agent")
-            still = await browser.moment(lambda header: header["wheel"] == "agent")
+            await browser.ask(do="driver", who="agent")
+            still = await browser.moment(lambda header: header["driver"] == "agent")
             await asyncio.sleep(0.3)
-            await browser.ask(do="eyes", opened=False)
-            blind = await browser.moment(lambda header: not header["eyes"])
+            await browser.ask(do="observe", on=False)
+            blind = await browser.moment(lambda header: not header["observing"])
             assert blind["number"] == still["number"] == ended["number"]
             assert (await browser.moment(lambda header: header["number"] > ended["number"]))["real"]["over"]
 
     run(test)
 
 
-def test_time_stands_still_until_a_key_is_held(dreamer: Dreamer, tmp_path: Path) -> None:
+def test_the_dream_is_paused_until_a_key_is_held(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (_, open_browser):
             browser = await open_browser()
-            await browser.ask(do="wheel", who="you")
-            still = await browser.moment(lambda header: header["wheel"] == "you")
+            await browser.ask(do="driver", who="you")
+            still = await browser.moment(lambda header: header["driver"] == "you")
             await asyncio.sleep(0.3)
             await browser.ask(do="hold", action=[0.0, 1.0])
             first = await browser.moment(lambda header: header["number"] > still["number"])
@@ -244,8 +244,8 @@ def test_rewinding_and_branching(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (_, open_browser):
             browser = await open_browser()
-            await browser.ask(do="wheel", who="you")
-            before = await browser.moment(lambda header: header["wheel"] == "you")
+            await browser.ask(do="driver", who="you")
+            before = await browser.moment(lambda header: header["driver"] == "you")
             await browser.ask(do="begin", episode=0, step=3)
             first = await browser.moment(lambda header: header["number"] > before["number"])
             assert first["step"] == 0
@@ -260,12 +260,12 @@ def test_rewinding_and_branching(dreamer: Dreamer, tmp_path: Path) -> None:
             assert other["parent"] == first["number"]
             assert other["number"] == second["number"] + 1
             await browser.ask(do="go", to=10**6)
-            assert "forgotten" in (await browser.word("note"))["note"]
+            assert "was deleted" in (await browser.text("note"))["note"]
 
     run(test)
 
 
-def test_a_recording_is_a_film_and_a_trajectory(dreamer: Dreamer, tmp_path: Path) -> None:
+def test_a_recording_has_a_film_and_a_trajectory(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (server, open_browser):
             browser = await open_browser()
@@ -274,7 +274,7 @@ def test_a_recording_is_a_film_and_a_trajectory(dreamer: Dreamer, tmp_path: Path
             for _ in range(6):
                 await browser.ask(do="step", action=[1.0, 0.0])
             await browser.ask(do="record", on=False)
-            saved = (await browser.word("saved"))["saved"]
+            saved = (await browser.text("saved"))["saved"]
             assert [Path(name).suffix for name in saved] == [".mp4", ".npz"]
             with np.load(tmp_path / "recordings" / saved[1]) as arrays:
                 assert arrays["action"].shape == (7, 2)
@@ -291,7 +291,7 @@ def test_a_recording_is_a_film_and_a_trajectory(dreamer: Dreamer, tmp_path: Path
     run(test)
 
 
-def test_malformed_and_oversized_messages_close_the_socket_and_nothing_else(dreamer: Dreamer, tmp_path: Path) -> None:
+def test_malformed_and_oversized_messages_close_only_their_socket(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path, most=4) as (server, open_browser):
             good = await open_browser()
@@ -300,7 +300,7 @@ def test_malformed_and_oversized_messages_close_the_socket_and_nothing_else(drea
                 await browser.socket.send_str(bad)
                 code, reason = await browser.closed()
                 assert code == aiohttp.WSCloseCode.POLICY_VIOLATION
-                assert reason.startswith("Not understood: ")
+                assert reason.startswith("Invalid message: ")
             browser = await open_browser()
             await browser.socket.send_bytes(b"\x00")
             assert (await browser.closed())[0] == aiohttp.WSCloseCode.POLICY_VIOLATION
@@ -313,7 +313,7 @@ def test_malformed_and_oversized_messages_close_the_socket_and_nothing_else(drea
     run(test)
 
 
-def test_a_browser_that_comes_back_finds_its_dream(
+def test_a_browser_that_reconnects_gets_its_dream(
     dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server_module, "KEPT_SECONDS", 12.0)
@@ -321,17 +321,17 @@ def test_a_browser_that_comes_back_finds_its_dream(
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (server, open_browser):
             browser = await open_browser()
-            name = (await browser.word("dream"))["dream"]
+            name = (await browser.text("dream"))["dream"]
             await browser.ask(do="run", on=False)
             paused = await browser.moment(lambda header: not header["running"])
             await browser.ask(do="step", action=[1.0, 0.0])
             before = await browser.moment(lambda header: header["number"] > paused["number"])
             await browser.socket.close()
             again = await open_browser(name)
-            assert (await again.word("dream"))["dream"] == name
+            assert (await again.text("dream"))["dream"] == name
             after = await again.moment()
             assert after["number"] == before["number"]
-            assert len((await again.word("hello"))["tree"]) == before["number"] + 1
+            assert len((await again.text("hello"))["tree"]) == before["number"] + 1
             other = await open_browser(name)  # a second window takes it over
             assert (await again.closed())[1] == "opened in another window"
             await other.socket.close()
@@ -342,23 +342,23 @@ def test_a_browser_that_comes_back_finds_its_dream(
     run(test)
 
 
-def test_what_was_being_recorded_is_saved_at_the_end(dreamer: Dreamer, tmp_path: Path) -> None:
-    told: list[Path] = []
+def test_a_running_recording_is_saved_at_the_end(dreamer: Dreamer, tmp_path: Path) -> None:
+    saved: list[Path] = []
 
     async def test() -> None:
-        async with serving(dreamer, tmp_path, saved=told.extend) as (_, open_browser):
+        async with serving(dreamer, tmp_path, saved=saved.extend) as (_, open_browser):
             browser = await open_browser()
             await browser.ask(do="record", on=True)
             await browser.moment(lambda header: header["recording"] and header["step"] > 2)
 
     run(test)
-    assert {file.suffix for file in told} >= {".npz"}
-    assert sorted(told) == sorted((tmp_path / "recordings").iterdir())
-    with np.load(next(file for file in told if file.suffix == ".npz")) as arrays:
+    assert {file.suffix for file in saved} >= {".npz"}
+    assert sorted(saved) == sorted((tmp_path / "recordings").iterdir())
+    with np.load(next(file for file in saved if file.suffix == ".npz")) as arrays:
         assert len(arrays["step"]) > 2
 
 
-def test_when_there_are_too_many_the_next_one_is_told(dreamer: Dreamer, tmp_path: Path) -> None:
+def test_a_browser_above_the_limit_is_rejected(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path, most=2) as (server, open_browser):
             first, second = await open_browser(), await open_browser()
@@ -366,16 +366,16 @@ def test_when_there_are_too_many_the_next_one_is_told(dreamer: Dreamer, tmp_path
             await second.moment()
             code, reason = await (await open_browser()).closed()
             assert code == FULL
-            assert "2 dreams already" in reason
+            assert "All 2 dreams are in use" in reason
             await first.socket.close()
             while (await (await open_browser()).socket.receive()).type is not aiohttp.WSMsgType.TEXT:
-                pass  # until it takes the place of the one that has gone
+                pass  # until the session of the closed browser is replaced
             assert server.dreams == 2
 
     run(test)
 
 
-def test_the_next_free_port_is_taken(dreamer: Dreamer, tmp_path: Path) -> None:
+def test_the_next_free_port_is_used(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (first, _):
             second = Server(dreamer, Settings(port=first.port, recordings=tmp_path))
@@ -398,21 +398,21 @@ def test_the_next_free_port_is_taken(dreamer: Dreamer, tmp_path: Path) -> None:
         ({"Origin": "http://evil.example"}, 403),
     ],
 )
-def test_pages_of_other_sites_are_kept_out(dreamer: Dreamer, tmp_path: Path, headers: dict, status: int) -> None:
+def test_requests_from_other_sites_are_rejected(dreamer: Dreamer, tmp_path: Path, headers: dict, status: int) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path) as (server, _), aiohttp.ClientSession() as client:
             async with client.get(f"http://127.0.0.1:{server.port}/", headers=headers) as answer:
                 assert answer.status == status
                 if status == 200:
                     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-            for name in server_module.OPEN:
+            for name in server_module.PUBLIC:
                 async with client.get(f"http://127.0.0.1:{server.port}/{name}") as answer:
                     assert answer.status == 200
 
     run(test)
 
 
-def test_beyond_this_machine_a_token_is_needed(dreamer: Dreamer, tmp_path: Path) -> None:
+def test_other_machines_need_a_token(dreamer: Dreamer, tmp_path: Path) -> None:
     async def test() -> None:
         async with serving(dreamer, tmp_path, host="0.0.0.0") as (server, open_browser):
             assert server.token in server.url

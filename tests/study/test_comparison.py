@@ -1,4 +1,4 @@
-"""Comparing runs: what is read, what differs, what is refused."""
+"""Comparison of runs: tables, differing settings and errors."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from dreamerjax import cli
 from dreamerjax.config import family_name
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import combine, nested
-from dreamerjax.study.comparison import about_seeds, differing_settings, read_runs
+from dreamerjax.study.comparison import differing_settings, read_runs, seed_warning
 
 
 def write_run(folder: Path, *, returns: list[float], ended: bool = True, **settings) -> Path:
@@ -39,7 +39,7 @@ def write_run(folder: Path, *, returns: list[float], ended: bool = True, **setti
     return folder
 
 
-def test_a_table_of_steps_a_table_of_outcomes_and_what_differs(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_compare_prints_returns_outcomes_and_differing_settings(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "a", returns=[10, 200, 480])
     write_run(tmp_path / "b", returns=[11, 20], seed=3, agent__actor__learning_rate=1e-5)
@@ -48,7 +48,7 @@ def test_a_table_of_steps_a_table_of_outcomes_and_what_differs(tmp_path: Path, m
     out = capsys.readouterr().out
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert ["100", "10.0", "11.0", "9.0"] in rows
-    assert ["300", "480.0", "-", "9.0"] in rows  # b has ended, c may still train
+    assert ["300", "480.0", "-", "9.0"] in rows  # b is finished, c may still train
     assert ["agent.actor.learning_rate", "0.0004", "1e-05", "0.0004"] in rows
     family = family_name(combine(read_env("cartpole")))
     assert [
@@ -66,10 +66,10 @@ def test_a_table_of_steps_a_table_of_outcomes_and_what_differs(tmp_path: Path, m
     assert ["b", "3", family, "abcdef12+changes", "not", "20.0", "20.0", "2", "60 s", "replay frozen"] in rows
     assert ["c", "0", family, "-", "still training", "9.0", "9.0", "-", "-", "none"] in rows
     assert (tmp_path / "comparison.png").stat().st_size > 5000
-    assert "One seed tells nothing about the spread from seed to seed." in " ".join(out.split())
+    assert "One seed is too few to estimate the spread between seeds." in " ".join(out.split())
 
 
-def test_the_same_as_json(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_compare_prints_json(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "a", returns=[10, 200])
     write_run(tmp_path / "b", returns=[11, 20], seed=3)
@@ -80,7 +80,7 @@ def test_the_same_as_json(tmp_path: Path, monkeypatch, capsys) -> None:
     assert (tmp_path / "x.png").exists()
 
 
-def test_families_are_not_mixed(tmp_path: Path, capsys) -> None:
+def test_different_families_are_compared_only_with_a_flag(tmp_path: Path, capsys) -> None:
     a = write_run(tmp_path / "a", returns=[10])
     b = write_run(tmp_path / "b", returns=[10], agent__model__hidden=32)
     out = ["--out", str(tmp_path / "x.png")]
@@ -99,12 +99,12 @@ def test_three_seeds_of_each_setting_need_no_warning(tmp_path: Path) -> None:
         ]
 
     three, others, two = runs(3, rate=1e-4), runs(3, rate=2e-4), runs(2, rate=3e-4)
-    assert about_seeds(read_runs([*three, *others])) == ""
-    assert about_seeds(read_runs(three[:2])) == "", "one setting: nothing is compared"
-    assert about_seeds(read_runs([*three, *two])).startswith("Two seeds tell nothing")
+    assert seed_warning(read_runs([*three, *others])) == ""
+    assert seed_warning(read_runs(three[:2])) == "", "one setting: nothing is compared"
+    assert seed_warning(read_runs([*three, *two])).startswith("Two seeds are too few")
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_runs_of_the_same_name_get_different_labels(tmp_path: Path) -> None:
     runs = read_runs([write_run(tmp_path / x / "run", returns=[1.0, 2.0]) for x in "ab"])
     assert len({run.name for run in runs}) == 2
     assert differing_settings(runs) == {}
@@ -114,13 +114,13 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "two or more runs"),
-        (["a"], "One run cannot be compared"),
-        (["a", "missing"], "missing holds no run that was evaluated"),
+        ([], "two or more run folders"),
+        (["a"], "One run was given, expected two or more"),
+        (["a", "missing"], "missing contains no run with an evaluation"),
         (["a", "--published", "a"], "or --published"),
     ],
 )
-def test_mistakes(tmp_path: Path, monkeypatch, capsys, arguments: list[str], message: str) -> None:
+def test_invalid_arguments(tmp_path: Path, monkeypatch, capsys, arguments: list[str], message: str) -> None:
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "a", returns=[10])
     assert cli.main(["compare", *arguments]) == 2

@@ -1,4 +1,4 @@
-"""A whole small experiment: killed, gone on with, and reported."""
+"""A small experiment from file to report, also killed and resumed."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import combine
 from dreamerjax.runtime.processes import HOME as ROOT
 from dreamerjax.study.hypothesis import read_hypothesis
-from dreamerjax.study.jobs import Failed, Job, run_job, summary_of
+from dreamerjax.study.jobs import Job, JobFailedError, run_job, summary_of
 from tests.system import wait_until
 from tests.training.test_loop import TINY
 
@@ -49,14 +49,14 @@ def file(tmp_path, monkeypatch) -> Path:
     return path
 
 
-def test_an_experiment_from_its_file_to_its_report(file, tmp_path):
+def test_an_experiment_writes_a_report(file, tmp_path):
     arguments = ["experiment", str(file), "--jobs=2", "--log", str(tmp_path / "notes" / "LOG.md")]
     assert cli.main(arguments) == 0
     folder = tmp_path / "runs" / "experiments" / "entropy"
     report, result = (folder / "REPORT.md").read_text(), json.loads((folder / "result.json").read_text())
     assert "| `agent.actor.entropy_scale` | 0.003 | 0.1 |" in report
     assert (folder / "curves.png").stat().st_size > 5000
-    assert "Two seeds tell nothing about the spread from seed to seed." in report
+    assert "Two seeds are too few to estimate the spread between seeds." in report
     assert result["probability_of_improvement"]["low"] is None
     assert not re.search(r"\[-?[\d.]+, -?[\d.]+\]", report), "no interval of two seeds"
     for arm, jobs in zip(("baseline", "change"), read_hypothesis(file).jobs(), strict=True):
@@ -66,7 +66,7 @@ def test_an_experiment_from_its_file_to_its_report(file, tmp_path):
         returns = [{row["step"]: row["eval/return_mean"] for row in run if "eval/return_mean" in row} for run in rows]
         means = [np.mean(list(by_step.values())) for by_step in returns]
         assert result["arms"][arm]["outcomes"] == pytest.approx(means, abs=1e-5)
-    # Once more: nothing is made again, and the report and the log stay as they are.
+    # The same command again trains nothing, and report and log do not change.
     ended = [summary_of(job) for jobs in read_hypothesis(file).jobs() for job in jobs]
     log = (tmp_path / "notes" / "LOG.md").read_text()
     assert log.count("## ") == 1
@@ -76,7 +76,7 @@ def test_an_experiment_from_its_file_to_its_report(file, tmp_path):
     assert (tmp_path / "notes" / "LOG.md").read_text() == log
 
 
-def test_a_job_that_is_stopped_goes_on_to_the_same_end(tmp_path):
+def test_a_stopped_and_resumed_job_gives_the_same_metrics(tmp_path):
     whole, parts = (job(tmp_path / name, env_steps=600) for name in ("whole", "parts"))
     run_job(whole)
     metrics = parts.folder / "metrics.jsonl"
@@ -91,7 +91,7 @@ def test_a_job_that_is_stopped_goes_on_to_the_same_end(tmp_path):
     assert numbers(parts) == numbers(whole)
 
 
-def test_a_variant_changes_the_program_of_its_job_alone(tmp_path):
+def test_a_variant_changes_only_its_own_job(tmp_path):
     variant = tmp_path / "variants.py"
     variant.write_text(
         "def no_kl():\n"
@@ -108,23 +108,23 @@ def test_a_variant_changes_the_program_of_its_job_alone(tmp_path):
         assert (max(losses) == 0) is zero
 
 
-def test_a_job_that_fails_says_why(tmp_path):
+def test_a_failed_job_reports_the_reason(tmp_path):
     variant = tmp_path / "variants.py"
     variant.write_text("def broken():\n    raise RuntimeError('this variant is broken')\n")
-    with pytest.raises(Failed, match="this variant is broken"):
+    with pytest.raises(JobFailedError, match="this variant is broken"):
         run_job(job(tmp_path, variant=f"{variant}:broken"))
 
 
-def test_a_run_ends_with_the_experiment_that_is_killed(file, tmp_path):
-    """Killed with -9, the parent says nothing; its run saves and ends by itself."""
+def test_a_run_saves_and_stops_when_its_experiment_is_killed(file, tmp_path):
+    """SIGKILL ends the parent without a signal to the child."""
     long = yaml.safe_load(file.read_text())
     long["settings"]["train.env_steps"] = 100_000
     file.write_text(yaml.safe_dump(long))
     parent = subprocess.Popen([sys.executable, str(ROOT / "run.py"), "experiment", str(file)], cwd=tmp_path)
     first = read_hypothesis(file).jobs(tmp_path / "runs" / "pool")[0][0].folder
     try:
-        wait_until(lambda: _begun(first) or parent.poll() is not None)
-        assert parent.returncode is None, "it goes on"
+        wait_until(lambda: _started(first) or parent.poll() is not None)
+        assert parent.returncode is None, "the experiment is still running"
         child = int((first / ".pid").read_text())
     finally:
         parent.send_signal(signal.SIGKILL)
@@ -139,15 +139,15 @@ def _alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     stat = Path(f"/proc/{process}/stat")
-    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")  # ended, but not collected
+    return not (stat.exists() and stat.read_text().rpartition(")")[2].split()[0] == "Z")  # a zombie
 
 
-def _begun(folder: Path) -> bool:
+def _started(folder: Path) -> bool:
     return (folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").stat().st_size > 0
 
 
-def test_an_experiment_may_start_from_a_run(tmp_path, file):
-    """Both arms are forks of it; another architecture is refused before anything runs."""
+def test_an_experiment_can_start_from_a_run(tmp_path, file):
+    """Both arms are forks of the run; another architecture gives an error before training."""
     start = job(tmp_path / "start")
     run_job(start)
     content = yaml.safe_load(file.read_text()) | {"starts_from": str(start.folder), "seeds": [0, 1]}
@@ -161,11 +161,11 @@ def test_an_experiment_may_start_from_a_run(tmp_path, file):
     assert lineage[1].changed["agent.actor.entropy_scale"] == [0.003, 0.1]
     content["settings"]["agent.model.hidden"] = 16
     file.write_text(yaml.safe_dump(content))
-    with pytest.raises(Failed, match=r"agent\.model\.hidden: 8 there, 16 here"):
+    with pytest.raises(JobFailedError, match=r"agent\.model\.hidden: 8 there, 16 here"):
         run_job(read_hypothesis(file).jobs(tmp_path / "pool")[0][0])
 
 
-def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(file, tmp_path):
+def test_ctrl_c_saves_the_runs_and_the_same_command_resumes_them(file, tmp_path):
     long = yaml.safe_load(file.read_text())
     long["settings"]["train.env_steps"] = 600
     file.write_text(yaml.safe_dump(long))
@@ -173,13 +173,13 @@ def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(file, tmp_path):
     first = read_hypothesis(file).jobs(tmp_path / "runs" / "pool")[0][0].folder
     before = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        wait_until(lambda: _begun(first) or before.poll() is not None)
+        wait_until(lambda: _started(first) or before.poll() is not None)
         before.send_signal(signal.SIGINT)
         output, _ = before.communicate()
     finally:
         before.kill()
     assert before.returncode == 130
-    assert "the same command goes on" in output
+    assert "run the same command to resume" in output
     assert json.loads((first / "summary.json").read_text())["stopped"] == "interrupted"
     assert not (first / ".pid").exists()
     after = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

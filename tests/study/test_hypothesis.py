@@ -1,4 +1,4 @@
-"""Reading a hypothesis: what is refused, and what a good one becomes."""
+"""Reading a hypothesis: valid files and errors."""
 
 import sys
 from pathlib import Path
@@ -27,7 +27,7 @@ def read(tmp_path: Path, *, allow_many_changes: bool = False, **differing):
     return read_hypothesis(file, allow_many_changes=allow_many_changes)
 
 
-def test_a_good_one(tmp_path):
+def test_a_valid_hypothesis(tmp_path):
     h = read(tmp_path)
     assert (h.name, h.sentence, h.seeds) == ("more_entropy", "More entropy helps.", (0, 1, 2))
     assert h.change.agent.actor.entropy_scale == 0.1 != h.baseline.agent.actor.entropy_scale
@@ -41,9 +41,7 @@ def test_a_good_one(tmp_path):
 
 @pytest.mark.parametrize(("obs", "vision"), [("auto", "convolutions"), ("pixels", "patches")])
 @pytest.mark.parametrize("environment", ["gym:CartPole-v1", "own_pole:make_env"])
-def test_an_environment_without_settings_starts_from_those_for_a_laptop(
-    tmp_path, monkeypatch, environment, obs, vision
-):
+def test_an_environment_without_settings_gets_the_laptop_recipe(tmp_path, monkeypatch, environment, obs, vision):
     pole = "import gymnasium\n\ndef make_env():\n    return gymnasium.make('CartPole-v1', render_mode='rgb_array')\n"
     (tmp_path / "own_pole.py").write_text(pole)
     monkeypatch.syspath_prepend(tmp_path)
@@ -52,7 +50,7 @@ def test_an_environment_without_settings_starts_from_those_for_a_laptop(
     assert (model.size, model.vision) == ("300k", vision)
 
 
-def test_the_same_baseline_is_the_same_runs(tmp_path):
+def test_hypotheses_with_the_same_baseline_share_its_runs(tmp_path):
     one = read(tmp_path).jobs()[0]
     other = read(tmp_path, change={"agent.critic.slow_scale": 0.5}).jobs()[0]
     assert [job.folder for job in one] == [job.folder for job in other]
@@ -61,40 +59,43 @@ def test_the_same_baseline_is_the_same_runs(tmp_path):
 @pytest.mark.parametrize(
     ("differing", "words"),
     [
-        ({"change": {"agent.actor.entropy_scale": 0.1, "agent.critic.slow_scale": 0.0}}, "2 changes at once"),
+        (
+            {"change": {"agent.actor.entropy_scale": 0.1, "agent.critic.slow_scale": 0.0}},
+            "critic.slow_scale), expected one",
+        ),
         ({"metric": ["mean_return", "final_return"]}, "expected one name"),
         ({"metric": "mean_retrun"}, "Did you mean `mean_return`"),
         ({"change": {"agent.actor.entropy": 0.1}}, "unknown key `agent.actor.entropy`"),
         ({"change": {"agent.actor.entropy_scale": "much"}}, "expected a number"),
-        ({"change": {"agent.actor.entropy_scale": 3e-3}}, "has already"),
+        ({"change": {"agent.actor.entropy_scale": 3e-3}}, "the same settings as the baseline"),
         ({"change": {}}, "change is empty"),
         ({"change": {"agent.model.hidden": 128}}, "agent.model.hidden: 64 there, 128 here"),
         ({"change": {"code": "experiments/variants.py:no_such_thing"}}, "no function `no_such_thing`"),
         ({"expect": {"direction": "better"}}, "expected {direction"),
-        ({"expect": {"direction": "same"}}, "needs one above 0"),
+        ({"expect": {"direction": "same"}}, "above 0 for `same`"),
         ({"seeds": 1}, "expected two or more"),
         ({"environment": "cartpool"}, "Did you mean `cartpole`"),
         ({"hypotesis": "?"}, "Did you mean `hypothesis`"),
         ({"expect": None}, "`expect` is missing"),
     ],
 )
-def test_refused(tmp_path, differing, words):
+def test_an_invalid_hypothesis_gives_an_error(tmp_path, differing, words):
     with pytest.raises(ConfigError) as error:
         read(tmp_path, **differing)
     assert words in str(error.value)
     assert "more_entropy.yaml" in str(error.value) or "metric" in differing or "code" in differing.get("change", ())
 
 
-def test_several_changes_can_be_allowed(tmp_path):
+def test_several_changes_need_a_flag_or_a_reason(tmp_path):
     two = {"agent.actor.entropy_scale": 0.1, "agent.critic.slow_scale": 0.0}
     assert read(tmp_path, change=two, allow_many_changes=True).changed == two
     assert read(tmp_path, change=two, one_change_because="they are one").changed == two
 
 
-def test_another_family_can_be_meant(tmp_path):
+def test_another_family_needs_new_family(tmp_path):
     assert read(tmp_path, change={"agent.model.hidden": 128}, new_family=True).change.agent.model.hidden == 128
 
 
 @pytest.mark.parametrize("file", sorted(HYPOTHESES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_those_that_come_with_the_project(file):
+def test_the_hypotheses_of_the_project_are_valid(file):
     assert read_hypothesis(file).sentence

@@ -31,7 +31,7 @@ def agent():
 
 @pytest.fixture(scope="module")
 def members(agent):
-    """Actor's learning rate, entropy scale, discount horizon and lambda of each."""
+    """Members with different actor learning rates, entropy scales, discount horizons and lambdas."""
     config = agent.config
     return [
         dataclasses.replace(
@@ -54,7 +54,7 @@ def batches(seed: int):
 
 
 def test_members_equal_single_runs(agent, members, source, monkeypatch) -> None:
-    """From parameters as after some learning: a critic that starts at zero says little but how its sums are rounded."""
+    """Starts from perturbed parameters: with a critic of zeros, only rounding errors would be compared."""
 
     def learned(agent, key):
         fresh = init_train_state(agent, key)
@@ -78,22 +78,22 @@ def test_members_equal_single_runs(agent, members, source, monkeypatch) -> None:
         for name in ("actor_loss", "return_mean", "critic_loss", "return_scale"):
             assert float(metrics[name][number]) == pytest.approx(float(single[name]), rel=2e-3, abs=1e-5), name
         finals.append(one)
-    # Each knob has effect: no two members end alike.
+    # Each knob has effect: no two members end with the same parameters.
     actors = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(one.params.actor)]) for one in finals]
     assert min(np.abs(x - y).max() for n, x in enumerate(actors) for y in actors[:n]) > 1e-5
 
 
-def test_the_world_model_stays_and_is_still_the_sources(agent, members, source) -> None:
+def test_the_world_model_does_not_change_and_is_not_donated(agent, members, source) -> None:
     state = init_population(agent, source, members, jax.random.PRNGKey(0))
     before = jax.tree.map(np.asarray, source.params.world_model)
     state, _ = compile_population(agent)(state, batches(3))
     jax.tree.map(np.testing.assert_array_equal, state.params.world_model, before)
-    jax.tree.map(np.testing.assert_array_equal, source.params.world_model, before)  # it was not given away
+    jax.tree.map(np.testing.assert_array_equal, source.params.world_model, before)  # not donated
     assert int(state.step) == U
 
 
 def test_a_frozen_continue_head_keeps_its_discount(agent, source) -> None:
-    """Half the discount horizon: dreamed continues are what the head says, times the new discount over the old one."""
+    """At half the discount horizon, imagined continues are the head's output times new discount / old discount."""
 
     def dreamed(horizon: float) -> float:
         config = dataclasses.replace(
@@ -107,10 +107,10 @@ def test_a_frozen_continue_head_keeps_its_discount(agent, source) -> None:
     assert dreamed(5.0) == pytest.approx(ratio * dreamed(trained), rel=1e-3)
 
 
-def test_the_policies_of_all_members_are_each_ones_own(agent, members, source) -> None:
+def test_each_member_acts_with_its_own_policy(agent, members, source) -> None:
     num_envs, count = 3, len(members)
     state = init_population(agent, source, members, jax.random.PRNGKey(0))
-    # Actors that differ: fresh ones start alike.
+    # Perturbed, because new actors are the same.
     actor = random_like(state.params.actor, scale=0.5, seed=3)
     params = dataclasses.replace(state.params, actor=actor)
     state = dataclasses.replace(state, params=params)

@@ -1,4 +1,4 @@
-"""Runs beside published curves: the same windows, the same task, and where a run ends."""
+"""Comparison with published curves: windows, tasks and verdicts."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def settings(run: Path):
     return combine([read_yaml(run / "config.yaml")])
 
 
-def test_windows_of_ten_thousand_frames_as_published(tmp_path):
+def test_windows_are_ten_thousand_frames(tmp_path):
     run = make_run(tmp_path / "a", [(500, 1.0), (5000, 3.0), (5001, 10.0), (17_000, 20.0)])
     curve = our_curve(run, settings(run))
     np.testing.assert_array_equal(curve.frames, [10_000, 20_000, 40_000])  # two frames a step; nothing ended in between
@@ -56,7 +56,7 @@ def test_each_task_has_its_own_curve(tmp_path):
 
 
 @pytest.mark.parametrize(("ours", "word"), [(297.0, "below"), (298.0, "within"), (713.0, "within"), (714.0, "above")])
-def test_the_verdict_is_about_the_last_window(tmp_path, ours, word):
+def test_the_verdict_uses_the_last_window(tmp_path, ours, word):
     run = make_run(tmp_path / "run", [(5000, 900.0), (49_000, ours)])
     (verdict,) = compare_published([run], tmp_path / "a.png")
     assert verdict == Verdict("run", 100_000, ours, 475.2, 297.6, 713.5)
@@ -65,26 +65,26 @@ def test_the_verdict_is_about_the_last_window(tmp_path, ours, word):
         assert picture.size[0] > 600
 
 
-def test_the_command_tells_and_draws(tmp_path, capsys, monkeypatch):
+def test_the_command_prints_and_draws(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = [make_run(tmp_path / name, [(49_000, value)]) for name, value in (("a", 100.0), ("b", 500.0))]
     assert cli.main(["compare", "--published", *map(str, runs)]) == 0
-    told = capsys.readouterr().out
-    assert "a: return 100.0 at 100,000 frames, below the published 297.6 to 713.5 (mean 475.2)." in told
-    assert "b: return 500.0 at 100,000 frames, within the published" in told
+    out = capsys.readouterr().out
+    assert "a: return 100.0 at 100,000 frames, below the published 297.6 to 713.5 (mean 475.2)." in out
+    assert "b: return 500.0 at 100,000 frames, within the published" in out
     assert (tmp_path / "published.png").is_file()
     assert cli.main(["compare", "--json", "--out", "b.png", "--published", str(runs[0])]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["verdict"], row["ours"], row["frames"]) == ("below", 100.0, 100_000)
 
 
-def test_mistakes_are_told(tmp_path, capsys):
+def test_invalid_runs_give_an_error(tmp_path, capsys):
     walker = make_run(tmp_path / "walker", [(49_000, 1.0)])
     balance = make_run(tmp_path / "balance", [(49_000, 1.0)], env="dmc:cartpole-balance")
     early = make_run(tmp_path / "early", [])
     cases = {
         (tmp_path / "nowhere",): "There is no folder",
-        (walker, balance): "The runs are of several tasks, dmc:cartpole-balance, dmc:walker-walk; expected one.",
+        (walker, balance): "The runs have different tasks, dmc:cartpole-balance, dmc:walker-walk; expected one.",
         (early,): "early has no finished episode in the published",
     }
     for runs, message in cases.items():

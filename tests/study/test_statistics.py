@@ -1,4 +1,4 @@
-"""Statistics of few seeds: against numbers worked out by hand, and how often a verdict is wrong."""
+"""Statistics of few seeds: results calculated by hand, and the rate of false verdicts."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_interquartile_mean_leaves_out_a_quarter_at_each_end():
     assert interquartile_mean([1, 2, 3]).estimate == 2  # three seeds: nothing to leave out
 
 
-def test_intervals_hold_their_estimates():
+def test_intervals_contain_their_estimates():
     x = [3.0, 5.0, 4.0, 9.0, 1.0]
     for interval in (interquartile_mean(x), difference(x, [y + 1 for y in x]), probability_of_improvement(x, x)):
         assert interval.low <= interval.estimate <= interval.high
@@ -32,8 +32,8 @@ def test_probability_of_improvement_counts_pairs_and_half_of_ties():
 
 
 def test_welch_interval_by_hand():
-    # Variances 1 and 4 of three seeds each: 5/3 is the square of the error, with 25/9 / (1/18 + 16/18) = 2.94 degrees
-    # of freedom; Student's quantile of 97.5% there is 3.22.
+    # Variances 1 and 4 with three seeds each: the squared standard error is 5/3, with 25/9 / (1/18 + 16/18) = 2.94
+    # degrees of freedom, for which Student's 97.5% quantile is 3.22.
     found = difference([1, 2, 3], [8, 10, 12])
     assert found.estimate == 8
     assert found.high - 8 == pytest.approx(3.22 * np.sqrt(5 / 3), rel=0.01)
@@ -58,38 +58,38 @@ def test_verdicts(direction, by, change, word):
     assert (judgement.more_seeds is not None) == (word == "inconclusive")
 
 
-def test_more_seeds_are_as_many_as_shrink_the_interval_enough():
+def test_more_seeds_are_as_many_as_the_interval_needs_to_exclude_zero():
     baseline, change = [10.0, 12.0, 14.0], [13.0, 15.0, 17.0]
     judgement = judge(baseline, change, "higher", 0)
     assert judgement.word == "inconclusive"
-    # The half of the interval is 3 (the difference) or less when 3 seeds have become n.
+    # With n seeds in place of 3, half of the interval is at most the difference, 3.
     half = judgement.effect.high - judgement.effect.estimate
     assert judgement.more_seeds == int(np.ceil(3 * (half / 3) ** 2)) - 3
 
 
-def test_equal_numbers_are_decided():
+def test_equal_numbers_give_a_verdict():
     assert judge([5, 5], [5, 5], "same", 1).word == "supported"
     assert judge([5, 5], [5, 5], "higher", 0).word == "refuted"
 
 
-def test_three_seeds_of_the_same_thing_are_seldom_called_different():
-    """Of two arms that are the same, at most 5% may be called higher (by a bootstrap, 10% were)."""
+def test_equal_arms_with_three_seeds_are_rarely_judged_different():
+    """At most 5% of the verdicts on two equal arms are "higher" (10% with a bootstrap)."""
     rng = np.random.default_rng(0)
     words = [judge(*rng.normal(100, 20, size=(2, 3)), "higher", 0).word for _ in range(2000)]
     assert words.count("supported") / len(words) < 0.05
 
 
-def test_seeds_that_do_not_differ_at_all_are_the_same():
-    """However much they vary from seed to seed: the change does nothing."""
+def test_arms_with_equal_seeds_are_the_same():
+    """The change has no effect, whatever the spread between seeds."""
     x = [150.6, 197.5, 278.8]
     assert difference(x, x) == (0, 0, 0)
     assert judge(x, x, "same", 1.0).word == "supported"
     assert judge(x, x, "higher", 1.0).word == "refuted"
-    assert judge(x, [197.5, 150.6, 278.8], "same", 1.0).word == "inconclusive"  # as many of each, but not by seed
+    assert judge(x, [197.5, 150.6, 278.8], "same", 1.0).word == "inconclusive"  # the same values, but for other seeds
 
 
 @pytest.mark.parametrize(
-    ("seeds", "interval", "told"),
+    ("seeds", "interval", "expected"),
     [
         (1, Interval(0, 0, 0), "0 (no interval: 1 seed)"),
         (2, Interval(0, 0, 0), "0 (no interval: 2 seeds)"),
@@ -98,12 +98,12 @@ def test_seeds_that_do_not_differ_at_all_are_the_same():
         (3, Interval(0.5, 0.1, 0.9), "0.5 [0.1, 0.9]"),
     ],
 )
-def test_an_interval_is_given_only_where_the_seeds_can_tell_one(seeds: int, interval: Interval, told: str) -> None:
-    assert interval_in_words(interval, seeds, number="{:g}".format) == told
+def test_an_interval_needs_three_seeds(seeds: int, interval: Interval, expected: str) -> None:
+    assert interval_in_words(interval, seeds, number="{:g}".format) == expected
     assert (interval_as_json(interval, seeds)["low"] is None) == bool(too_few_seeds(seeds)) == (seeds < 3)
 
 
 @pytest.mark.parametrize("change", [[20, 21], [20, 20], [0, 1], [10, 900]])
-def test_two_seeds_decide_nothing(change: list[float]) -> None:
+def test_two_seeds_are_inconclusive(change: list[float]) -> None:
     judgement = judge([10, 10], change, "higher", 0)
     assert (judgement.word, judgement.more_seeds) == ("inconclusive", 1)

@@ -1,4 +1,4 @@
-"""Whole small sweeps of each kind: stopped, gone on with, and reported; one on a Ray cluster that loses a worker."""
+"""Small sweeps of each kind, stopped, resumed and reported; one on a Ray cluster that loses a worker."""
 
 import json
 import os
@@ -18,10 +18,10 @@ from dreamerjax import cli
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import combine
 from dreamerjax.runtime.processes import HOME as ROOT
-from dreamerjax.study import study
+from dreamerjax.study import optuna_study
 from dreamerjax.study.jobs import Job, summary_of
+from dreamerjax.study.optuna_study import run_study
 from dreamerjax.study.population_run import run_population
-from dreamerjax.study.study import run_study
 from dreamerjax.study.sweep_pictures import draw_sweep
 from dreamerjax.study.sweep_plan import SweepPlan, read_sweep
 from dreamerjax.study.sweep_report import write_sweep_report
@@ -47,7 +47,7 @@ def write(folder: Path, content: dict) -> Path:
     return file
 
 
-def test_a_grid_from_its_file_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_writes_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path, GRID)
     assert cli.main(["sweep", str(file), "--jobs=2"]) == 0
@@ -60,9 +60,9 @@ def test_a_grid_from_its_file_to_its_report(tmp_path: Path, monkeypatch: pytest.
         assert (tmp_path / run["folder"] / "metrics.jsonl").exists()
         assert f"`{run['folder']}`" in report
     assert "| 0.001 | 0.001 |" in report
-    assert "One seed tells nothing about the spread from seed to seed." in report
+    assert "One seed is too few to estimate the spread between seeds." in report
     assert (folder / "heat_map.png").stat().st_size > 5000
-    # Once more, and from a journal that was lost: nothing is made again, and the report is the same.
+    # The same command without the journal: trains nothing, and the report does not change.
     plan = read_sweep(file)
     jobs = [job for point in plan.grid() for job in plan.jobs(point)]
     ended = [summary_of(job) for job in jobs]
@@ -72,31 +72,31 @@ def test_a_grid_from_its_file_to_its_report(tmp_path: Path, monkeypatch: pytest.
     assert (folder / "REPORT.md").read_text() == report
 
 
-def test_another_sweep_of_the_same_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_sweep_of_the_same_name_gives_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "out")]
-    study._open_study(read_sweep(write(tmp_path, GRID)), tmp_path / "out" / "entropy")
+    optuna_study._open_study(read_sweep(write(tmp_path, GRID)), tmp_path / "out" / "entropy")
     other = write(tmp_path, {**GRID, "over": {"agent.actor.entropy_scale": [0.5]}})
     assert cli.main(["sweep", str(other), *out]) == 2
-    assert "holds another sweep of this name" in capsys.readouterr().err
+    assert "contains another sweep of this name" in capsys.readouterr().err
 
 
-# Searches, with runs that are only imagined: a return for each learning rate
+# Searches, with simulated runs whose return depends on the learning rate
 
 
-class Imagined:
-    """Runs jobs at once: five evaluations, the higher the nearer the learning rate is to 1e-3."""
+class SimulatedRunner:
+    """Simulates jobs: five evaluations each, with the highest return at a learning rate of 1e-3."""
 
     def __init__(self, stop_after: int = 10**6) -> None:
-        self.begun: list[Job] = []
+        self.started: list[Job] = []
         self._stop_after = stop_after
 
-    def __call__(self, jobs, *, enough) -> bool:
+    def __call__(self, jobs, *, stop_early) -> bool:
         for job in jobs:
             if summary_of(job) is not None:
                 continue
-            if len(self.begun) == self._stop_after:
+            if len(self.started) == self._stop_after:
                 return False
-            self.begun.append(job)
+            self.started.append(job)
             job.folder.mkdir(parents=True, exist_ok=True)
             top = 100 - 30 * abs(np.log10(job.config.agent.actor.learning_rate) + 3) + job.config.seed
             lines = []
@@ -105,7 +105,7 @@ class Imagined:
                     json.dumps({"step": 12 * n, "update": n, "wall_seconds": n, "eval/return_mean": top * n / 5})
                 )
                 (job.folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-                if enough(job):
+                if stop_early(job):
                     break
             else:
                 summary = {"stopped": "budget", "env_steps": 60, "eval": {"return_mean": top}, "wall_seconds": 5}
@@ -120,31 +120,32 @@ def search(tmp_path: Path, **more) -> SweepPlan:
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-def test_a_search_that_is_stopped_goes_on_to_the_same_trials(tmp_path: Path, at_once: int) -> None:
+def test_a_stopped_and_resumed_search_makes_the_same_trials(tmp_path: Path, at_once: int) -> None:
     plan = search(tmp_path)
-    whole = run_study(plan, tmp_path / "a", Imagined(), at_once=at_once, pool=tmp_path / "pool a")
+    whole = run_study(plan, tmp_path / "a", SimulatedRunner(), at_once=at_once, pool=tmp_path / "pool a")
     assert whole is not None
     assert len(whole) == plan.trials
     pruned = [trial for trial in whole if trial.pruned_at is not None]
-    assert 2 <= len(pruned) < 10, "some fell behind"
+    assert 2 <= len(pruned) < 10, "some are pruned"
     assert all(20 < trial.pruned_at < 60 for trial in pruned if trial.pruned_at is not None)
     best = max((trial for trial in whole if trial.values), key=lambda trial: sum(trial.values))
     assert 1e-4 < best.point["agent.actor.learning_rate"] < 1e-2
     parts, starts = None, 0
     while parts is None:
-        parts = run_study(plan, tmp_path / "b", Imagined(stop_after=4), at_once=at_once, pool=tmp_path / "pool b")
+        runner = SimulatedRunner(stop_after=4)
+        parts = run_study(plan, tmp_path / "b", runner, at_once=at_once, pool=tmp_path / "pool b")
         starts += 1
     assert starts > 3
     assert parts == whole
 
 
-def test_a_pruned_trial_costs_one_seed_and_less(tmp_path: Path) -> None:
-    runner = Imagined()
+def test_a_pruned_trial_runs_only_its_first_seed(tmp_path: Path) -> None:
+    runner = SimulatedRunner()
     trials = run_study(search(tmp_path), tmp_path / "a", runner, at_once=1, pool=tmp_path / "pool")
     assert trials is not None
     pruned = sum(trial.pruned_at is not None for trial in trials)
-    assert len(runner.begun) == 2 * (len(trials) - pruned) + pruned
-    states = [trial.state for trial in study._open_study(search(tmp_path), tmp_path / "a").trials]
+    assert len(runner.started) == 2 * (len(trials) - pruned) + pruned
+    states = [trial.state for trial in optuna_study._open_study(search(tmp_path), tmp_path / "a").trials]
     assert states.count(optuna.trial.TrialState.PRUNED) == pruned
 
 
@@ -152,7 +153,7 @@ def test_a_pruned_trial_costs_one_seed_and_less(tmp_path: Path) -> None:
 
 
 def test_a_sweep_on_ray_survives_the_loss_of_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker for each core; one is killed with -9 while it trains. Its run goes on in another one."""
+    """One worker for each core; one is killed with SIGKILL while it trains. Another one resumes its run."""
     pytest.importorskip("ray")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -175,7 +176,7 @@ def test_a_sweep_on_ray_survives_the_loss_of_a_worker(tmp_path: Path, monkeypatc
 
     killer = threading.Thread(target=kill_a_worker)
     killer.start()
-    # In a process of its own, which Ray may fork.
+    # In a subprocess, because Ray forks.
     command = [sys.executable, str(ROOT / "run.py"), "sweep", str(file), "--executor=ray"]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
@@ -186,7 +187,7 @@ def test_a_sweep_on_ray_survives_the_loss_of_a_worker(tmp_path: Path, monkeypatc
     assert killed
     assert [summary["env_steps"] for job in jobs if (summary := summary_of(job)) is not None] == [400, 400]
     assert (jobs[0].folder / "output.txt").read_text().count("Resumed at") == 1
-    # The same as on this machine alone.
+    # The report is the same as without Ray.
     report = (tmp_path / "runs" / "sweeps" / "entropy" / "REPORT.md").read_text()
     (tmp_path / "alone").mkdir()
     monkeypatch.chdir(tmp_path / "alone")
@@ -197,7 +198,7 @@ def test_a_sweep_on_ray_survives_the_loss_of_a_worker(tmp_path: Path, monkeypatc
 # A population
 
 
-def test_a_population_from_its_file_to_its_report(
+def test_a_population_writes_a_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -220,7 +221,7 @@ def test_a_population_from_its_file_to_its_report(
     assert [run["folder"] for run in runs] == [f"runs/sweeps/entropy/seed{seed}" for seed in (0, 1)]
     assert result["points"][1]["values"] == pytest.approx([run["returns"][-1] for run in runs], abs=1e-3)
     assert "| 0.0001 | 1 |" in (folder / "REPORT.md").read_text()
-    # Stopped at every moment, it goes on to the same end.
+    # Stopped and resumed at many points, it gives the same returns.
     plan, looks, parts = read_sweep(file), 0, None
     while parts is None:
         stop_at = looks = looks + 2
@@ -230,7 +231,7 @@ def test_a_population_from_its_file_to_its_report(
         )
     returns = np.array([curves.returns for curves in parts])
     np.testing.assert_allclose(returns[:, :, 1], [run["returns"] for run in runs], atol=1e-3)
-    # Its world model must be of the same architecture.
+    # A world model of another architecture gives an error.
     other = {**content, "settings": {**QUICK, "agent.model.hidden": 16}, "starts_from": str(_only_run(tmp_path))}
     capsys.readouterr()
     assert cli.main(["sweep", str(write(tmp_path / "other", other))]) == 2
@@ -246,14 +247,14 @@ def _only_run(tmp_path: Path) -> Path:
 
 
 def runs(*curves: list[float]) -> list[RunCurve]:
-    """Seeds that were evaluated every 30 steps, each as long as it ran."""
+    """One learning curve per seed, with an evaluation every 30 steps."""
     return [
         RunCurve(Path(f"runs/pool/seed{seed}"), 30 * np.arange(1, len(curve) + 1), np.array(curve, float))
         for seed, curve in enumerate(curves)
     ]
 
 
-def test_the_report_of_a_search_is_sorted_and_names_what_was_pruned(tmp_path: Path) -> None:
+def test_the_report_of_a_search_is_sorted_and_marks_pruned_trials(tmp_path: Path) -> None:
     plan = search(tmp_path, metric="final_return")
     key = "agent.actor.learning_rate"
     points = [
@@ -266,14 +267,14 @@ def test_the_report_of_a_search_is_sorted_and_names_what_was_pruned(tmp_path: Pa
     assert [row.split("|")[1].strip() for row in rows] == ["0.001", "0.0001", "1e-05"]
     assert "pruned at 24" in rows[2]
     assert "Best: `agent.actor.learning_rate` 0.001, with 40.5" in report
-    assert "Two seeds tell nothing about the spread from seed to seed." in report
+    assert "Two seeds are too few to estimate the spread between seeds." in report
     assert "- `agent.actor.learning_rate` 0.001: `runs/pool/seed0`, `runs/pool/seed1`" in report
     assert (tmp_path / "points.png").stat().st_size > 3000
     assert combine(read_env("cartpole")).env.name in report
 
 
-def test_final_means_the_same_in_the_table_the_metric_and_the_best(tmp_path: Path) -> None:
-    """Of seeds that ended at different steps, too, and where the last return is far from the one before it."""
+def test_final_has_one_definition_in_table_metric_and_best(tmp_path: Path) -> None:
+    """Also for seeds that end at different steps, and with a last return far from the one before it."""
     plan = read_sweep(write(tmp_path, {**GRID, "metric": "final_return", "seeds": 3}))
     rising, solved_early, falling = [10.3, 16.0, 70.6], [10.0, 99.4], [10.0, 80.0, 20.0]
     points = []
@@ -284,12 +285,12 @@ def test_final_means_the_same_in_the_table_the_metric_and_the_best(tmp_path: Pat
     assert "with 80.2 (mean greedy return of the last evaluation; 3 seeds)" in report
     assert "| 0.001 | 0.001 | 80.2 | 80.2 | rising 2, too few to tell 1 | 70.6, 99.4, 70.6 |" in report
     assert "| 0.1 | 0.001 | 80.0 | 20.0 | peak then decline | 20.0, 20.0, 20.0 |" in report
-    assert "nothing about the spread" not in report
+    assert "too few to estimate the spread" not in report
     assert {"heat_map.png", "curves.png"} <= {file.name for file in tmp_path.iterdir()}
 
 
 def test_panels_of_a_heat_map_share_axes_and_the_colours_of_returns(tmp_path: Path) -> None:
-    """A metric that is no return has colours of its own, and its own name."""
+    """A metric that is not a return has a separate colour scale and title."""
     plan = read_sweep(write(tmp_path, {**GRID, "metric": "wall_seconds"}))
     points = [PointResult(point, (5000.0 + n,), runs([10, 20 + n, 30])) for n, point in enumerate(plan.grid())]
     figures = []

@@ -1,4 +1,4 @@
-"""Reading a sweep: what is refused, and what a good one becomes."""
+"""Reading a sweep: valid files and errors."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_a_search(tmp_path: Path) -> None:
     assert (plan.trials, plan.prune, plan.maximize) == (7, True, True)
 
 
-def test_a_population_may_make_its_source(tmp_path: Path) -> None:
+def test_a_population_can_train_its_source(tmp_path: Path) -> None:
     plan = read(tmp_path, {**POPULATION, "starts_from": {"train.mode": "world_model", "train.env_steps": 3000}})
     source = plan.source
     assert not isinstance(source, Path | None)
@@ -60,37 +60,37 @@ def test_a_population_may_make_its_source(tmp_path: Path) -> None:
         ({**GOOD, "sweep": None}, "`sweep` is missing"),
         ({**GOOD, "kind": "random"}, "kind is 'random', expected one of grid, search, population"),
         ({**GOOD, "sed": 1}, "unknown key `sed`. Did you mean `seeds`?"),
-        ({**GOOD, "trials": 5}, "`trials` is of a search, and this is a grid"),
+        ({**GOOD, "trials": 5}, "`trials` belongs to a search, but kind is grid"),
         ({**GOOD, "over": {}}, "over is {}"),
         ({**GOOD, "over": {"agent.actor.learning_rat": [1]}}, "Did you mean `agent.actor.learning_rate`"),
         ({**GOOD, "over": {"agent.actor.learning_rate": []}}, "agent.actor.learning_rate is []"),
         ({**GOOD, "over": {"agent.actor.learning_rate": {"low": 1, "high": 2}}}, "expected key: [values]"),
         ({**GOOD, "over": {"agent.actor.learning_rate": ["fast"]}}, "is 'fast', expected a number"),
         ({**GOOD, "over": {"agent.actor.learning_rate": [1e-4, -1]}}, "learning_rate is -1.0, expected 0 or more"),
-        ({**GOOD, "over": {"agent.model.hidden": [32, 64]}}, "makes another model family: agent.model.hidden"),
+        ({**GOOD, "over": {"agent.model.hidden": [32, 64]}}, "changes the model family: agent.model.hidden"),
         ({**GOOD, "seeds": []}, "seeds is []"),
         ({**GOOD, "metric": "return"}, "Unknown metric `return`"),
         ({**GOOD, "goal": "up"}, "goal is 'up', expected maximize or minimize"),
         ({**SEARCH, "over": {"agent.actor.learning_rate": {"low": 1, "high": 1}}}, "expected low < high"),
         ({**SEARCH, "over": {"agent.actor.learning_rate": {"low": 0, "high": 1, "log": True}}}, "low > 0 with log"),
-        ({**SEARCH, "prune": True, "metric": "steps_to_solve", "goal": "minimize"}, "prune goes by greedy returns"),
+        ({**SEARCH, "prune": True, "metric": "steps_to_solve", "goal": "minimize"}, "prune compares greedy returns"),
         ({**POPULATION, "starts_from": None}, "starts_from is None"),
         ({**POPULATION, "updates": 0}, "updates is 0, expected 1 or more"),
-        ({**POPULATION, "over": {"train.batch_size": [8, 16]}}, "train.batch_size cannot vary within one program"),
-        ({**POPULATION, "metric": "mean_return"}, "`metric` is of a grid or search"),
+        ({**POPULATION, "over": {"train.batch_size": [8, 16]}}, "train.batch_size cannot vary in a population"),
+        ({**POPULATION, "metric": "mean_return"}, "`metric` belongs to a grid or search"),
     ],
 )
-def test_mistakes(tmp_path: Path, content: dict, message: str) -> None:
+def test_an_invalid_sweep_gives_an_error(tmp_path: Path, content: dict, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         read(tmp_path, content)
     assert message in str(error.value)
 
 
-def test_other_families_where_that_is_meant(tmp_path: Path) -> None:
+def test_other_families_need_new_family(tmp_path: Path) -> None:
     plan = read(tmp_path, {**GOOD, "over": {"agent.model.hidden": [32, 64]}, "new_family": True})
     assert [plan.config_of(point).agent.model.hidden for point in plan.grid()] == [32, 64]
 
 
 @pytest.mark.parametrize("file", sorted(SWEEPS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_the_sweeps_of_this_repository(file: Path) -> None:
+def test_the_sweeps_of_the_project_are_valid(file: Path) -> None:
     assert len(read_sweep(file).grid()) > 1

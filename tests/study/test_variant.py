@@ -1,4 +1,4 @@
-"""Variants: code that is changed before a command runs; the example of docs/networks.md is one."""
+"""Variants: functions that change the program before a command runs, such as the example in docs/networks.md."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from dreamerjax import cli
 from dreamerjax.config import ConfigError
 from dreamerjax.nets import networks
 from dreamerjax.nets.networks import build_networks, init_params
-from dreamerjax.study.variant import load_variant, put_in_place
+from dreamerjax.study.variant import apply_variant, load_variant
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 from tests.tiny import MODEL
 
@@ -20,20 +20,20 @@ DOCS = Path(__file__).parents[2] / "docs" / "networks.md"
 
 @pytest.fixture
 def example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The variant of the docs, in the current folder; what it puts in place is taken back."""
+    """The variant of the docs, in the current folder; the fixture undoes its change."""
     (tmp_path / "my_networks.py").write_text(re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)[0])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(networks, "Encoder", networks.Encoder)
     return "my_networks.py:waves"
 
 
-def test_the_example_of_the_docs_takes_the_place_of_the_encoder(example):
-    assert put_in_place(["eval", "--variant", example, "--json"]) == ["eval", "--json"]
+def test_the_example_of_the_docs_replaces_the_encoder(example):
+    assert apply_variant(["eval", "--variant", example, "--json"]) == ["eval", "--json"]
     spaces = Spaces(obs=(ObsSpec("a", (4,)), ObsSpec("b", (1,))), actions=(ActionSpec("discrete", 2),))
     built = build_networks(MODEL, spaces, jnp.dtype(jnp.float32))
     params = init_params(built, jax.random.key(0)).world_model
     first = jax.tree.leaves(params["params"]["encoder"], is_leaf=lambda x: getattr(x, "ndim", 0) == 2)
-    assert max(leaf.shape[0] for leaf in first if leaf.ndim == 2) >= 5 * (1 + 2 * 4), "numbers beside their waves"
+    assert max(leaf.shape[0] for leaf in first if leaf.ndim == 2) >= 5 * (1 + 2 * 4), "the numbers and their waves"
     for lead in ((3,), (2, 3)):
         obs = {"a": jnp.ones((*lead, 4)), "b": jnp.ones((*lead, 1))}
         assert networks.apply(built.world_model, params, obs, method=built.world_model.encode).shape[:-1] == lead
@@ -48,20 +48,20 @@ def test_the_example_of_the_docs_takes_the_place_of_the_encoder(example):
     ],
 )
 def test_every_command_takes_a_variant(example, given, rest):
-    assert put_in_place([word.replace("V", example) for word in given]) == rest
+    assert apply_variant([word.replace("V", example) for word in given]) == rest
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "names no file"),
-        ("my_networks.py", "names no file"),
-        ("absent.py:waves", "names no file, expected such as experiments/variants.py:NAME"),
+        ("", "does not exist, expected FILE.py:NAME"),
+        ("my_networks.py", "does not exist, expected FILE.py:NAME"),
+        ("absent.py:waves", "The file of the variant `absent.py:waves` does not exist, expected FILE.py:NAME"),
         ("my_networks.py:absent", "has no function `absent`, expected one of WaveEncoder, waves"),
         ("broken.py:waves", "cannot be imported: ModuleNotFoundError: No module named 'not_there'"),
     ],
 )
-def test_a_variant_that_cannot_be_had_is_a_mistake(example, name, message, capsys):
+def test_a_missing_or_broken_variant_gives_an_error(example, name, message, capsys):
     Path("broken.py").write_text("import not_there\n")
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_variant(name)

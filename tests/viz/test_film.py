@@ -1,4 +1,4 @@
-"""Films of an agent: a greedy episode and its dreams, as files that can be played."""
+"""Films of an agent: a greedy episode and dreams, as files that can be played."""
 
 import io
 import re
@@ -23,21 +23,21 @@ from dreamerjax.monitoring.metrics import MetricsWriter
 from dreamerjax.runs.load import LoadedAgent
 from dreamerjax.training.reporter import Films
 from dreamerjax.viz import dreams
-from dreamerjax.viz.dreams import DreamBesideTruth, dream_beside_truth, dream_frames, scene_frames
+from dreamerjax.viz.dreams import DreamComparison, compare_dream_with_episode, dream_frames, state_frames
 from dreamerjax.viz.film import film_run, filmed
-from dreamerjax.viz.scene import Scene
+from dreamerjax.viz.renderer import ObservationRenderer
 from dreamerjax.viz.video import as_gif, enlarged, first_frame, write_mp4
 from tests.test_cli import TINY
 from tests.tiny import MODEL
 
 
 def size_and_frames(file: Path) -> tuple[int, int, int]:
-    """Width, height and number of frames of a film, as ffmpeg reads it."""
+    """Width, height and number of frames of a film, read with ffmpeg."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(file), "-f", "null", "-"]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    size = re.search(r"Video: h264.* (\d+)x(\d+)", told)
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    size = re.search(r"Video: h264.* (\d+)x(\d+)", printed)
     assert size
-    return int(size[1]), int(size[2]), int(re.findall(r"frame=\s*(\d+)", told)[-1])
+    return int(size[1]), int(size[2]), int(re.findall(r"frame=\s*(\d+)", printed)[-1])
 
 
 def gif_size_and_frames(gif: bytes) -> tuple[int, int, int]:
@@ -54,9 +54,9 @@ def untrained(run_dir: Path, env: EnvConfig) -> LoadedAgent:
     return LoadedAgent(run_dir, config, agent, state, 1234, ())
 
 
-def test_episodes_of_any_length_are_dreamed_by_one_program(tmp_path):
+def test_dreams_of_all_episode_lengths_use_one_compiled_program(tmp_path):
     loaded = untrained(tmp_path, EnvConfig(id="gym:CartPole-v1"))
-    seen = [dream_beside_truth(loaded, context=4, dreams=2, seed=seed) for seed in range(4)]
+    seen = [compare_dream_with_episode(loaded, context=4, dreams=2, seed=seed) for seed in range(4)]
     assert len({len(one) for one in seen}) > 1
     for one in seen:
         assert one.dreamed["state"].shape == (len(one), 2, 4)
@@ -71,7 +71,7 @@ def test_episodes_of_any_length_are_dreamed_by_one_program(tmp_path):
         ("both", ["episode", "dream_image", "dream"], (600, 400)),
     ],
 )
-def test_what_there_is_to_see_is_filmed(tmp_path, obs, names, size):
+def test_films_by_kind_of_observation(tmp_path, obs, names, size):
     env = EnvConfig(id="gym:CartPole-v1", obs=obs, image=ImageConfig(height=32, width=48))
     films, missing = film_run(untrained(tmp_path, env))
     assert missing == []
@@ -81,41 +81,41 @@ def test_what_there_is_to_see_is_filmed(tmp_path, obs, names, size):
     by_name = {film.name: film for film in films}
     *shape, frames = size_and_frames(by_name["episode"].file)
     assert tuple(shape) == size
-    assert 8 <= frames <= 60  # an untrained agent drops the pole soon
+    assert 8 <= frames <= 60  # the episodes of an untrained agent are short
     if "dream_image" in by_name:
-        # Three pictures of 48 x 32 and gaps, eight times as large.
+        # Three images of 48 x 32 and gaps, enlarged by 8.
         width, height, frames = size_and_frames(by_name["dream_image"].file)
         assert (width, height) == (8 * (3 * 48 + 2), 8 * (32 + 2))
         assert gif_size_and_frames(by_name["dream_image"].gif)[2] == frames
     if "dream_scene" in by_name:
-        # Two pictures of 600 x 400, a gap and a bar; half as large as a GIF.
+        # Two images of 600 x 400, a gap and a bar; the GIF has half the size.
         width, height, frames = size_and_frames(by_name["dream_scene"].file)
         assert (width, height) == (2 * 600 + 18, 400 + 16)
         assert gif_size_and_frames(by_name["dream_scene"].gif)[:2] == (width // 2, height // 2)
     assert (by_name.get("dream") is None) == (obs == "pixels")
 
 
-def test_an_environment_that_shows_nothing_gives_only_the_plot(tmp_path):
-    env = EnvConfig(id="tests.envs.test_envs:Scripted")  # it cannot be rendered, and its episodes never end
+def test_an_environment_without_rendering_gives_only_the_plot(tmp_path):
+    env = EnvConfig(id="tests.envs.test_envs:Scripted")  # it cannot be rendered, and its episodes have no end
     films, missing = film_run(untrained(tmp_path, env))
     assert [film.name for film in films] == ["dream"]
     assert missing == []
 
 
-def test_films_are_made_in_the_environments_that_are_lent(tmp_path, monkeypatch):
+def test_films_use_lent_environments(tmp_path, monkeypatch):
     config = EnvConfig(id="gym:CartPole-v1", obs="both", image=ImageConfig(height=32, width=48))
     loaded, lent = untrained(tmp_path, config), make_env(config, num_envs=3, seed=0)
     monkeypatch.setattr("dreamerjax.envs.one_copy.make_env", lambda *given, **options: 1 / 0)
     films, missing = film_run(loaded, lent=lent)
     assert ([film.name for film in films], missing) == (["episode", "dream_image", "dream"], [])
-    assert lent.reset().is_first.all(), "they are left open"
+    assert lent.reset().is_first.all(), "they are not closed"
 
 
-def test_a_dream_beside_the_truth_and_the_error_with_a_bar_that_tells_when_it_dreams():
+def test_frames_show_truth_dream_and_error_with_a_bar_that_marks_the_dream():
     true = np.zeros((4, 48, 32, 1), np.uint8)
     dreamed = np.zeros((4, 2, 48, 32, 1), np.uint8)
     true[:, :, :16], dreamed[:, 0, :, 16:] = 200, 50
-    frames = dream_frames(DreamBesideTruth({"image": true}, {"image": dreamed}, context=3), "image")
+    frames = dream_frames(DreamComparison({"image": true}, {"image": dreamed}, context=3), "image")
     assert (frames.shape, frames.dtype) == ((4, 50, 3 * 32 + 2, 1), np.uint8)
     bar, pictures = frames[:, :2, ..., 0], frames[:, 2:, ..., 0]
     np.testing.assert_array_equal(pictures[:, :, :32], true[..., 0])
@@ -128,14 +128,14 @@ def test_a_dream_beside_the_truth_and_the_error_with_a_bar_that_tells_when_it_dr
 
 
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0"])
-def test_a_dreamed_state_is_drawn_by_the_environment_beside_the_truth(env_id):
+def test_dreamed_states_are_rendered_by_the_environment(env_id):
     config = EnvConfig(id=f"gym:{env_id}")
     env = make_env(config, num_envs=1, seed=0)
     first = env.reset().obs["state"][0]
     second = env.step(env.random_action(np.random.default_rng(0))).obs["state"][0]
-    scene = Scene(config, env.spaces)
+    scene = ObservationRenderer(config, env.spaces)
     true, dreamed = np.stack([first, first]), np.stack([first, second + 0.3])[:, None]
-    frames = scene_frames(DreamBesideTruth({"state": true}, {"state": dreamed}, context=1), scene)
+    frames = state_frames(DreamComparison({"state": true}, {"state": dreamed}, context=1), scene)
     pictures = [scene.draw({"state": state}) for state in (first, second + 0.3)]
     scene.close()
     env.close()
@@ -150,7 +150,7 @@ def test_a_dreamed_state_is_drawn_by_the_environment_beside_the_truth(env_id):
 
 
 @pytest.mark.parametrize("shape", [(5, 16, 16, 1), (5, 33, 47, 3), (3, 400, 600, 3), (2, 64, 64, 4)], ids=str)
-def test_frames_of_any_size_become_films(tmp_path, shape):
+def test_films_from_frames_of_any_size(tmp_path, shape):
     frames = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
     large = enlarged(frames)
     factor = large.shape[1] // shape[1]
@@ -164,23 +164,23 @@ def test_frames_of_any_size_become_films(tmp_path, shape):
     assert gif_size_and_frames(as_gif(large, frames_per_second=10)) == (large.shape[2], large.shape[1], shape[0])
 
 
-def test_a_film_that_cannot_be_written_is_an_error_that_names_the_file(tmp_path):
+def test_a_film_that_cannot_be_written_gives_an_error_with_the_file(tmp_path):
     frames = np.zeros((2, 32, 32, 3), np.uint8)
     with pytest.raises(OSError, match=r"nowhere/a.mp4 could not be written"):
         write_mp4(frames, tmp_path / "nowhere" / "a.mp4", frames_per_second=10)
 
 
-# What goes wrong
+# Errors
 
 
 class Odd(gymnasium.Env):
-    """Shows a small image and two numbers for ten steps, and draws what its class says."""
+    """Observes a small image and two numbers for ten steps, and renders `pictures`."""
 
     observation_space = Dict({"image": Box(0, 255, (16, 16, 3), np.uint8), "state": Box(-1, 1, (2,), np.float32)})
     action_space = Discrete(2)
     render_mode = "rgb_array"
-    pictures: ClassVar[list[Any]] = []  # by step; the last one stays
-    fault: ClassVar[BaseException | None] = None  # of step 5
+    pictures: ClassVar[list[Any]] = []  # by step; the last one repeats
+    fault: ClassVar[BaseException | None] = None  # raised at step 5
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
@@ -219,9 +219,7 @@ def film_odd(odd: LoadedAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             monkeypatch.setattr(Odd, name, value)
         films = film_run(odd._replace(run_dir=tmp_path))
         assert all(film.file.stat().st_size for film in films.made)
-        assert {film.file for film in films.made} == set((tmp_path / "videos").iterdir()), (
-            "nothing half-written is left"
-        )
+        assert {film.file for film in films.made} == set((tmp_path / "videos").iterdir()), "no partial file is left"
         return films
 
     return film
@@ -257,7 +255,7 @@ UNIT = RED / np.float32(255)
     ],
     ids=["grey", "one channel", "alpha", "floats", "floats to 255", "list", "channels first", "nested lists", "sizes"],
 )
-def test_odd_frames_become_a_right_film(film_odd, pictures, mode, colour):
+def test_unusual_frames_give_a_correct_film(film_odd, pictures, mode, colour):
     films = film_odd(*pictures, mode=mode)
     assert films.missing == []
     assert names_of(films) == ["episode", "dream_image", "dream"]
@@ -267,7 +265,7 @@ def test_odd_frames_become_a_right_film(film_odd, pictures, mode, colour):
 
 
 @pytest.mark.parametrize(
-    ("pictures", "told"),
+    ("pictures", "expected"),
     [
         (
             [RuntimeError("Cannot connect to display None")],
@@ -282,22 +280,22 @@ def test_odd_frames_become_a_right_film(film_odd, pictures, mode, colour):
     ],
     ids=["raises", "raises later", "exits", "nothing", "nothing later", "empty list", "NaN"],
 )
-def test_what_cannot_be_drawn_is_told_in_a_sentence_and_the_dreams_are_there(film_odd, pictures, told):
+def test_a_render_error_is_reported_and_the_dreams_are_filmed(film_odd, pictures, expected):
     films = film_odd(*pictures)
     (why,) = films.missing
-    assert told in why
+    assert expected in why
     assert "second" not in why
     assert names_of(films) == ["dream_image", "dream"]
 
 
-def test_an_environment_that_raises_is_told_once_without_its_traceback(film_odd):
+def test_an_environment_error_is_reported_once_without_traceback(film_odd):
     films = film_odd(fault=RuntimeError("the arm is stuck"))
     (why,) = films.missing
     assert why == f"{__name__}:Odd: it raised RuntimeError: the arm is stuck (copy 0, step 5)."
     assert films.made == []
 
 
-def test_a_folder_that_is_none_is_told(odd, tmp_path):
+def test_a_file_in_place_of_the_folder_is_reported(odd, tmp_path):
     (tmp_path / "videos").touch()
     films = film_run(odd._replace(run_dir=tmp_path))
     assert films.made == []
@@ -309,7 +307,7 @@ STUBS = {
         "cat >/dev/null; echo 'Unknown encoder: libx264' >&2; exit 8",
         "code 8: Unknown encoder: libx264",
     ),
-    "no such codec, in its own words": (
+    "no such codec, real ffmpeg": (
         f"exec {imageio_ffmpeg.get_ffmpeg_exe()} ${{@//libx264/libnothing}}",
         "Unknown encoder 'libnothing'",
     ),
@@ -324,20 +322,20 @@ STUBS = {
 }
 
 
-@pytest.mark.parametrize(("script", "told"), STUBS.values(), ids=STUBS)
-def test_an_ffmpeg_that_fails_is_told_once_and_the_plot_is_there(film_odd, tmp_path, monkeypatch, script, told):
+@pytest.mark.parametrize(("script", "expected"), STUBS.values(), ids=STUBS)
+def test_an_ffmpeg_failure_is_reported_once_and_the_plot_is_made(film_odd, tmp_path, monkeypatch, script, expected):
     stub = tmp_path / "stub.sh"
     stub.write_text(f"#!/bin/bash\n{script}\n")
     stub.chmod(0o755)
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(stub))
     films = film_odd()
     (why,) = films.missing
-    assert told in why
+    assert expected in why
     assert "\n" not in why
     assert names_of(films) == ["dream"]
 
 
-def test_a_missing_ffmpeg_is_told_once_and_the_plot_is_there(film_odd, monkeypatch):
+def test_a_missing_ffmpeg_is_reported_once_and_the_plot_is_made(film_odd, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     films = film_odd()
     (why,) = films.missing
@@ -352,7 +350,7 @@ def test_a_missing_ffmpeg_is_told_once_and_the_plot_is_there(film_odd, monkeypat
     assert first_frame(films.made[0].file) == b""
 
 
-def test_a_film_larger_than_files_may_be_is_told(film_odd):
+def test_a_film_above_the_file_size_limit_is_reported(film_odd):
     resource = pytest.importorskip("resource", reason="there is no such limit")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, before[1]))
@@ -361,11 +359,11 @@ def test_a_film_larger_than_files_may_be_is_told(film_odd):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert films.made == []
-    assert len(films.missing) == 2, "of films, and of the plot"
+    assert len(films.missing) == 2, "one for the films, one for the plot"
 
 
 class Names(Odd):
-    """Images and vectors with names that are no names of files."""
+    """Images and vectors with names that are invalid as file names."""
 
     NAMES: ClassVar = [
         "a/b",
@@ -391,20 +389,20 @@ class Names(Odd):
         return {name: np.zeros(box.shape or (), box.dtype) for name, box in self.observation_space.items()}
 
 
-def test_whatever_is_seen_is_filmed_under_its_name(tmp_path, monkeypatch):
+def test_observations_of_any_name_are_filmed(tmp_path, monkeypatch):
     monkeypatch.setattr(Odd, "pictures", [RED])
     films = film_run(untrained(tmp_path, EnvConfig(id=f"{__name__}:Names", image=SMALL)))
     assert films.missing == []
     assert len(films.made) == len(Names.NAMES) + 2
     files = sorted((tmp_path / "videos").iterdir())
-    assert files == sorted(film.file for film in films.made), "nothing is anywhere else"
+    assert files == sorted(film.file for film in films.made), "no file is in another folder"
     seen = {one.name for one in filmed(tmp_path)}
     assert {f"dream_{name}" for name in Names.NAMES if name and name.isprintable() and len(name) < 99} <= seen
     assert {"episode", "dream", "dream_image", "dream_\\ud800\\0"} <= seen
 
 
 class Numbers(Odd):
-    """It shows no image."""
+    """An environment without image observations."""
 
     observation_space = Odd.observation_space["state"]
 
@@ -412,13 +410,13 @@ class Numbers(Odd):
         return super().seen()["state"]
 
 
-def test_a_training_whose_films_fail_ends_well_tells_why_once_and_resumes(tmp_path, monkeypatch, capsys):
+def test_training_continues_without_films_and_reports_the_reason_once(tmp_path, monkeypatch, capsys):
     def train(env_steps: int) -> list[str]:
         assert cli.main([*arguments, "--env-steps", str(env_steps)]) == 0
         return [line for line in capsys.readouterr().out.splitlines() if line.startswith("No film")]
 
     def fail(loaded: LoadedAgent, *, lent: Any = None) -> Films:
-        raise ZeroDivisionError(f"nobody foresaw this at step {loaded.env_steps}")
+        raise ZeroDivisionError(f"an unexpected error at step {loaded.env_steps}")
 
     monkeypatch.setattr(Odd, "pictures", [RuntimeError("no display")])
     (tmp_path / "tiny.yaml").write_text(TINY)
@@ -426,11 +424,11 @@ def test_a_training_whose_films_fail_ends_well_tells_why_once_and_resumes(tmp_pa
     arguments = ["--env", f"{__name__}:Numbers", "--backend", "cpu", "--config", str(tmp_path / "tiny.yaml")]
     arguments += ["--log.video-every", "10", "--run-dir", str(run)]
     assert train(40) == [f"No film: {__name__}:Numbers: `render` raised RuntimeError: no display"]
-    assert len({one.env_steps for one in filmed(run)}) >= 3, "dreams are plotted all the same"
+    assert len({one.env_steps for one in filmed(run)}) >= 3, "dreams are still plotted"
     with monkeypatch.context() as patch:
         patch.setattr("dreamerjax.viz.film.film_run", fail)
-        (told,) = train(70)
-        assert told.startswith("No film: ZeroDivisionError: nobody foresaw this at step ")
+        (line,) = train(70)
+        assert line.startswith("No film: ZeroDivisionError: an unexpected error at step ")
     monkeypatch.setattr(Odd, "pictures", [RED])
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     assert cli.main(["show", "--run-dir", str(run)]) == 0
@@ -440,7 +438,7 @@ def test_a_training_whose_films_fail_ends_well_tells_why_once_and_resumes(tmp_pa
     assert "/nowhere/ffmpeg cannot be started" in shown.err
 
 
-def test_tensorboard_gets_the_gif(tmp_path):
+def test_tensorboard_receives_the_gif(tmp_path):
     gif = as_gif(np.random.default_rng(0).integers(256, size=(3, 20, 30, 3), dtype=np.uint8), frames_per_second=10)
     with MetricsWriter(tmp_path / "metrics.jsonl", tmp_path) as writer:
         writer.write_gif(7, "video/episode", gif)

@@ -1,4 +1,4 @@
-"""A run beside its parent: found, compared, or said why not."""
+"""Comparison of a run with its parent."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dreamerjax.runs.lineage import Event
-from dreamerjax.viz.fork import Parent, beside_parent, parent_of
+from dreamerjax.viz.fork import Parent, parent_comparison, parent_of
 
 
 def line(step: int, mean: float, std: float = 10.0) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def write(folder: Path, lines: list[dict[str, Any]]) -> Path:
     return folder
 
 
-def test_a_parent_is_found_where_it_was_and_beside_its_fork(tmp_path: Path) -> None:
+def test_a_parent_is_found_at_its_path_or_next_to_its_fork(tmp_path: Path) -> None:
     parent = write(tmp_path / "parent", [line(500, 20), line(1000, 100)])
     found = parent_of(tmp_path / "fork", forked(parent, 1000))
     assert found is not None
@@ -38,28 +38,28 @@ def test_a_parent_is_found_where_it_was_and_beside_its_fork(tmp_path: Path) -> N
     assert found.folder == moved / "parent"
 
 
-def test_a_run_of_its_own_has_no_parent_and_a_lost_one_is_named(tmp_path: Path) -> None:
+def test_a_run_without_fork_has_no_parent_and_a_missing_parent_gives_an_error(tmp_path: Path) -> None:
     assert parent_of(tmp_path / "run", forked(tmp_path, 0)[:1]) is None
     assert parent_of(tmp_path / "run", ()) is None
-    with pytest.raises(FileNotFoundError, match=r"forked from .*gone, which is not there any more"):
+    with pytest.raises(FileNotFoundError, match=r"forked from .*gone, which does not exist any more"):
         parent_of(tmp_path / "run", forked(tmp_path / "gone", 1000))
 
 
 @pytest.mark.parametrize(
-    ("own", "parents", "told"),
+    ("own", "parents", "expected"),
     [
-        ([(500, 300)], [(0, 100)], "That is above the 100.0 that its parent had at the fork."),
-        ([(500, 102)], [(0, 100)], "That is within chance of the 100.0 that its parent had at the fork."),
-        ([(500, 20)], [(0, 100)], "That is below the 100.0 that its parent had at the fork."),
+        ([(500, 300)], [(0, 100)], "This is above the parent's 100.0 at the fork."),
+        ([(500, 102)], [(0, 100)], "This is not significantly different from the parent's 100.0 at the fork."),
+        ([(500, 20)], [(0, 100)], "This is below the parent's 100.0 at the fork."),
         (
             [(500, 300)],
             [(0, 100), (500, 400), (1000, 500)],
-            "The parent went on: 500 steps after the fork it had 400.0, and this run is below that.",
+            "The parent continued: it had 400.0 at 500 steps after the fork, and this run is below that.",
         ),
-        ([], [(0, 100)], "This run has not been evaluated: there is nothing to compare."),
-        ([(500, 300)], [], "Its parent has not been evaluated: there is nothing to compare."),
+        ([], [(0, 100)], "This run has no evaluation, so they cannot be compared."),
+        ([(500, 300)], [], "Its parent has no evaluation, so they cannot be compared."),
     ],
 )
-def test_both_are_compared(own: list[tuple], parents: list[tuple], told: str) -> None:
+def test_comparison_with_the_parent(own: list[tuple], parents: list[tuple], expected: str) -> None:
     parent = Parent(Path("runs/a"), [line(*each) for each in parents], 1000)
-    assert told in beside_parent(parent, [line(*each) for each in own])
+    assert expected in parent_comparison(parent, [line(*each) for each in own])

@@ -8,17 +8,17 @@ from dreamerjax.viz.latent_map import features_of, fit_map
 
 
 def states(features: np.ndarray) -> LatentState:
-    """Latent states [T] of one, whose features are these [T, 8] numbers: 4 deterministic, 2 groups of 2 classes."""
+    """Latent states [T] with these features [T, 8]: 4 deterministic units, 2 groups of 2 classes."""
     deter, stoch = features[:, :4], features[:, 4:]
     return LatentState(deter=deter.reshape(-1, 1, 4), stoch=stoch.reshape(-1, 1, 2, 2))
 
 
-def test_the_features_are_those_of_the_states():
+def test_features_of_latent_states():
     given = np.arange(24.0).reshape(3, 8)
     np.testing.assert_array_equal(features_of(states(given))[:, 0], given)
 
 
-def test_the_two_directions_of_most_variance_are_found():
+def test_the_first_two_principal_components_are_found():
     generator = np.random.default_rng(0)
     basis, _ = np.linalg.qr(generator.normal(size=(8, 8)))
     along = generator.normal(size=(500, 8)) * [10, 4, 1, 0.1, 0.1, 0.1, 0.1, 0.1]
@@ -33,7 +33,7 @@ def test_the_two_directions_of_most_variance_are_found():
 
 
 @pytest.mark.parametrize("length", [1, 2])
-def test_a_map_of_few_states_or_of_equal_ones_is_a_map_too(length):
+def test_a_map_of_one_or_two_equal_states_is_finite(length):
     fitted = fit_map(states(np.ones((length, 8))))
     assert np.isfinite(fitted.explained).all()
     np.testing.assert_array_equal(fitted.project(states(np.ones((length, 8)))), np.zeros((length, 1, 2)))

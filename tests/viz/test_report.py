@@ -1,4 +1,4 @@
-"""The page of a run: whole, self-contained, escaped, and written from whatever is there."""
+"""The report of a run: complete, self-contained, escaped, and written even if parts are missing."""
 
 import itertools
 import json
@@ -22,22 +22,22 @@ from dreamerjax.runs.lineage import Event
 from dreamerjax.runs.load import load_run
 from dreamerjax.types import ObsSpec, Rows, Spaces
 from dreamerjax.viz import film, report
-from dreamerjax.viz.curves import draw_returns, return_limits, training_in_words
-from dreamerjax.viz.exhibits import choose
+from dreamerjax.viz.curves import draw_returns, return_limits, training_caption
+from dreamerjax.viz.dream_accuracy import errors_of, survival_of
 from dreamerjax.viz.film import Filmed, filmed
 from dreamerjax.viz.learning import Learning
 from dreamerjax.viz.panels import PANELS
-from dreamerjax.viz.trust import errors_of, survival_of
+from dreamerjax.viz.report_media import select_media
 from dreamerjax.viz.verdict import unclear
-from tests.test_cli import TINY, mistake
+from tests.test_cli import TINY, user_error
 
 NASTY = """<script>alert("a")<-script> & 'b'"""
-SECTIONS = ["learning", "episodes", "dreams", "trust", "health", "settings", "cost"]
+SECTIONS = ["learning", "episodes", "dreams", "accuracy", "diagnostics", "settings", "cost"]
 VOID = {"meta", "img", "br", "hr", "link", "input", "wbr"}
 
 
 class Page(HTMLParser):
-    """A page, read as a browser would; tags that are not closed properly are an error."""
+    """A parsed page; tags that are not closed properly are an error."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def page_of(run_dir: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a name that nobody should have, its films, and the page that its training ended with."""
+    """A finished run with films and a report, and with a name that needs escaping."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "tiny.yaml").write_text(TINY)
     run = folder / NASTY
@@ -90,34 +90,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """A copy to change, without the page."""
+    """A copy of the run to change, without the report."""
     copy = tmp_path / "run"
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("report.html"))
     return copy
 
 
-def test_training_ends_with_the_page_and_names_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_writes_the_report_and_prints_its_path(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert cli.main(["--run-dir", str(run), "--env-steps", "50"]) == 0
     assert re.search(rf"  see everything +{re.escape(str(run))}/report.html", capsys.readouterr().out)
     assert "50 environment steps" in page_of(run).text
 
 
-def test_a_page_that_cannot_be_made_is_a_note(
+def test_a_report_that_fails_is_a_note(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(run_dir: Path) -> Path:
-        raise ValueError("the pencil broke")
+        raise ValueError("an error in the report")
 
     monkeypatch.setattr(report, "write_report", fail)
     capsys.readouterr()
     assert cli.main(["--run-dir", str(run)]) == 0
     out = capsys.readouterr().out
-    assert "No report: the pencil broke" in out
+    assert "No report: an error in the report" in out
     assert "see everything" not in out
 
 
-def test_it_needs_nothing_from_outside(trained: Path) -> None:
+def test_the_report_is_self_contained(trained: Path) -> None:
     page = page_of(trained)
     (policy,) = [meta["content"] for meta in page.all("meta") if "http-equiv" in meta]
     assert policy is not None
@@ -133,7 +133,7 @@ def test_it_needs_nothing_from_outside(trained: Path) -> None:
     assert not any(re.match(r"on[a-z]+$", name) for _, attributes in page.tags for name in attributes)
 
 
-def test_every_section_is_there_and_can_be_reached(trained: Path) -> None:
+def test_every_section_exists_and_is_linked(trained: Path) -> None:
     page = page_of(trained)
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -141,13 +141,13 @@ def test_every_section_is_there_and_can_be_reached(trained: Path) -> None:
     assert {href for href in page.values("href") if href[1:] in SECTIONS} == {f"#{name}" for name in SECTIONS}
     assert all(href[1:] in ids for href in page.values("href"))
     assert len(page.all("video")) >= 4, "episodes and dreams of two moments"
-    assert len(page.all("svg")) >= 2 + 5 + 4, "learning, trust and health"
-    assert "What differs from the defaults" in page.text
+    assert len(page.all("svg")) >= 2 + 5 + 4, "learning, accuracy and diagnostics"
+    assert "Settings that differ from the defaults" in page.text
     assert re.search(r"train\. ratio\s+512\.0\s+8\.0", page.text)
     assert "git commit" in page.text
 
 
-def test_it_can_be_read_in_any_way(trained: Path) -> None:
+def test_the_report_is_accessible(trained: Path) -> None:
     page = page_of(trained)
     assert page.all("html") == [{"lang": "en"}]
     assert all(attributes.get("alt") for attributes in page.all("img"))
@@ -160,7 +160,7 @@ def test_it_can_be_read_in_any_way(trained: Path) -> None:
     assert "prefers-color-scheme: dark" in (trained / "report.html").read_text()
 
 
-def test_whatever_a_file_says_is_text(trained: Path, run: Path) -> None:
+def test_the_content_of_files_is_escaped(trained: Path, run: Path) -> None:
     assert NASTY in page_of(trained).text
     summary = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps(summary | {"device": NASTY, "versions": {NASTY: NASTY}}))
@@ -172,7 +172,7 @@ def test_whatever_a_file_says_is_text(trained: Path, run: Path) -> None:
     assert all(source.startswith("data:") for source in page.values("src"))
 
 
-def test_without_a_checkpoint_it_shows_what_the_metrics_have(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_report_without_checkpoint_shows_the_metrics(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run / "checkpoints")
     shutil.rmtree(run / "videos")
     (run / "summary.json").unlink()
@@ -180,62 +180,64 @@ def test_without_a_checkpoint_it_shows_what_the_metrics_have(run: Path, capsys: 
     assert cli.main(["report", "--run-dir", str(run)]) == 0
     assert capsys.readouterr().out == f"{run}/report.html\n"
     page = page_of(run)
-    assert "There is no agent to let dream" in page.text
+    assert "The agent cannot be loaded" in page.text
     assert f"python run.py show --run-dir {run}" in page.text
     assert "under way" in page.text
     assert "40 environment steps" in page.text
     assert len(page.all("svg")) >= 2 + 4
 
 
-def test_without_its_environment_dreams_are_compared_with_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_without_the_environment_has_no_dream_accuracy(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*arguments: Any, **options: Any) -> None:
         raise EnvError("gymnasium is not installed")
 
     monkeypatch.setattr("dreamerjax.inference.open_loop.make_env", missing)
     report.write_report(run)
-    assert "It takes the environment to compare dreams with: gymnasium is not installed" in page_of(run).text
+    assert (
+        "The comparison of dreams with episodes needs the environment: gymnasium is not installed" in page_of(run).text
+    )
 
 
-def test_mistakes_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "There is no folder" in mistake(capsys, "report", "--run-dir", tmp_path / "none")
-    assert "--run-dir" in mistake(capsys, "report")
+def test_invalid_run_folders_give_an_error(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "There is no folder" in user_error(capsys, "report", "--run-dir", tmp_path / "none")
+    assert "--run-dir" in user_error(capsys, "report")
     (run / "metrics.jsonl").write_text("not JSON\n")
-    assert "metrics.jsonl, line 1: expected a JSON object" in mistake(capsys, "report", "--run-dir", run)
+    assert "metrics.jsonl, line 1: expected a JSON object" in user_error(capsys, "report", "--run-dir", run)
     (run / "metrics.jsonl").write_text("")
-    assert "nothing has happened yet" in mistake(capsys, "report", "--run-dir", run)
+    assert "metrics.jsonl is empty" in user_error(capsys, "report", "--run-dir", run)
     (run / "metrics.jsonl").unlink()
-    assert "metrics.jsonl cannot be read: No such file" in mistake(capsys, "report", "--run-dir", run)
+    assert "metrics.jsonl cannot be read: No such file" in user_error(capsys, "report", "--run-dir", run)
     assert not (run / "report.html").exists()
 
 
-def test_an_alert_comes_with_what_to_do(run: Path) -> None:
+def test_an_alert_is_shown_with_its_remedy(run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 40, "update": 24, "wall_seconds": 9.0, "train/kl": null}\n')
     report.write_report(run)
     text = page_of(run).text
-    assert re.search(r"\d alerts?; docs/research.md has what each means", text)
+    assert re.search(r"\d alerts?; docs/research.md explains each", text)
     assert "Not a number" in text
-    assert "It still stood at the end. What to do: what is not a number stays so when the run is resumed" in text
+    assert "Still active at the end. What to do: what is not a number stays so when the run is resumed" in text
     assert re.search(r": --agent.world-model.learning-rate [\d.e-]+ --agent.actor.learning-rate ", text)
-    assert "Alert since 40 environment steps, not a number" in text, "the panel says so, too"
+    assert "Alert since step 40, not a number" in text, "the panel also shows it"
 
 
-def test_each_panel_judges_this_run(run: Path) -> None:
-    """The same page of a run that learned, of one that did not, and of one that was too short."""
+def test_each_panel_has_a_verdict(run: Path) -> None:
+    """On a run that learned, on one that did not, and on one that was too short."""
     shutil.rmtree(run / "checkpoints")
     (run / "summary.json").unlink()
     assert "did not learn" not in page_of_returns(run, [20, 100, 300, 490])
     text = page_of_returns(run, [20, 21, 19, 20])
-    assert "After 1,000 updates its return, 20.0, is no better than the" in text
-    assert "Look here." in text
+    assert "After 1,000 updates the return, 20.0, is no better than the" in text
+    assert "Warning." in text
     text = page_of_returns(run, [20, 21], updates=10)
-    assert "With 10 updates, too little happened to say whether it learns." in text
-    assert "Cannot tell yet." in text
+    assert "10 updates: too little to judge learning." in text
+    assert "Unclear." in text
 
 
 def page_of_returns(run: Path, means: list[float], *, updates: int = 1000) -> str:
-    """The words of the page of a run with these evaluations, and nothing else."""
+    """The text of the report of a run with only these evaluations."""
     lines = [{"step": 9, "update": 0, "wall_seconds": 0.1, "episode/return": 20.0 + n} for n in range(3)]
     for n, mean in enumerate(means, 1):
         evaluation = {
@@ -252,40 +254,40 @@ def page_of_returns(run: Path, means: list[float], *, updates: int = 1000) -> st
 
 
 @pytest.mark.parametrize(
-    ("word", "stopped", "solved", "goal", "told"),
+    ("word", "stopped", "solved", "goal", "expected"),
     [
         ("solved", "solved", True, 475.0, "solved"),
-        ("declined", "budget", True, 475.0, "solved on the way"),
+        ("declined", "budget", True, 475.0, "solved earlier"),
         ("learned", "budget", False, 475.0, "not solved"),
         ("stalled", "budget", False, 475.0, "not solved"),
         ("learned", "budget", False, None, "learned"),
         ("did not learn", "budget", False, 475.0, "did not learn"),
         ("did not learn", "budget", False, None, "did not learn"),
         ("collapsed", "budget", False, None, "collapsed"),
-        ("too short to tell", "budget", False, None, "too short to tell"),
+        ("too short to judge", "budget", False, None, "too short to judge"),
         ("did not learn", "interrupted", False, None, "interrupted"),
     ],
 )
-def test_the_verdict_over_the_page(word: Any, stopped: str, solved: bool, goal: float | None, told: str) -> None:
+def test_the_verdict_in_the_title(word: Any, stopped: str, solved: bool, goal: float | None, expected: str) -> None:
     summary = {"stopped": stopped, "solved": solved, "solve_return": goal}
-    assert report._verdict(summary, Learning(word, unclear(""))) == told
+    assert report._verdict(summary, Learning(word, unclear(""))) == expected
 
 
 @pytest.mark.parametrize(
-    ("episodes", "told"),
+    ("episodes", "expected"),
     [
-        (0, "No training episode has ended yet, so that there are no training returns to draw."),
-        (1, "Faint dots: the training episode, 1 so far, too few to smooth."),
-        (9, "Faint dots: the training episodes, 9 so far, too few to smooth."),
-        (10, "Faint: the 10 training episodes, each point the mean of 10."),
+        (0, "No training episode has ended yet."),
+        (1, "Faint dots: 1 training episode, too few for a moving average."),
+        (9, "Faint dots: 9 training episodes, too few for a moving average."),
+        (10, "Faint line: 10 training episodes, moving average over 10."),
     ],
 )
-def test_training_returns_are_drawn_as_they_are_announced(episodes: int, told: str) -> None:
+def test_the_caption_describes_the_training_returns(episodes: int, expected: str) -> None:
     rows: list[dict[str, Any]] = [{"step": n, "episode/return": float(n)} for n in range(episodes)]
     axes = Figure().subplots()
     draw_returns(axes, rows, training="training")
     drawn = [line for line in axes.lines if line.get_label() == "training"]
-    assert training_in_words(rows) == told
+    assert training_caption(rows) == expected
     assert len(drawn) == bool(episodes)
     low, high = return_limits(rows, None)
     for line in drawn:
@@ -294,7 +296,7 @@ def test_training_returns_are_drawn_as_they_are_announced(episodes: int, told: s
 
 
 def charts_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Axes]:
-    """What the page of a run draws, by the same in words."""
+    """Text alternative -> axes of every chart of a report."""
     drawn: dict[str, Axes] = {}
 
     def keep(draw: Any, alt: str) -> Markup:
@@ -306,8 +308,8 @@ def charts_of(run: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Axes]:
     return drawn
 
 
-def test_a_fork_stands_beside_its_parent(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All charts of returns have the same axis."""
+def test_a_fork_is_compared_with_its_parent(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All charts of returns have the same return axis."""
     parent = tmp_path / "parent"
     parent.mkdir()
     evaluation = {"eval/return_mean": 900.0, "eval/return_std": 1.0, "eval/episodes": 20}
@@ -316,11 +318,11 @@ def test_a_fork_stands_beside_its_parent(run: Path, tmp_path: Path, monkeypatch:
     loaded = load_run(run)
     event = Event("forked", str(run), 500, str(parent), {"agent.actor.entropy_scale": (0.003, 0.01)}, None)
     monkeypatch.setattr(report, "load_run", lambda run_dir: loaded._replace(lineage=(*loaded.lineage, event)))
-    monkeypatch.setattr(report, "_trust", lambda loaded, notes: notes.setdefault("trust", "") and None)
+    monkeypatch.setattr(report, "_accuracy", lambda loaded, notes: notes.setdefault("accuracy", "") and None)
     report.write_report(run)
     text = page_of(run).text
-    assert "Beside its parent" in text
-    assert "below the 900.0 that its parent had at the fork" in text
+    assert "Comparison with the parent run" in text
+    assert "below the parent's 900.0 at the fork" in text
     assert "agent.actor.entropy_scale : 0.003 → 0.01" in text
     drawn = charts_of(run, monkeypatch)
     limits = {axes.get_ylim() for title, axes in drawn.items() if title.startswith("Greedy return")}
@@ -329,17 +331,17 @@ def test_a_fork_stands_beside_its_parent(run: Path, tmp_path: Path, monkeypatch:
     assert highest > 900
 
 
-def test_a_parent_that_is_gone_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_parent_is_reported(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_run(run)
     event = Event("forked", str(run), 500, "runs/gone", {}, None)
     monkeypatch.setattr(report, "load_run", lambda run_dir: loaded._replace(lineage=(*loaded.lineage, event)))
-    monkeypatch.setattr(report, "_trust", lambda loaded, notes: notes.setdefault("trust", "") and None)
+    monkeypatch.setattr(report, "_accuracy", lambda loaded, notes: notes.setdefault("accuracy", "") and None)
     report.write_report(run)
-    assert "It was forked from runs/gone, which is not there any more" in page_of(run).text
+    assert "This run was forked from runs/gone, which does not exist any more" in page_of(run).text
 
 
-def test_charts_of_the_health_are_over_the_same_steps(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And those of shares from 0 to 1."""
+def test_charts_of_diagnostics_have_the_same_axes(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same environment steps; shares are drawn from 0 to 1."""
     shutil.rmtree(run / "checkpoints")
     drawn = {alt.partition(",")[0]: axes for alt, axes in charts_of(run, monkeypatch).items()}
     titles = [panel.title.partition(",")[0] for panel in PANELS if panel.title.partition(",")[0] in drawn]
@@ -349,7 +351,7 @@ def test_charts_of_the_health_are_over_the_same_steps(run: Path, monkeypatch: py
     assert len({drawn[title].get_ylim() for title in shares if title in drawn}) == 1
 
 
-def test_a_few_moments_are_shown_and_the_newest_first_of_what_there_is_room_for(tmp_path: Path) -> None:
+def test_films_of_a_few_steps_are_selected_and_the_newest_have_priority(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     for step in range(1000, 8000, 1000):
         for name in ("episode.mp4", "dream_scene.mp4", "dream.png"):
@@ -358,21 +360,21 @@ def test_a_few_moments_are_shown_and_the_newest_first_of_what_there_is_room_for(
     films = filmed(tmp_path)
     assert len(films) == 21
     assert films[0] == Filmed(1000, "dream", tmp_path / "videos/0000001000_dream.png")
-    shown, left_out = choose(films)
+    shown, left_out = select_media(films)
     assert sorted({one.env_steps for one in shown}) == [1000, 3000, 5000, 7000]
     assert len(shown) == 12
     assert sorted([*shown, *left_out]) == sorted(films)
-    shown, _ = choose(films, most_bytes=1700)  # four, as base64 has them
+    shown, _ = select_media(films, max_bytes=1700)  # four in base64
     assert [one.env_steps for one in shown] == [5000, 7000, 7000, 7000]
-    assert choose([]) == ([], [])
+    assert select_media([]) == ([], [])
     assert filmed(tmp_path / "nowhere") == []
 
 
-# How far a dream can be trusted
+# Accuracy of dreams
 
 
 def compared(*, obs: dict[str, np.ndarray], dreamed: dict[str, np.ndarray], cont: np.ndarray, **flags: Any) -> Compared:
-    """Stretches and one dream of each, [H, N, ...]."""
+    """Episode segments with one dream of each, [H, N, ...]."""
     steps, count = cont.shape
     off = np.zeros((steps, count), bool)
     flags = {"is_first": off, "is_last": off, "is_terminal": off} | flags
@@ -405,8 +407,8 @@ def test_errors_of_numbers_pictures_and_integers() -> None:
     assert [errors["state[0]"].middle(steps) for steps in (1, 2, 9)] == [0, 3, 3]
 
 
-def test_survival_counts_a_stretch_until_a_time_limit() -> None:
-    """The first ends at step 2, the second is cut short after step 1, the third goes on."""
+def test_survival_counts_a_segment_until_a_time_limit() -> None:
+    """The first ends at step 2, the second is cut short after step 1, the third continues."""
     terminal, first = np.zeros((3, 3), bool), np.zeros((3, 3), bool)
     terminal[1, 0] = first[2, 0] = first[1, 1] = True
     cont = np.full((3, 3), 0.5)
@@ -416,5 +418,5 @@ def test_survival_counts_a_stretch_until_a_time_limit() -> None:
     np.testing.assert_allclose(dreamed, [0.5, 0.25, 0.125])
 
 
-def test_the_film_of_a_dream_has_a_name_that_the_page_knows() -> None:
-    assert film.SCENE.startswith("dream")
+def test_the_film_of_dreamed_states_is_named_as_a_dream() -> None:
+    assert film.STATE_DREAM.startswith("dream")

@@ -1,13 +1,13 @@
-// The socket: what is asked goes out, words and moments come in. The program sends a moment only once an earlier one is
-// drawn, and this side asks for a moment only once an earlier one has come: neither piles up where a machine is slow.
+// The WebSocket: sends requests, receives texts and moments. The server waits until earlier moments are drawn, and this
+// side waits for the requested moment before it requests another one, so that nothing queues up on a slow machine.
 
 export class Link {
-  // on: heard(content), seen(buffer), lost(text).
+  // on: callbacks text(content), moment(buffer), lost(reason).
   constructor(on) {
     this.on = on;
     this.tries = 0;
-    this.waiting = false;  // for a moment that was asked for
-    this.next = null;  // the newest of those that were asked for meanwhile
+    this.waiting = false;  // for a requested moment
+    this.next = null;  // the newest request made while waiting
     this.connect();
   }
 
@@ -17,44 +17,44 @@ export class Link {
     if (token) parameters.set("token", token);
     this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws?${parameters}`);
     this.socket.binaryType = "arraybuffer";
-    this.socket.onmessage = (event) => (typeof event.data === "string" ? this.heard(JSON.parse(event.data)) : this.seen(event.data));
+    this.socket.onmessage = (event) => (typeof event.data === "string" ? this.text(JSON.parse(event.data)) : this.moment(event.data));
     this.socket.onclose = (event) => this.closed(event);
   }
 
-  heard(content) {
+  text(content) {
     this.tries = 0;
     if (content.dream) sessionStorage.setItem("dream", content.dream);
-    this.on.heard(content);
+    this.on.text(content);
   }
 
-  seen(buffer) {
+  moment(buffer) {
     this.waiting = false;
     if (this.next) {
       const message = this.next;
       this.next = null;
-      this.askMoment(message);
+      this.requestMoment(message);
     }
-    this.on.seen(buffer);
+    this.on.moment(buffer);
   }
 
   closed(event) {
     this.waiting = false;
     this.next = null;
-    if (event.reason === "opened in another window") return this.on.lost("This dream is open in another window. Reload this page to have it here.");
+    if (event.reason === "opened in another window") return this.on.lost("This dream is open in another window. Reload this page to continue here.");
     if ([4001, 1008, 1011].includes(event.code)) return this.on.lost(event.reason);
     this.tries += 1;
-    this.on.lost("The program has ended, or does not answer. Once it runs again, this page goes on.");
+    this.on.lost("The server has stopped or does not answer. This page reconnects when it runs again.");
     setTimeout(() => this.connect(), Math.min(500 * this.tries, 5000));
   }
 
-  ask(message) {
+  request(message) {
     if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
   }
 
-  // Asks for another moment (a slider, a key that repeats): while one is on its way, only the newest wish is kept.
-  askMoment(message) {
+  // Requests another moment (slider, repeated key). While waiting for one, only the newest request is kept.
+  requestMoment(message) {
     if (this.waiting) this.next = message;
-    else this.ask(message);
+    else this.request(message);
     this.waiting = true;
   }
 }

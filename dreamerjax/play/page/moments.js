@@ -1,4 +1,4 @@
-// The tree of what-ifs as the page knows it: moments by number, the lanes they are drawn in, and the line we follow.
+// The page's copy of the tree of moments: moments by number, their lanes in the drawing, and the selected branch.
 
 export class Moments {
   constructor() { this.clear(); }
@@ -6,11 +6,11 @@ export class Moments {
   clear() {
     this.all = new Map();
     this.lanes = 0;
-    this.line = [];  // numbers from the root to the tip of the branch that we follow
+    this.line = [];  // numbers from the root to the end of the selected branch
     this.now = null;
   }
 
-  // parent: a number or null; strip: what is drawn over time.
+  // parent: a number or null; strip: the numbers drawn over time.
   add(number, parent, step, strip) {
     const above = this.all.get(parent);
     if (!above) this.clear();
@@ -37,8 +37,8 @@ export class Moments {
     return path.reverse();
   }
 
-  // The server has forgotten what does not come from this moment.
-  forget(root) {
+  // The server has deleted everything but this moment and its descendants.
+  prune(root) {
     const first = this.all.get(root);
     if (!first || !this.all.has(first.parent)) return;
     const kept = new Map(), waiting = [root];

@@ -1,9 +1,9 @@
-// What one can do in an environment: moves with a name and keys, and the action that the held ones make together.
+// The moves in an environment, with names and keys, and the action that the held moves make together.
 
 const ARROWS = { 2: ["ArrowLeft", "ArrowRight"], 3: ["ArrowLeft", "ArrowDown", "ArrowRight"], 4: ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"] };
 const LETTERS = { ArrowLeft: "a", ArrowRight: "d", ArrowUp: "w", ArrowDown: "s" };
 const SHOWN = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
-const MOST = 12;
+const MAX_MOVES = 12;
 
 // names: of each number of an action.
 export function movesOf(specs, names) {
@@ -24,14 +24,14 @@ export function movesOf(specs, names) {
     }
     offset += spec.size;
   }
-  return moves.slice(0, MOST).map((move, i) => ({
+  return moves.slice(0, MAX_MOVES).map((move, i) => ({
     ...move,
     keys: [move.arrow, LETTERS[move.arrow], i < 9 ? String(i + 1) : undefined].filter(Boolean),
     label: `${SHOWN[move.arrow] ? SHOWN[move.arrow] + " " : ""}${move.name}`,
   }));
 }
 
-// The action [A] of the moves that are held, as the agent has it; null: none is held.
+// The action [A] of the held moves, as for the agent; null: none is held.
 export function actionOf(specs, held) {
   if (!held.length) return null;
   const action = [];

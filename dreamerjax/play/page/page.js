@@ -1,17 +1,17 @@
-// The page: keys and buttons to messages, messages to pictures.
+// The page: turns keys and buttons into messages, and messages into images and text.
 import { Link } from "./link.js";
 import { Moments } from "./moments.js";
 import { actionOf, movesOf } from "./moves.js";
 import { bitmapOf, paint } from "./screen.js";
 import { drawLatent, drawStrips, drawTree, nearest, readColours } from "./strips.js";
-import { advice, element, write, writeKinds, writeMoment } from "./words.js";
+import { advice, element, write, writeKinds, writeMoment } from "./text.js";
 
 const $ = (id) => document.getElementById(id);
 const token = new URLSearchParams(location.search).get("token");
 const moments = new Moments();
 let hello = null, header = null, moves = [], held = [], note = "";
-const link = new Link({ heard, seen, lost });
-const ask = (message) => link.ask(message);
+const link = new Link({ text: receiveText, moment: receiveMoment, lost });
+const request = (message) => link.request(message);
 
 function lost(text) {
   held = [];
@@ -20,7 +20,7 @@ function lost(text) {
   write($("status"), text);
 }
 
-function heard(content) {
+function receiveText(content) {
   if (content.wait) { document.body.classList.remove("lost"); write($("status"), content.wait); }
   if (content.hello) begin(content);
   if (content.note) write($("status"), note = content.note);
@@ -39,34 +39,34 @@ function begin(content) {
   moves = movesOf(content.actions, content.names);
   $("moves").replaceChildren(...moves.map(moveButton));
   $("episode").replaceChildren(
-    element("option", "a fresh start of the environment", { value: "" }),
+    element("option", "reset of the environment", { value: "" }),
     ...content.episodes.map((one, i) => element("option", one.title, { value: i })),
   );
-  rowsOffered();
-  $("latent-note").textContent = `${content.latent[0]} groups of ${content.latent[1]} classes: blue is what the agent expects, a dot what it dreamed.`;
+  updateRows();
+  $("latent-note").textContent = `${content.latent[0]} groups of ${content.latent[1]} classes. Blue: prior probability. Dot: sampled class.`;
   $("keys").replaceChildren(...keyRows());
   for (const id of ["numbers", "vectors"]) $(id).replaceChildren();
   writeKinds(content);
-  note = content.trouble ? `There is no real side: ${content.trouble.split("\n")[0]}` : "";
+  note = content.trouble ? `No real environment: ${content.trouble.split("\n")[0]}` : "";
 }
 
-// Which rows the chosen episode has to begin from.
-function rowsOffered() {
+// Updates the range of rows from which the selected episode can start.
+function updateRows() {
   const chosen = hello?.episodes[$("episode").value], last = chosen ? chosen.steps - 1 : 0;
   Object.assign($("row"), { disabled: !chosen, max: last, value: Math.min($("row").value, last) });
   $("row-most").textContent = chosen ? `of ${last}` : "";
 }
 
-// Moments arrive, and the newest one is drawn
+// Moments: all are stored, the newest one is drawn
 
 let newest = null, undrawn = 0, drawing = false;
 
-function seen(buffer) {
+function receiveMoment(buffer) {
   const length = new DataView(buffer).getUint32(0, true);
   const arrived = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
   const isNew = !moments.all.has(arrived.number);
   if (isNew) moments.add(arrived.number, arrived.parent, arrived.step, arrived);
-  moments.forget(arrived.root);
+  moments.prune(arrived.root);
   moments.go(arrived.number);
   const [dreamed, real] = arrived.pictures, start = 4 + length;
   header = arrived;
@@ -86,7 +86,7 @@ function schedule() {
       await draw(moment, pictures);
     } finally {
       drawing = false;
-      for (let i = 0; i < count; i++) ask({ do: "seen" });
+      for (let i = 0; i < count; i++) request({ do: "drawn" });
       if (undrawn) schedule();
     }
   });
@@ -107,7 +107,7 @@ async function draw(moment, pictures) {
   document.body.dataset.frames = Number(document.body.dataset.frames ?? 0) + 1;
 }
 
-// How many steps a second are really reached: over the last second or more, while time goes on without a break.
+// The measured steps per second, over the last one to two seconds of running without a pause.
 
 let times = [];
 
@@ -164,44 +164,44 @@ function up(move) {
 function hold() {
   note = "";
   for (const move of moves) move.button.classList.toggle("held", held.includes(move));
-  ask({ do: "hold", action: actionOf(hello.actions, held) });
+  request({ do: "hold", action: actionOf(hello.actions, held) });
 }
 
 function releaseAll() {
   if (held.length) { held = []; hold(); }
 }
 
-// Keys and buttons: none of them does anything before the first moment is drawn
+// Keys and buttons: disabled until the first moment is drawn
 
 const now = () => moments.line.indexOf(moments.now);
-const along = (index) => link.askMoment({ do: "go", to: moments.line[Math.max(0, Math.min(index, moments.line.length - 1))] });
+const along = (index) => link.requestMoment({ do: "go", to: moments.line[Math.max(0, Math.min(index, moments.line.length - 1))] });
 
 function branch(way) {
   const tips = moments.tips().sort((a, b) => a.lane - b.lane), tip = moments.line.at(-1);
-  if (tips.length) link.askMoment({ do: "go", to: tips.at((tips.findIndex((one) => one.number === tip) + way + tips.length) % tips.length).number });
+  if (tips.length) link.requestMoment({ do: "go", to: tips.at((tips.findIndex((one) => one.number === tip) + way + tips.length) % tips.length).number });
 }
 
 function pace(steps) {
   times = [];
   header.speed = Math.max(1, Math.min(60, steps));
-  link.askMoment({ do: "speed", steps: header.speed });
+  link.requestMoment({ do: "speed", steps: header.speed });
 }
 
 const COMMANDS = [
-  [" ", "Space", "run or pause", () => ask({ do: "run", on: !header.running })],
-  ["g", "G", "you or the agent at the wheel", () => ask({ do: "wheel", who: header.wheel === "agent" ? "you" : "agent" })],
-  [".", ".", "one step", () => link.askMoment({ do: "step", action: actionOf(hello.actions, held) })],
+  [" ", "Space", "run or pause", () => request({ do: "run", on: !header.running })],
+  ["g", "G", "you act or the agent acts", () => request({ do: "driver", who: header.driver === "agent" ? "you" : "agent" })],
+  [".", ".", "one step", () => link.requestMoment({ do: "step", action: actionOf(hello.actions, held) })],
   ["Backspace", "⌫", "one step back", () => along(now() - 1)],
   ["PageUp", "Page Up", "ten steps back", () => along(now() - 10)],
-  ["PageDown", "Page Down", "ten steps on, along what was dreamed", () => along(now() + 10)],
-  ["Home", "Home", "to the beginning", () => along(0)],
+  ["PageDown", "Page Down", "ten steps forward, along the branch", () => along(now() + 10)],
+  ["Home", "Home", "to the start", () => along(0)],
   ["End", "End", "to the end of this branch", () => along(moments.line.length - 1)],
-  ["[", "[", "the branch before", () => branch(-1)],
+  ["[", "[", "the previous branch", () => branch(-1)],
   ["]", "]", "the next branch", () => branch(1)],
-  ["e", "E", "open or shut the agent's eyes", () => ask({ do: "eyes", opened: !header.eyes })],
-  ["r", "R", "start again", () => ask({ do: "begin", episode: null, step: 0 })],
+  ["e", "E", "agent observes, or not", () => request({ do: "observe", on: !header.observing })],
+  ["r", "R", "restart", () => request({ do: "begin", episode: null, step: 0 })],
   ["?", "?", "show or hide these keys", () => { $("help").open = !$("help").open; if ($("help").open) $("help").scrollIntoView(); }],
-  ["v", "V", "record, then stop and save", () => ask({ do: "record", on: !header.recording })],
+  ["v", "V", "record; again: stop and save", () => request({ do: "record", on: !header.recording })],
   ["-", "−", "slower", () => pace(header.speed - 5)],
   ["+", "+", "faster", () => pace(header.speed + 5)],
 ];
@@ -221,7 +221,7 @@ function run(key) {
   return true;
 }
 
-// Whether a control that has the focus needs a key itself: a slider only what moves it, and only if it was reached by Tab.
+// Whether the focused control handles a key itself: a slider only the keys that move it.
 const MOVES_SLIDER = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "PageUp", "PageDown", "Home", "End"];
 function needs(target, key) {
   if (target.matches?.("input[type=range]")) return MOVES_SLIDER.includes(key);
@@ -244,24 +244,24 @@ addEventListener("keyup", (event) => {
 addEventListener("blur", releaseAll);
 document.addEventListener("visibilitychange", () => document.hidden && releaseAll());
 
-for (const [id, key] of [["wheel", "g"], ["run", " "], ["back", "Backspace"], ["step", "."], ["eyes", "e"], ["again", "r"], ["record", "v"]]) {
+for (const [id, key] of [["driver", "g"], ["run", " "], ["back", "Backspace"], ["step", "."], ["observe", "e"], ["again", "r"], ["record", "v"]]) {
   $(id).addEventListener("click", () => run(key));
 }
-// Who uses the mouse keeps the keys: a control that was clicked does not hold on to them.
+// Controls lose the focus after a click, so that keys keep working.
 for (const control of document.querySelectorAll("button, input[type=range]")) {
   control.addEventListener("pointerup", () => setTimeout(() => control.blur()));
 }
-$("episode").addEventListener("change", rowsOffered);
+$("episode").addEventListener("change", updateRows);
 $("speed").addEventListener("input", (event) => ready() && pace(Number(event.target.value)));
 $("timeline").addEventListener("input", (event) => ready() && along(Number(event.target.value)));
 $("tree").addEventListener("click", (event) => {
   const to = nearest($("tree"), moments, event.offsetX, event.offsetY);
-  if (to !== null) link.askMoment({ do: "go", to });
+  if (to !== null) link.requestMoment({ do: "go", to });
 });
 $("begin").addEventListener("submit", (event) => {
   event.preventDefault();
   const chosen = $("episode").value;
-  ask({ do: "begin", episode: chosen === "" ? null : Number(chosen), step: Math.max(0, Number($("row").value) | 0) });
+  request({ do: "begin", episode: chosen === "" ? null : Number(chosen), step: Math.max(0, Number($("row").value) | 0) });
 });
 addEventListener("resize", schedule);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); schedule(); });

@@ -1,9 +1,9 @@
-// The two screens: a picture shown whole, whatever its shape, or bars where nothing can be drawn.
+// The two screens: an image of any shape, shown completely, or bars if there are no images.
 import { colours } from "./strips.js";
 
 export const bitmapOf = (bytes) => (bytes.length ? createImageBitmap(new Blob([bytes])) : null);
 
-// bitmap: null for none; then the numbers of vectors are shown as bars, if there are any.
+// bitmap: null without an image; then the numbers of vectors are drawn as bars.
 export function paint(canvas, bitmap, vectors, colour) {
   if (!bitmap && vectors && Object.keys(vectors).length) return drawBars(canvas, vectors, colour);
   if (!bitmap) return canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);

@@ -1,6 +1,6 @@
-// Small pictures on canvases: strips over time, the tree of what-ifs, the latent state.
+// Small canvas drawings: numbers over time, the tree of branches, the latent state.
 
-// The colours of the page, read once and when the scheme changes: asking for them is slow.
+// The colours of the page, read once and when the colour scheme changes, because reading them is slow.
 export const colours = {};
 export function readColours() {
   const style = getComputedStyle(document.documentElement);
@@ -8,7 +8,7 @@ export function readColours() {
 }
 readColours();
 
-// The size of each canvas on the page, kept up to date: to ask for it while text changes would lay out the page anew.
+// The size of each canvas, kept by an observer: reading it while text changes would force a layout.
 const sizes = new Map();
 const observer = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) sizes.set(target, [contentRect.width, contentRect.height]);
@@ -38,7 +38,7 @@ function prepared(canvas) {
 
 const STRIPS = [
   ["reward", "predicted reward", null],
-  ["cont", "probability to go on", [0, 1]],
+  ["cont", "continue probability", [0, 1]],
   ["value", "value", null],
   ["surprise", "surprise, nats", [0, null]],
 ];
@@ -121,7 +121,7 @@ export function drawTree(canvas, moments) {
   pen.beginPath(); pen.arc(x(now.step), y(now.lane), 5, 0, 2 * Math.PI); pen.fill();
 }
 
-// The moment of the tree that is nearest to a point of its canvas.
+// The moment of the tree nearest to a point of its canvas.
 export function nearest(canvas, moments, px, py) {
   const [x, y, all] = laneScale(moments, ...sizeOf(canvas));
   let best = null, distance = Infinity;
@@ -132,7 +132,7 @@ export function nearest(canvas, moments, px, py) {
   return best;
 }
 
-// Each column is a latent group, each row a class: the darker, the more it is expected; a ring is what was dreamed.
+// Each column is a latent group, each row a class: darker means a higher prior probability; a square marks the sample.
 export function drawLatent(canvas, coded, [groups, classes]) {
   const [pen, width, height] = prepared(canvas);
   const bytes = Uint8Array.from(atob(coded), (one) => one.charCodeAt(0));

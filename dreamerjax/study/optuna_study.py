@@ -1,7 +1,7 @@
-"""Grids and searches: Optuna proposes and remembers, jobs run, and a kill at any moment loses nothing.
+"""Grids and searches: Optuna proposes trials and stores them in a journal, so a killed sweep resumes without loss.
 
-Trials are made in batches: all of a batch are asked for before one of them runs, and each question has a seed of its
-own. So a study that was killed proposes, after its restart, what it would have proposed without.
+Optuna proposes all trials of a batch before any of them runs, and each proposal has its own sampler seed. So a study
+that is killed and restarted proposes the same trials as one that runs through.
 """
 
 import json
@@ -20,23 +20,23 @@ from optuna.trial import TrialState
 from dreamerjax.config import ConfigError
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.study.jobs import POOL, Job
-from dreamerjax.study.outcomes import outcomes, returns_of
+from dreamerjax.study.run_metrics import returns_of, run_metrics
 from dreamerjax.study.sweep_plan import Point, Span, SweepPlan
 
-STARTUP_TRIALS = 4  # that are never pruned: there must be something to compare with
-WARMUP_SHARE = 1 / 3  # of a run, in which it is never pruned
+STARTUP_TRIALS = 4  # never pruned: pruning compares with earlier trials
+WARMUP_SHARE = 1 / 3  # of a run, during which it is never pruned
 
 
 class Runner(Protocol):
-    """Runs jobs, somewhere: see `run_jobs`."""
+    """Runs jobs, locally or on a cluster: see `run_jobs`."""
 
-    def __call__(self, jobs: Sequence[Job], *, enough: Callable[[Job], bool]) -> bool:
-        """Whether all have ended: False if the user stopped them."""
+    def __call__(self, jobs: Sequence[Job], *, stop_early: Callable[[Job], bool]) -> bool:
+        """Returns whether all jobs are finished: False if the user stopped them."""
         ...
 
 
 class Trial(NamedTuple):
-    """One point of a study, when it has ended."""
+    """One finished or pruned point of a study."""
 
     number: int
     point: Point
@@ -45,7 +45,7 @@ class Trial(NamedTuple):
 
 
 def run_study(plan: SweepPlan, folder: Path, runner: Runner, *, at_once: int, pool: Path = POOL) -> list[Trial] | None:
-    """Makes the trials that are missing.
+    """Runs the missing trials.
 
     Args:
         plan: a grid or a search.
@@ -55,11 +55,11 @@ def run_study(plan: SweepPlan, folder: Path, runner: Runner, *, at_once: int, po
         pool: where the runs are.
 
     Returns:
-        All trials, or None if the user stopped them; the same call goes on.
+        All trials, or None if the user stopped them; the same call resumes.
 
     Raises:
-        ConfigError: the folder holds another sweep of this name.
-        Failed: a run ended with an error.
+        ConfigError: the folder contains another sweep of this name.
+        JobFailedError: a run ended with an error.
     """
     study = _open_study(plan, folder)
     total, batch = (len(plan.grid()),) * 2 if plan.kind == "grid" else (plan.trials, at_once)
@@ -86,15 +86,15 @@ def _open_study(plan: SweepPlan, folder: Path) -> optuna.Study:
     what = json.dumps([plan.kind, plan.config, plan.over, plan.metric, plan.seeds, plan.prune], default=str)
     if study.user_attrs.setdefault("what", what) != what:
         raise ConfigError(
-            f"{folder} holds another sweep of this name: its settings differ from those of {plan.where}.\n"
-            "Rename the file, or remove the folder."
+            f"{folder} contains another sweep of this name: its settings differ from those of {plan.where}.\n"
+            "Rename the sweep file, or remove the folder."
         )
     study.set_user_attr("what", what)
     return study
 
 
 def _next_batch(plan: SweepPlan, study: optuna.Study, total: int, batch: int) -> list[optuna.trial.FrozenTrial]:
-    """The trials of the first batch that has unfinished ones; asked for, if they were not yet."""
+    """The unfinished trials of the first unfinished batch; lets Optuna propose them if it has not yet."""
     first = next((trial.number for trial in study.trials if not trial.state.is_finished()), len(study.trials))
     if first >= total:
         return []
@@ -103,11 +103,11 @@ def _next_batch(plan: SweepPlan, study: optuna.Study, total: int, batch: int) ->
         number = len(study.trials)
         if plan.kind == "grid":
             study.enqueue_trial(plan.grid()[number])
-            # An enqueued trial counts already: it is asked for at once.
+            # len(study.trials) counts an enqueued trial, so it is asked for at once.
         study.sampler = optuna.samplers.TPESampler(seed=number, n_startup_trials=2 * STARTUP_TRIALS)
         study.ask({key: _distribution(choices) for key, choices in plan.over.items()})
     waiting = [trial for trial in study.trials if trial.state == TrialState.WAITING]
-    for _ in waiting:  # killed between the two
+    for _ in waiting:  # the process was killed between enqueue_trial and ask
         study.ask({key: _distribution(choices) for key, choices in plan.over.items()})
     return [trial for trial in study.trials if trial.state == TrialState.RUNNING]
 
@@ -120,18 +120,20 @@ def _run_batch(
         jobs[trial.number][0]: _Pruning(optuna.trial.Trial(study, trial._trial_id)) for trial in trials if plan.prune
     }
 
-    def enough(job: Job) -> bool:
-        return job in watched and watched[job].is_enough(job)
+    def stop_early(job: Job) -> bool:
+        return job in watched and watched[job].should_stop(job)
 
     first = [jobs[trial.number][0] for trial in trials]
-    if not runner(first if plan.prune else [job for each in jobs.values() for job in each], enough=enough):
+    if not runner(first if plan.prune else [job for each in jobs.values() for job in each], stop_early=stop_early):
         return False
     going_on = [trial for trial in trials if not (plan.prune and watched[jobs[trial.number][0]].pruned)]
-    if plan.prune and not runner([job for trial in going_on for job in jobs[trial.number]], enough=lambda job: False):
+    if plan.prune and not runner(
+        [job for trial in going_on for job in jobs[trial.number]], stop_early=lambda job: False
+    ):
         return False
     for trial in trials:
         if trial in going_on:
-            values = outcomes(jobs[trial.number], plan.metric)
+            values = run_metrics(jobs[trial.number], plan.metric)
             study.tell(trial.number, sum(values) / len(values))
         else:
             study.tell(trial.number, state=TrialState.PRUNED)
@@ -139,24 +141,24 @@ def _run_batch(
 
 
 class _Pruning:
-    """Tells Optuna of the evaluations of a run, and asks whether it has fallen behind."""
+    """Reports the evaluations of a run to Optuna, which decides whether to prune it."""
 
     def __init__(self, trial: optuna.trial.Trial) -> None:
         self._trial, self._lock = trial, threading.Lock()
-        self._told = max(trial.storage.get_trial(trial._trial_id).intermediate_values, default=-1)
-        self.pruned = self._told >= 0 and trial.should_prune()
+        self._reported_step = max(trial.storage.get_trial(trial._trial_id).intermediate_values, default=-1)
+        self.pruned = self._reported_step >= 0 and trial.should_prune()
 
-    def is_enough(self, job: Job) -> bool:
+    def should_stop(self, job: Job) -> bool:
         with self._lock:
             if self.pruned:
                 return True
             try:
                 steps, returns = returns_of(read_metrics(job.folder / "metrics.jsonl"))
-            except OSError:  # it has not begun
+            except OSError:  # the run has not started
                 return False
             for step, value in zip(steps.tolist(), returns.tolist(), strict=True):
-                if step > self._told:
-                    self._told = step
+                if step > self._reported_step:
+                    self._reported_step = step
                     self._trial.report(value, step)
                     if self._trial.should_prune():
                         self.pruned = True
@@ -167,7 +169,7 @@ class _Pruning:
 def _trial(plan: SweepPlan, trial: optuna.trial.FrozenTrial, pool: Path) -> Trial:
     if trial.state == TrialState.PRUNED:
         return Trial(trial.number, trial.params, (), max(trial.intermediate_values))
-    values = outcomes(plan.jobs(trial.params, pool), plan.metric)
+    values = run_metrics(plan.jobs(trial.params, pool), plan.metric)
     return Trial(trial.number, trial.params, tuple(values), None)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what was only dreamed: an image as it was decoded, a state as the environment would draw it."""
+"""Renders observations, dreamed or real: images as they are, states as the environment draws them."""
 
 import contextlib
 import dataclasses
@@ -12,11 +12,11 @@ from dreamerjax.envs import EnvError, VectorEnv, make_env
 from dreamerjax.types import Spaces
 
 
-class Scene:
-    """Draws observations, dreamed or real."""
+class ObservationRenderer:
+    """Turns observations, dreamed or real, into images."""
 
     def __init__(self, config: EnvConfig, spaces: Spaces) -> None:
-        """Of an environment; one that is not installed, or cannot be put into a state and drawn, draws images only."""
+        """Creates an environment if states must be rendered; if that fails, only image observations can be drawn."""
         self._image = next((spec.name for spec in spaces.obs if spec.is_image), None)
         self._vector = next((spec.name for spec in spaces.obs if spec.is_vector), None)
         self._env = None
@@ -29,15 +29,15 @@ class Scene:
                     env.close()
 
     @property
-    def draws(self) -> bool:
-        """Whether there is anything to see."""
+    def can_draw(self) -> bool:
+        """Whether `draw` returns images."""
         return self._image is not None or self._env is not None
 
     def draw(self, obs: Mapping[str, Any]) -> np.ndarray | None:
-        """A picture of one observation (name -> [...], no batch), [height, width, channels] uint8; None: no picture.
+        """One observation (name -> [...], no batch) as an image [height, width, channels] uint8; None without one.
 
         Raises:
-            RenderError: the environment, which could draw its first state, cannot draw this one.
+            RenderError: the environment cannot draw this state.
         """
         if self._image is not None:
             return np.asarray(obs[self._image])
@@ -47,16 +47,16 @@ class Scene:
         return self._env.render()
 
     def close(self) -> None:
-        """Frees the environment."""
+        """Closes the environment."""
         if self._env is not None:
             self._env.close()
             self._env = None
 
 
 def _can_draw(env: VectorEnv, vector: str) -> bool:
-    """Whether an environment that was just made can be put where it shows this vector, and drawn there."""
+    """Whether the environment can be set to the state of this vector and rendered; tried with its first state."""
     try:
         seen = env.reset().obs.get(vector)
         return seen is not None and env.place(seen[0]) and env.render() is not None
-    except Exception:  # its own code may raise anything
+    except Exception:  # the environment's code may raise anything
         return False

@@ -1,8 +1,8 @@
-"""What the page calls things in environments that do not say it themselves: actions, observed numbers, the end."""
+"""Labels in the page for environments that define none: actions, numbers of the state, end of an episode."""
 
 from collections.abc import Mapping, Sequence
 
-# Environment -> a name for each choice, or for each number of a vector. After Gymnasium's documentation.
+# Environment -> a name for each discrete action, or for each number of the action. From Gymnasium's documentation.
 ACTIONS: Mapping[str, Sequence[str]] = {
     "gym:CartPole-v1": ["push left", "push right"],
     "gym:MountainCar-v0": ["push left", "coast", "push right"],
@@ -15,30 +15,31 @@ ACTIONS: Mapping[str, Sequence[str]] = {
     "gym:CarRacing-v3": ["steer", "accelerate", "brake"],
     "gym:FrozenLake-v1": ["left", "down", "right", "up"],
 }
-# Environment -> what the numbers of its vector are.
+# Environment -> names of the numbers of its state.
 NUMBERS: Mapping[str, Sequence[str]] = {
-    "gym:CartPole-v1": ["cart, m", "cart's speed, m/s", "pole's angle, rad", "pole's speed, rad/s"],
-    "gym:Pendulum-v1": ["cos of the angle", "sin of the angle", "speed, rad/s"],
+    "gym:CartPole-v1": ["cart position, m", "cart speed, m/s", "pole angle, rad", "pole speed, rad/s"],
+    "gym:Pendulum-v1": ["cos of angle", "sin of angle", "speed, rad/s"],
     "gym:MountainCar-v0": ["position", "speed"],
     "gym:MountainCarContinuous-v0": ["position", "speed"],
     "gym:Acrobot-v1": ["cos of angle 1", "sin of angle 1", "cos of angle 2", "sin of angle 2", "speed 1", "speed 2"],
 }
-# Environment -> what ends an episode.
+# Environment -> the condition that ends an episode.
 ENDS: Mapping[str, str] = {
     "gym:CartPole-v1": "The pole leans by 12°, or the cart is 2.4 m away.",
 }
 
 
-def words_for(env_id: str, own_names: Sequence[str], size: int) -> dict[str, object]:
-    """What the page calls things.
+def labels_for(env_id: str, own_names: Sequence[str], size: int) -> dict[str, object]:
+    """The labels for an environment.
 
     Args:
         env_id: the environment, `gym:CartPole-v1`.
-        own_names: what the environment calls the numbers of an action; empty: it does not say.
+        own_names: the environment's names for the numbers of an action; may be empty.
         size: A, the numbers of an action.
 
     Returns:
-        `names` of actions [A], `numbers` of the observed vector, and what `ends` an episode; the last two may be empty.
+        `names` of actions [A], `numbers`: names of the state's numbers, `ends`: the condition that ends an episode. The
+        last two may be empty.
     """
     known = ACTIONS.get(env_id, ())
     names = next((names for names in (known, own_names) if len(names) == size), None)

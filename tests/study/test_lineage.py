@@ -1,4 +1,4 @@
-"""Families and lineage: what is kept, what is shown, and that nothing of another architecture is ever mixed in."""
+"""Families and lineage: stored in checkpoints, printed as a tree, and checked before weights are loaded."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from dreamerjax.runs.lineage import lineage_of
 from dreamerjax.runs.load import read_settings
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import combine, nested
-from dreamerjax.study.families import find_members
+from dreamerjax.study.lineage_tree import find_members
 from tests.training.test_loop import TINY
 
 
@@ -39,7 +39,7 @@ def host(run_dir: Path) -> dict:
     return read_host(run_dir / "checkpoints")[0]
 
 
-def test_a_checkpoint_tells_its_family_and_where_it_comes_from(runs: Path) -> None:
+def test_a_checkpoint_stores_family_and_lineage(runs: Path) -> None:
     a, b, c = (lineage_of(host(runs / name)) for name in "abc")
     assert [event.what for event in a] == ["begun"]
     assert [event.what for event in b] == ["begun", "forked", "resumed"]
@@ -54,8 +54,8 @@ def test_a_checkpoint_tells_its_family_and_where_it_comes_from(runs: Path) -> No
     assert {host(runs / name)["family"]["fingerprint"] for name in "abc"} == {family_name(config)}
 
 
-def test_what_is_changed_on_resuming_has_effect(runs: Path) -> None:
-    """The entropy scale is a knob in the train state, which the checkpoint holds as it was."""
+def test_a_setting_changed_on_resuming_has_effect(runs: Path) -> None:
+    """The entropy scale is a knob in the train state, and the checkpoint contains the old value."""
     lines = [json.loads(line) for line in (runs / "b" / "metrics.jsonl").read_text().splitlines()]
     scales = {line["step"]: line["train/entropy_scale"] for line in lines if "train/entropy_scale" in line}
     assert [scale for step, scale in scales.items() if step < 60] == pytest.approx(
@@ -64,7 +64,7 @@ def test_what_is_changed_on_resuming_has_effect(runs: Path) -> None:
     assert scales[80] == pytest.approx(0.5)
 
 
-def test_lineage_draws_the_tree(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lineage_prints_the_tree(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [member.run_dir.name for member in find_members(runs)] == ["a", "b", "c"]
     assert cli.main(["lineage", str(runs)]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.replace("\n" + " " * 12, "").splitlines()]
@@ -81,7 +81,7 @@ def test_lineage_draws_the_tree(runs: Path, capsys: pytest.CaptureFixture[str]) 
         assert part in text
 
 
-def test_a_parent_that_is_gone_is_named(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fork_without_its_parent_names_it(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "b").symlink_to(runs / "b")
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "checkpoints").symlink_to(runs / "c" / "checkpoints")
@@ -89,16 +89,16 @@ def test_a_parent_that_is_gone_is_named(runs: Path, tmp_path: Path, capsys: pyte
     assert "forked from" in capsys.readouterr().out
 
 
-def test_a_folder_without_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_runs_gives_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["lineage", str(tmp_path)]) == 2
-    assert "holds no run with a checkpoint" in capsys.readouterr().err
+    assert "contains no run with a checkpoint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["eval --run-dir {}", "show --run-dir {}", "--run-dir {} --env-steps 99"])
-def test_a_checkpoint_of_another_architecture_is_refused(
+def test_a_checkpoint_of_another_architecture_gives_an_error(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    """Same shapes, so that nothing but the family can tell: the settings were edited, or the checkpoint was copied."""
+    """The shapes are the same, so only the family differs, as after editing config.yaml or copying a checkpoint."""
     config = yaml.safe_load((runs / "a" / "config.yaml").read_text())
     config["agent"]["model"]["unimix"] = 0.5
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
@@ -109,7 +109,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(
     assert len(error.splitlines()) == 2
 
 
-def test_a_fork_of_another_architecture_is_refused(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fork_of_another_architecture_gives_an_error(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["--env=cartpole", "--backend=cpu", "--init-from", str(runs / "a"), "--agent.model.hidden=16"]
     assert cli.main([*command, "--config", str(runs / "tiny.yaml"), "--run-dir", str(runs / "x")]) == 2
     assert "agent.model.hidden: 8 there, 16 here" in capsys.readouterr().err

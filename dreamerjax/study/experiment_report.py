@@ -1,4 +1,4 @@
-"""The report of an experiment: REPORT.md, curves.png, result.json; and one entry in the log."""
+"""Writes the report of an experiment: REPORT.md, curves.png, result.json, and one entry in the log."""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -10,16 +10,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dreamerjax.study.experiment import CURVE, Arm, Curve, Result, write_json
-from dreamerjax.study.outcomes import shown, what_it_is
+from dreamerjax.study.run_metrics import describe_metric, format_number
 from dreamerjax.study.statistics import CONFIDENCE, Interval, interval_in_words, too_few_seeds
 
-matplotlib.use("Agg")  # pictures go to files; no window is needed
+matplotlib.use("Agg")  # draw to files, without a display
 
 TABLE_ROWS = 10
 COLOURS = {"baseline": "0.35", "change": "C1"}
 
 
-def write_report(result: Result, folder: Path) -> Path:
+def write_experiment_report(result: Result, folder: Path) -> Path:
     """Writes the report of an experiment into its folder.
 
     Returns:
@@ -37,17 +37,17 @@ def write_report(result: Result, folder: Path) -> Path:
 
 
 def append_log(result: Result, log: Path) -> bool:
-    """Adds one entry to the log, unless it is there already with these numbers.
+    """Adds one entry to the log, unless the log has the same entry already.
 
     Returns:
-        Whether it was added.
+        Whether an entry was added.
     """
     numbers = "; ".join(
-        f"{arm.name} {', '.join(shown(x) for x in arm.outcomes)}" for arm in (result.baseline, result.change)
+        f"{arm.name} {', '.join(format_number(x) for x in arm.outcomes)}" for arm in (result.baseline, result.change)
     )
     entry = (
-        f"**{result.hypothesis.sentence}** {in_words(result)} By seed, `{result.hypothesis.metric}`: {numbers}. "
-        f"(`experiments/hypotheses/{result.hypothesis.name}.yaml`)\n"
+        f"**{result.hypothesis.sentence}** {verdict_sentence(result)} By seed, `{result.hypothesis.metric}`: {numbers}."
+        f" (`experiments/hypotheses/{result.hypothesis.name}.yaml`)\n"
     )
     before = log.read_text(encoding="utf-8") if log.exists() else "# Log\n"
     if entry in before:
@@ -58,27 +58,27 @@ def append_log(result: Result, log: Path) -> bool:
     return True
 
 
-def in_words(result: Result) -> str:
-    """The verdict with its numbers, a sentence or two."""
+def verdict_sentence(result: Result) -> str:
+    """The verdict with its numbers in one or two sentences."""
     j, h = result.judgement, result.hypothesis
-    base, change = (shown(float(np.mean(arm.outcomes))) for arm in (result.baseline, result.change))
+    base, change = (format_number(float(np.mean(arm.outcomes))) for arm in (result.baseline, result.change))
     few = too_few_seeds(len(h.seeds))
-    interval = "" if few else f", {CONFIDENCE:.0%} from {shown(j.effect.low)} to {shown(j.effect.high)}"
+    interval = "" if few else f", {CONFIDENCE:.0%} from {format_number(j.effect.low)} to {format_number(j.effect.high)}"
     text = (
         f"{j.word.capitalize()}: {h.metric} is {change} against {base} "
-        f"(difference {shown(j.effect.estimate)}{interval}; expected: {h.expect}; {len(h.seeds)} seeds)."
+        f"(difference {format_number(j.effect.estimate)}{interval}; expected: {h.expect}; {len(h.seeds)} seeds)."
     )
     if few:
         text += f" {few}"
-        text += f" Add {j.more_seeds} of each arm, at least." if j.more_seeds else ""
+        text += f" Add at least {j.more_seeds} to each arm." if j.more_seeds else ""
     elif j.word == "inconclusive":
         more = "more than a thousand seeds" if j.more_seeds is None else f"about {j.more_seeds} more seeds of each arm"
-        text += f" With this spread it would take {more} to tell."
+        text += f" With this spread, a verdict needs {more}."
     return text
 
 
 def draw(result: Result, file: Path) -> None:
-    """The curves of both arms: the mean over the seeds, from the lowest to the highest, and each seed."""
+    """Draws the curves of both arms: the mean over the seeds, the range from the lowest to the highest, each seed."""
     names = [name for name in (CURVE, *result.hypothesis.shown) if name in result.baseline.curves][:4]
     figure = Figure(figsize=(7.5, 0.6 + 2.5 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
@@ -98,7 +98,7 @@ def draw(result: Result, file: Path) -> None:
 
 
 def draw_curve(axes: Axes, curve: Curve, *, label: str, colour: str) -> None:
-    """The mean over the seeds, the band from the lowest to the highest, and each seed thin."""
+    """Draws the mean over the seeds, the band from the lowest to the highest seed, and each seed as a thin line."""
     axes.fill_between(curve.steps, curve.values.min(0), curve.values.max(0), color=colour, alpha=0.15, linewidth=0)
     axes.plot(curve.steps, curve.values.T, color=colour, alpha=0.35, linewidth=0.7)
     axes.plot(curve.steps, curve.values.mean(0), color=colour, linewidth=2, label=label)
@@ -109,10 +109,10 @@ def _lines(result: Result) -> Iterator[str]:
     h, j = result.hypothesis, result.judgement
     yield f"# {h.name}: {j.word}"
     yield f"\n> {h.sentence}\n"
-    yield in_words(result)
+    yield verdict_sentence(result)
     if h.note:
         yield f"\n{h.note}"
-    yield "\n## The change\n"
+    yield "\n## Change\n"
     yield "| setting | baseline | change |"
     yield "|---|---|---|"
     for key, (there, here) in result.differing.items():
@@ -120,25 +120,26 @@ def _lines(result: Result) -> Iterator[str]:
     start = f"from {h.start}" if h.start else "from scratch"
     yield (
         f"\nEnvironment `{h.baseline.env.name}`, {start}, {h.baseline.train.env_steps:,} environment steps, seeds "
-        f"{', '.join(map(str, h.seeds))}. All else is the same."
+        f"{', '.join(map(str, h.seeds))}. All other settings are the same."
     )
-    yield "\n## The curves\n"
+    yield "\n## Learning curves\n"
     yield "![Curves of baseline and change](curves.png)\n"
     yield from _table(result.baseline, result.change)
-    yield f"\n## The metric: `{h.metric}`\n"
-    yield f"{what_it_is(h.metric)[:1].upper()}{what_it_is(h.metric)[1:]}. Expected of the change: {h.expect}.\n"
+    yield f"\n## Metric: `{h.metric}`\n"
+    metric = describe_metric(h.metric)
+    yield f"{metric[:1].upper()}{metric[1:]}. Expected from the change: {h.expect}.\n"
     yield "| | by seed | interquartile mean [95% bootstrap] |"
     yield "|---|---|---|"
     for arm in (result.baseline, result.change):
-        yield f"| {arm.name} | {', '.join(shown(x) for x in arm.outcomes)} | {_interval(arm.middle, h.seeds)} |"
+        yield f"| {arm.name} | {', '.join(format_number(x) for x in arm.outcomes)} | {_interval(arm.middle, h.seeds)} |"
     yield (
-        f"\nDifference of the means, with Welch's 95% interval: {_interval(j.effect, h.seeds)}. Probability that a run "
-        f"of the change has more of it: {_interval(result.improvement, h.seeds)}."
+        f"\nDifference of the means, with Welch's 95% interval: {_interval(j.effect, h.seeds)}. Probability that the "
+        f"metric of a run of the change is higher: {_interval(result.improvement, h.seeds)}."
     )
     others = [name for name in h.shown if name in result.baseline.curves or name in result.change.curves]
     if others:
-        yield "\n## Beside it (not judged)\n"
-        yield "Means over the second half of the runs and over the seeds, with the lowest and the highest seed.\n"
+        yield "\n## Other metrics (without a verdict)\n"
+        yield "Mean over the second half of the runs and over the seeds (lowest to highest seed).\n"
         yield "| | baseline | change |"
         yield "|---|---|---|"
         for name in others:
@@ -147,7 +148,7 @@ def _lines(result: Result) -> Iterator[str]:
     for arm in (result.baseline, result.change):
         named = ", ".join(f"*{name}* in {runs} of {len(h.seeds)} runs" for name, runs in arm.alerts.items())
         yield f"- {arm.name}: {named or 'none'}"
-    yield "\n## The cost\n"
+    yield "\n## Cost\n"
     yield "| | environment steps | updates | seconds | commit |"
     yield "|---|---|---|---|---|"
     for arm in (result.baseline, result.change):
@@ -156,14 +157,14 @@ def _lines(result: Result) -> Iterator[str]:
             f"| {arm.name} | {cost['env_steps']:,.0f} | {cost['updates']:,.0f} | {cost['wall_seconds']:,.0f} | "
             f"{', '.join(arm.commits)} |"
         )
-    yield f"\nMeans over the seeds; on {result.baseline.device}."
+    yield f"\nMeans over the seeds, on {result.baseline.device}."
     yield "\n## Runs\n"
     for arm in (result.baseline, result.change):
         yield f"- {arm.name}: {', '.join(f'`{folder}`' for folder in arm.folders)}"
 
 
 def _table(baseline: Arm, change: Arm) -> Iterator[str]:
-    """Steps against the greedy return: the mean over the seeds, with the lowest and the highest."""
+    """Greedy return by environment steps: the mean over the seeds, with the lowest and the highest."""
     there, here = baseline.curves[CURVE], change.curves[CURVE]
     steps = np.intersect1d(there.steps, here.steps)
     yield "| environment steps | baseline | change |"
@@ -181,8 +182,8 @@ def _late(arm: Arm, name: str) -> str:
 
 
 def _spread(values: np.ndarray) -> str:
-    return f"{shown(values.mean())} ({shown(values.min())} to {shown(values.max())})"
+    return f"{format_number(values.mean())} ({format_number(values.min())} to {format_number(values.max())})"
 
 
 def _interval(interval: Interval, seeds: Sequence[int]) -> str:
-    return interval_in_words(interval, len(seeds), number=shown)
+    return interval_in_words(interval, len(seeds), number=format_number)

@@ -1,10 +1,10 @@
-// What the page says of a moment, in words and numbers.
+// The texts and numbers that the page shows of a moment.
 import { short } from "./strips.js";
 
 const $ = (id) => document.getElementById(id);
 const percent = (x) => (x === null ? "–" : `${(100 * x).toFixed(0)}%`);
 
-// Writes only what has changed: that is cheaper, and a screen reader is not told the same again.
+// Writes only changed text: that is faster, and screen readers do not repeat it.
 export function write(place, text) {
   if (place.textContent !== text) place.textContent = text;
 }
@@ -13,24 +13,24 @@ export function element(kind, text, more = {}) {
   return Object.assign(document.createElement(kind), { textContent: text, ...more });
 }
 
-// Of a moment: whether the dream has ended, and whether reality has.
+// Whether the dream has ended, and whether the real episode has.
 export const dreamEnded = (header) => header.cont < 0.5;
 export const realEnded = (header) => Boolean(header.real && (header.real.ended || header.real.over));
 
 export function writeMoment(hello, header, reached) {
-  $("wheel").setAttribute("aria-checked", header.wheel === "agent");
-  $("eyes").setAttribute("aria-checked", header.eyes);
+  $("driver").setAttribute("aria-checked", header.driver === "agent");
+  $("observe").setAttribute("aria-checked", header.observing);
   write($("record-shown"), header.recording ? "■ Stop and save" : "● Record");
   $("record").classList.toggle("on", header.recording);
   write($("run-shown"), header.running ? "Pause" : "Run");
   writeSpeed(header, reached);
   write($("moment-shown"), `step ${header.step}`);
-  write($("dream-note"), eyesInWords(header));
-  banner($("dream-over"), dreamEnded(header), "The dream ends here.", `${hello.ends} “Start again” begins anew, “Back” goes back.`);
+  write($("dream-note"), observingNote(header));
+  banner($("dream-over"), dreamEnded(header), "The dream ends here.", `${hello.ends} “Restart” starts a new dream, “Back” goes back.`);
   $("real-pane").classList.toggle("absent", !header.real);
-  write($("real-note"), !header.real ? "not to be had here" : header.real.over ? "has ended" : hello.pictures ? "as the agent sees it" : "the same actions");
-  banner($("real-over"), realEnded(header), header.real?.failed ? "Here it really ended." : "Its time is up.",
-    dreamEnded(header) ? "" : "“Start again” begins both anew.");
+  write($("real-note"), !header.real ? "not available" : header.real.over ? "ended" : hello.pictures ? "the agent's observation" : "the same actions");
+  banner($("real-over"), realEnded(header), header.real?.failed ? "The real episode ended here." : "The time limit is reached.",
+    dreamEnded(header) ? "" : "“Restart” restarts both.");
   writeNumbers(hello, header);
   writeVectors(hello, header);
 }
@@ -39,15 +39,15 @@ function writeSpeed(header, reached) {
   if (document.activeElement !== $("speed")) $("speed").value = header.speed;
   const asked = header.speed.toFixed(0), slower = reached !== null && reached < 0.85 * header.speed;
   write($("speed-shown"), slower ? `${reached.toFixed(reached < 9.95 ? 1 : 0)} of ${asked}/s` : `${asked}/s`);
-  const spoken = `${asked} steps a second${slower ? `, of which this machine reaches ${reached.toFixed(0)}` : ""}`;
+  const spoken = `${asked} steps per second${slower ? `; this machine reaches ${reached.toFixed(0)}` : ""}`;
   if ($("speed").getAttribute("aria-valuetext") !== spoken) $("speed").setAttribute("aria-valuetext", spoken);
 }
 
-function eyesInWords(header) {
-  if (header.eyes && realEnded(header)) return "eyes open, but nothing real is left to see";
-  if (header.blind) return `eyes shut for ${header.blind} ${header.blind === 1 ? "step" : "steps"}`;
-  if (!header.real) return "dreamed from nothing";
-  return header.step ? "eyes open: it sees what is real" : "a first look";
+function observingNote(header) {
+  if (header.observing && realEnded(header)) return "no more real observations";
+  if (header.blind) return `${header.blind} ${header.blind === 1 ? "step" : "steps"} without observation`;
+  if (!header.real) return "without any observation";
+  return header.step ? "observes the real environment" : "first observation";
 }
 
 function banner(place, shown, text, more) {
@@ -58,23 +58,23 @@ function banner(place, shown, text, more) {
   }
 }
 
-// The line above the pictures: what happens, and what one might try next.
+// The line above the images: what happens, and what to try next.
 export function advice(hello, header, moves) {
-  const agent = header.wheel === "agent";
-  const takeOver = `Hold ${moves.slice(0, 2).map((move) => move.label).join(" or ")} to take over.`;
-  if (dreamEnded(header)) return "The dream has ended: start again, or go back and act otherwise.";
-  if (header.eyes && realEnded(header)) return "Reality has ended: start again, or shut the agent's eyes and let it dream on.";
-  const said = agent && header.eyes && header.real ? "The agent acts and sees what is real. Shut its eyes, and see how long its dream stays true."
-    : agent && header.real ? `The agent acts by its dream alone; reality gets the same actions. ${takeOver}`
+  const agent = header.driver === "agent";
+  const takeOver = `Hold ${moves.slice(0, 2).map((move) => move.label).join(" or ")} to act yourself.`;
+  if (dreamEnded(header)) return "The dream has ended: restart, or go back and take another action.";
+  if (header.observing && realEnded(header)) return "The real episode has ended: restart, or turn off “Agent observes” to continue the dream.";
+  const text = agent && header.observing && header.real ? "The agent acts and observes the real environment. Turn off “Agent observes” to test how long its dream stays accurate."
+    : agent && header.real ? `The agent acts from its dream alone; the real environment gets the same actions. ${takeOver}`
     : agent ? `The agent acts in its dream. ${takeOver}`
-    : hello.actions.every((spec) => spec.kind === "discrete") ? "You act. Time moves while you hold a move; “Agent drives” gives the wheel back."
-    : "You act. “Agent drives” gives the wheel back.";
-  return header.running ? said : `Paused. ${said}`;
+    : hello.actions.every((spec) => spec.kind === "discrete") ? "You act. The dream runs while you hold a move. “Agent acts” hands control back."
+    : "You act. “Agent acts” hands control back.";
+  return header.running ? text : `Paused. ${text}`;
 }
 
 const hasAxes = (specs) => specs.some((spec) => spec.kind === "continuous");
 
-// What the glossary says of uncertainty depends on the kind of action.
+// The explanation of uncertainty depends on the kind of action.
 export function writeKinds(hello) {
   for (const line of document.querySelectorAll(".choices")) line.hidden = hasAxes(hello.actions);
   for (const line of document.querySelectorAll(".axes")) line.hidden = !hasAxes(hello.actions);
@@ -93,7 +93,7 @@ function uncertainty(hello, header) {
 function writeNumbers(hello, header) {
   writeCells($("numbers"), [
     ["predicted reward", short(header.reward)],
-    ["probability to go on", percent(header.cont)],
+    ["continue probability", percent(header.cont)],
     ["value", short(header.value)],
     ["surprise", header.surprise === null ? "–" : `${short(header.surprise)} nats`],
     ["agent's uncertainty", uncertainty(hello, header)],
@@ -104,12 +104,12 @@ function writeNumbers(hello, header) {
   }, "dd");
 }
 
-const MOST = 12;  // numbers of each vector
+const MAX_NUMBERS = 12;  // of each vector
 
 function writeVectors(hello, header) {
   const rows = [];
   for (const [name, values] of Object.entries(header.vectors)) {
-    values.slice(0, MOST).forEach((value, i) => {
+    values.slice(0, MAX_NUMBERS).forEach((value, i) => {
       const there = header.real?.vectors[name]?.[i];
       rows.push([hello.numbers[i] ?? `${name}[${i}]`, value.toFixed(3), there === undefined ? "–" : there.toFixed(3)]);
     });
@@ -122,7 +122,7 @@ function writeVectors(hello, header) {
   }, "td");
 }
 
-// Makes the rows once, and afterwards only writes what has changed into their cells.
+// Creates the rows once; afterwards writes only changed cells.
 function writeCells(place, rows, made, cell) {
   if (place.childElementCount !== rows.length) return place.replaceChildren(...rows.map(made));
   const cells = place.querySelectorAll(cell), values = rows.flatMap((row) => row.slice(1));

@@ -1,4 +1,4 @@
-"""What a run came to: one number for each metric that a hypothesis or a sweep may name."""
+"""The metrics of finished runs that a hypothesis or a sweep can name: one number per run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from dreamerjax.config import ConfigError
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.settings import did_you_mean
 from dreamerjax.study.jobs import Job, summary_of
-from dreamerjax.viz.course import final_return, peak_return
+from dreamerjax.viz.curve_shape import final_return, peak_return
 
 Rows = list[dict[str, Any]]  # of metrics.jsonl
 
@@ -21,7 +21,7 @@ def returns_of(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def series(rows: Rows, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Environment steps and values of one metric, [lines] each; the last of those at the same step."""
+    """Environment steps and values of one metric, [lines] each; of several lines at one step, the last."""
     points = {row["step"]: row[name] for row in rows if name in row}
     return np.array(list(points)), np.array(list(points.values()), float)
 
@@ -41,7 +41,7 @@ def _at_solution(name: str) -> Callable[[Rows, dict[str, Any]], float]:
 
 METRICS: dict[str, tuple[str, Callable[[Rows, dict[str, Any]], float]]] = {
     "mean_return": (
-        "mean greedy return over all evaluations: how much is learned how soon",
+        "mean greedy return over all evaluations, the area under the learning curve",
         lambda rows, summary: float(returns_of(rows)[1].mean()),
     ),
     "final_return": (
@@ -49,18 +49,18 @@ METRICS: dict[str, tuple[str, Callable[[Rows, dict[str, Any]], float]]] = {
         lambda rows, summary: final_return(returns_of(rows)[1]),
     ),
     "peak_return": ("highest mean greedy return", lambda rows, summary: peak_return(returns_of(rows)[1])),
-    "decline": ("how far the greedy return fell after its peak, at the deepest", _decline),
-    "steps_to_solve": ("environment steps until solved; the whole budget if it was not", _at_solution("env_steps")),
-    "updates_to_solve": ("updates until solved; all of them if it was not", _at_solution("updates")),
-    "seconds_to_solve": ("seconds until solved; the whole run if it was not", _at_solution("wall_seconds")),
-    "wall_seconds": ("seconds of the run", lambda rows, summary: float(summary["wall_seconds"])),
+    "decline": ("largest fall of the greedy return after its peak", _decline),
+    "steps_to_solve": ("environment steps until solved; the whole budget if not solved", _at_solution("env_steps")),
+    "updates_to_solve": ("updates until solved; all updates if not solved", _at_solution("updates")),
+    "seconds_to_solve": ("seconds until solved; the whole run if not solved", _at_solution("wall_seconds")),
+    "wall_seconds": ("wall time of the run in seconds", lambda rows, summary: float(summary["wall_seconds"])),
     "updates_per_second": ("median of the updates per second", _speed("speed/updates_per_second")),
     "env_steps_per_second": ("median of the environment steps per second", _speed("speed/env_steps_per_second")),
 }
 
 
 def check_metric(name: str) -> None:
-    """Refuses a metric that is unknown; `group/name` is one of metrics.jsonl, its mean over the last half of a run.
+    """Checks that a metric is in `METRICS` or a name of metrics.jsonl, `group/name`.
 
     Raises:
         ConfigError: it is neither.
@@ -73,19 +73,19 @@ def check_metric(name: str) -> None:
         )
 
 
-def what_it_is(name: str) -> str:
-    """The metric in words."""
+def describe_metric(name: str) -> str:
+    """A description of the metric."""
     return METRICS[name][0] if name in METRICS else f"mean of `{name}` over the last half of the run"
 
 
-def outcome(job: Job, name: str) -> float:
-    """The metric of a job that has ended.
+def run_metric(job: Job, name: str) -> float:
+    """The metric of a finished job; for `group/name`, the mean over the second half of the run.
 
     Raises:
-        ConfigError: the run did not write it.
+        ConfigError: metrics.jsonl of the run does not contain it.
     """
     rows, summary = read_metrics(job.folder / "metrics.jsonl"), summary_of(job)
-    assert summary is not None, "it has ended"
+    assert summary is not None, "the job is finished"
     if name in METRICS:
         return METRICS[name][1](rows, summary)
     steps, values = series(rows, name)
@@ -95,13 +95,13 @@ def outcome(job: Job, name: str) -> float:
     return float(np.mean(late))
 
 
-def outcomes(jobs: Sequence[Job], name: str) -> list[float]:
+def run_metrics(jobs: Sequence[Job], name: str) -> list[float]:
     """The metric of each job."""
-    return [outcome(job, name) for job in jobs]
+    return [run_metric(job, name) for job in jobs]
 
 
-def shown(value: float) -> str:
-    """A number for a table: 3 or 4 digits that matter."""
+def format_number(value: float) -> str:
+    """A number for a table, with 3 or 4 significant digits."""
     if not math.isfinite(value):
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) < 1 else f"{value:.1f}"

@@ -1,28 +1,28 @@
-"""What a learning curve comes to, on a table of shapes."""
+"""Final return, peak and pattern of learning curves of many shapes."""
 
 import numpy as np
 import pytest
 
-from dreamerjax.viz.course import final_return, pattern, peak_return
+from dreamerjax.viz.curve_shape import final_return, pattern, peak_return
 
 
 @pytest.mark.parametrize(
     ("returns", "name"),
     [
-        # A rise, slow or steep, of few evaluations or many.
+        # A slow or steep rise, with few or many evaluations.
         ([10, 20, 40, 60, 80, 100], "rising"),
         ([10.3, 16.0, 70.6], "rising"),
         ([10, 20, 40, 80, 160], "rising"),
         ([10, 10, 10, 10, 10, 160], "rising"),
         ([-1400, -1200, -900, -600, -300, -150], "rising"),
         ([10, 56, 84, 106, 173, 131, 195, 217, 290, 360, 302, 356, 331, 454, 492], "rising"),
-        # A plateau, from the beginning, after a rise, or with noise.
+        # A plateau from the start, after a rise, or with noise.
         ([96, 97, 96, 98, 97, 96], "plateau"),
         ([10, 90, 100, 99, 100, 98], "plateau"),
         ([10, 100, 100], "plateau"),
         ([0, 0, 0], "plateau"),
         ([-100, -100.5, -100], "plateau"),
-        # A peak, and a decline from it; the peak may be the first evaluation.
+        # A peak, possibly at the first evaluation, and a decline.
         ([10, 60, 147, 140, 120, 110], "peak then decline"),
         ([10, 9, 38, 93, 469, 500, 500, 374, 246, 294, 267], "peak then decline"),
         ([100, 50, 10], "peak then decline"),
@@ -40,7 +40,7 @@ def test_patterns(returns: list[float], name: str) -> None:
     assert pattern(np.array(returns, float)) == name
 
 
-def test_noise_on_a_plateau_changes_nothing() -> None:
+def test_a_plateau_with_noise_is_a_plateau() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         returns = np.concatenate([np.linspace(0, 100, 10), 100 + rng.normal(0, 3, 40)])

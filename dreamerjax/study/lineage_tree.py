@@ -1,4 +1,4 @@
-"""The family tree of the runs in a folder: who was forked from whom, when, and with which settings changed."""
+"""The tree of the runs in a folder: each fork below its parent, with the step and the settings that changed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ class Member(NamedTuple):
 
 
 def find_members(folder: Path) -> list[Member]:
-    """The runs in a folder and below it, by path; those of older versions, which kept no lineage, are left out."""
+    """The runs in a folder and below it, sorted by path; without runs of old versions, which stored no lineage."""
     found = []
     for checkpoints in sorted(folder.rglob("checkpoints")):
         try:
@@ -36,19 +36,19 @@ def find_members(folder: Path) -> list[Member]:
     return found
 
 
-def family_tree(members: list[Member], title: str) -> Tree:
-    """A tree of forks: each run below the one that it started from."""
+def lineage_tree(members: list[Member], title: str) -> Tree:
+    """The runs as a tree: each fork below its parent."""
     tree = Tree(title)
     branches: dict[Path, Tree] = {}
-    # A parent has the shorter lineage, so that it stands there before its forks.
+    # A parent has fewer forks in its lineage than its children, so it comes first.
     for member in sorted(members, key=lambda member: (len(_forks(member)), str(member.run_dir))):
         start = _forks(member)[-1] if _forks(member) else None
         parent = branches.get(Path(start.parent).resolve()) if start and start.parent else None
         branch = (parent or tree).add(_title(member, start, lost=parent is None))
         branches[member.run_dir.resolve()] = branch
-        for event in _own(member):
+        for event in _own_events(member):
             where = branch if event.what == "forked" else branch.add(Text(f"resumed at {event.step:,} steps", "dim"))
-            for line in in_words(event.changed):
+            for line in changed_lines(event.changed):
                 where.add(Text(line, "cyan"))
     return tree
 
@@ -57,8 +57,8 @@ def _forks(member: Member) -> list[Event]:
     return [event for event in member.lineage if event.what == "forked"]
 
 
-def _own(member: Member) -> Iterator[Event]:
-    """What happened in this run itself, the fork that began it too."""
+def _own_events(member: Member) -> Iterator[Event]:
+    """The events of this run, from its fork on, without those of its parent."""
     first = max((n for n, event in enumerate(member.lineage) if event.what == "forked"), default=1)
     yield from member.lineage[first:]
 
@@ -72,6 +72,6 @@ def _title(member: Member, start: Event | None, *, lost: bool) -> Text:
     return text
 
 
-def in_words(changed: Mapping[str, Sequence[Any]]) -> list[str]:
-    """`train.env_steps: 40000 -> 80000` and so on."""
+def changed_lines(changed: Mapping[str, Sequence[Any]]) -> list[str]:
+    """One line per changed setting, such as `train.env_steps: 40000 -> 80000`."""
     return [f"{key}: {there} -> {here}" for key, (there, here) in changed.items()]

@@ -1,4 +1,4 @@
-"""Commands of the lab: `experiment`, `sweep`, `lineage`, `compare`, `bench`."""
+"""Commands for research: `experiment`, `sweep`, `lineage`, `compare`, `bench`."""
 
 import dataclasses
 import json
@@ -17,8 +17,8 @@ from dreamerjax.cli.common import (
     make_console,
     path,
     print_result,
+    report_stopped,
     start_backend,
-    stopped,
     whole_number,
 )
 from dreamerjax.config import ConfigError
@@ -29,51 +29,65 @@ from dreamerjax.runtime.backend import BACKENDS
 from dreamerjax.runtime.interrupt import Interrupt
 
 EXPERIMENT_HELP = """\
-Tests a hypothesis: makes the runs of its baseline and of its change, and says what they show.
+Tests a hypothesis: trains the runs of the baseline and of the change, compares them and prints a
+verdict.
 
-Runs that have ended are not made again, and a baseline that several hypotheses share is made once. Ctrl-C saves every
-run; the same command goes on. The report is in runs/experiments/NAME, and one entry is added to experiments/LOG.md.
+Finished runs are reused, and hypotheses with the same baseline share its runs. Ctrl-C saves every
+run; the same command resumes them. Writes the report to runs/experiments/NAME and adds an entry to
+experiments/LOG.md.
 """
 
 SWEEP_HELP = """\
-Varies settings: a grid, a search by Optuna, or a population of actor-critics in the dreams of one world model.
+Varies settings: a grid, an Optuna search, or a population of actor-critics trained in one world
+model.
 
-Runs that have ended are not made again. Ctrl-C saves every run; the same command goes on. The report is in
-runs/sweeps/NAME. docs/research.md shows what a file of a sweep holds.
+Finished runs are reused. Ctrl-C saves every run; the same command resumes them. Writes the report
+to runs/sweeps/NAME. docs/research.md describes the sweep file.
 """
 
 COMPARE_HELP = """\
-Puts runs side by side: return by environment steps, time to solve, the settings and commits in which they differ.
+Compares runs: return by environment steps, time to solve, and the settings and commits that differ.
 
-With --published, draws runs over the published learning curve of their task instead, and says where they end.
+With --published, draws the runs over the published learning curve of their task instead, and prints
+whether their final return is below, within or above the published range.
 """
 
 BENCH_HELP = """\
-Measures how fast updates are, how well they use the machine, what compiling and memory cost, and the parts.
+Measures the speed of updates, their share of the machine's peak, compile time, memory, and the
+update breakdown.
 
-Without flags: size 1m, 16 windows of 64 rows, 15 imagined steps, 4 numbers to see and 2 actions, the published
-settings of dreamerjax/config.py. Every timed call gets rows that were drawn afresh from a replay of random rows.
+Defaults: size 1m, 16 windows of 64 rows, 15 imagined steps, 4 numbers in an observation, 2 actions,
+and the published settings. Every timed call samples new windows from a replay buffer of random rows.
 """
 
 
 def experiment(arguments: list[str]) -> int:
     """`python run.py experiment experiments/hypotheses/NAME.yaml [--jobs 2]`."""
     parser = command_parser("experiment", EXPERIMENT_HELP)
-    parser.add_argument("hypothesis", type=path, nargs="+", help="the file of a hypothesis; several are made in turn")
-    parser.add_argument("--jobs", type=whole_number, default=1, help="runs side by side (default: 1)")
-    parser.add_argument("--allow-many-changes", action="store_true", help="accept a hypothesis of several changes")
-    parser.add_argument("--out", type=path, default=Path("runs/experiments"), help="(default: runs/experiments)")
-    parser.add_argument("--log", type=path, default=Path("experiments/LOG.md"), help="(default: experiments/LOG.md)")
+    parser.add_argument(
+        "hypothesis", type=path, nargs="+", help="YAML file of a hypothesis; several run one after another"
+    )
+    parser.add_argument("--jobs", type=whole_number, default=1, help="runs in parallel (default: 1)")
+    parser.add_argument("--allow-many-changes", action="store_true", help="accept a hypothesis with several changes")
+    parser.add_argument(
+        "--out", type=path, default=Path("runs/experiments"), help="folder of the reports (default: runs/experiments)"
+    )
+    parser.add_argument(
+        "--log",
+        type=path,
+        default=Path("experiments/LOG.md"),
+        help="log of all experiments (default: experiments/LOG.md)",
+    )
     given = parser.parse(arguments)
     if given.jobs < 1:
         raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
     from dreamerjax.study.experiment import run_experiment
+    from dreamerjax.study.experiment_report import append_log, verdict_sentence, write_experiment_report
     from dreamerjax.study.hypothesis import read_hypothesis
-    from dreamerjax.study.report import append_log, in_words, write_report
 
     hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
     status = Status("experiment")
-    with Interrupt(before_exit=status.close, last_words=_last_words) as interrupt, status:
+    with Interrupt(before_exit=status.close, last_words=_exit_message) as interrupt, status:
         for hypothesis in hypotheses:
             status.note(f"{hypothesis.name}: {hypothesis.sentence}")
             result = run_experiment(
@@ -84,21 +98,23 @@ def experiment(arguments: list[str]) -> int:
                 interrupted=lambda: interrupt.requested is not None,
             )
             if result is None:
-                return stopped(interrupt, status, "the runs are saved, and the same command goes on")
-            report = write_report(result, given.out / hypothesis.name)
+                return report_stopped(interrupt, status, "the runs are saved; run the same command to resume")
+            report = write_experiment_report(result, given.out / hypothesis.name)
             append_log(result, given.log)
-            status.note(f"{in_words(result)}\n{report}")
+            status.note(f"{verdict_sentence(result)}\n{report}")
     return 0
 
 
 def sweep(arguments: list[str]) -> int:
     """`python run.py sweep experiments/sweeps/NAME.yaml [--jobs 2] [--executor ray]`."""
     parser = command_parser("sweep", SWEEP_HELP)
-    parser.add_argument("sweep", type=path, help="the file of a sweep")
-    parser.add_argument("--jobs", type=whole_number, default=1, help="runs side by side on this machine (default: 1)")
-    parser.add_argument("--executor", default="local", help="local, or ray (default: local)")
-    parser.add_argument("--address", help="of a Ray cluster (default: one that is started on this machine)")
-    parser.add_argument("--out", type=path, default=Path("runs/sweeps"), help="(default: runs/sweeps)")
+    parser.add_argument("sweep", type=path, help="YAML file of the sweep")
+    parser.add_argument("--jobs", type=whole_number, default=1, help="runs in parallel on this machine (default: 1)")
+    parser.add_argument("--executor", default="local", help="where the runs train: local or ray (default: local)")
+    parser.add_argument("--address", help="address of a Ray cluster (default: start one on this machine)")
+    parser.add_argument(
+        "--out", type=path, default=Path("runs/sweeps"), help="folder of the reports (default: runs/sweeps)"
+    )
     given = parser.parse(arguments)
     if given.jobs < 1:
         raise ConfigError(f"--jobs is {given.jobs}, expected 1 or more.")
@@ -111,12 +127,12 @@ def sweep(arguments: list[str]) -> int:
 
     plan, folder = read_sweep(given.sweep), given.out / given.sweep.stem
     if plan.kind == "population":
-        start_backend("auto")  # it runs in this process
+        start_backend("auto")  # a population trains in this process
     if given.executor == "ray":
         start_ray(given.address)
     try:
         status = Status("sweep")
-        with Interrupt(before_exit=status.close, last_words=_last_words) as interrupt, status:
+        with Interrupt(before_exit=status.close, last_words=_exit_message) as interrupt, status:
             status.note(f"{plan.name}: {plan.sentence}")
             result = run_sweep(
                 plan,
@@ -128,7 +144,7 @@ def sweep(arguments: list[str]) -> int:
                 interrupted=lambda: interrupt.requested is not None,
             )
             if result is None:
-                return stopped(interrupt, status, "what was done is saved, and the same command goes on")
+                return report_stopped(interrupt, status, "finished work is saved; run the same command to resume")
             status.note(str(write_sweep_report(result, folder)))
     finally:
         if given.executor == "ray":
@@ -136,44 +152,46 @@ def sweep(arguments: list[str]) -> int:
     return 0
 
 
-def _last_words() -> str:
+def _exit_message() -> str:
     return (
-        "Ended at once: every run that has ended is saved, those under way save themselves and stop, and the same "
-        "command goes on."
+        "Exited at once: finished runs are saved, and unfinished runs save and stop in the background. Run the same "
+        "command to resume."
     )
 
 
 def lineage(arguments: list[str]) -> int:
     """`python run.py lineage [FOLDER]`."""
     parser = command_parser(
-        "lineage", "Shows which runs were started from which (--init-from), and what changed in them on the way."
+        "lineage", "Prints the tree of runs started from other runs (--init-from), with the settings that changed."
     )
-    parser.add_argument("folder", type=path, nargs="?", default=Path("runs"), help="where runs lie (default: runs)")
+    parser.add_argument(
+        "folder", type=path, nargs="?", default=Path("runs"), help="folder that contains runs (default: runs)"
+    )
     folder = parser.parse(arguments).folder
-    from dreamerjax.study.families import family_tree, find_members
+    from dreamerjax.study.lineage_tree import find_members, lineage_tree
 
     members = find_members(folder)
     if not members:
-        raise RunFolderError(f"{folder} holds no run with a checkpoint, expected the folder of a run or of several.")
-    make_console().print(family_tree(members, str(folder)))
+        raise RunFolderError(f"{folder} contains no run with a checkpoint, expected a run folder or a folder of runs.")
+    make_console().print(lineage_tree(members, str(folder)))
     return 0
 
 
 def compare_runs(arguments: list[str]) -> int:
     """`python run.py compare runs/a runs/b`, `compare --published runs/a runs/b`."""
     parser = command_parser("compare", COMPARE_HELP)
-    parser.add_argument("runs", type=path, nargs="*", metavar="RUN", help="folders of runs, two or more")
+    parser.add_argument("runs", type=path, nargs="*", metavar="RUN", help="two or more run folders")
     parser.add_argument(
-        "--published", type=path, nargs="+", metavar="RUN", help="runs of one task, against the authors'"
+        "--published", type=path, nargs="+", metavar="RUN", help="runs of one task, compared with the authors' results"
     )
     parser.add_argument(
-        "--across-families", action="store_true", help="compare other environments and architectures, too"
+        "--across-families", action="store_true", help="allow runs of different environments or architectures"
     )
-    parser.add_argument("--out", type=path, help="the picture (default: comparison.png, published.png)")
+    parser.add_argument("--out", type=path, help="image file to write (default: comparison.png or published.png)")
     parser.add_argument("--json", action="store_true", help="print one JSON value and nothing else")
     given = parser.parse(arguments)
     if bool(given.runs) == bool(given.published):
-        raise ConfigError("Give the folders of two or more runs, or --published and those of runs of one task.")
+        raise ConfigError("Give two or more run folders, or --published and the run folders of one task.")
     try:
         if given.published:
             return _compare_published(given.published, given.out or Path("published.png"), as_json=given.json)
@@ -187,16 +205,16 @@ def _compare(run_dirs: list[Path], picture: Path, across_families: bool, *, as_j
     from dreamerjax.viz.curves import learning_curve
 
     if len(run_dirs) < 2:
-        raise ConfigError("One run cannot be compared, expected two or more. `show` draws one.")
+        raise ConfigError("One run was given, expected two or more. `show` draws the learning curve of one.")
     runs = comparison.read_runs(run_dirs, across_families=across_families)
     learning_curve(run_dirs, picture, solve_return=runs[0].config.env.solve_return)
     if as_json:
         print(json.dumps(comparison.as_json(runs)))
         return 0
     console = make_console()
-    settings = comparison.settings_table(runs) or "The settings are all the same, but for the seed."
+    settings = comparison.settings_table(runs) or "All settings are the same except the seed."
     tables = (comparison.return_table(runs), comparison.outcome_table(runs), settings)
-    for part in filter(None, (*tables, comparison.about_seeds(runs), str(picture))):
+    for part in filter(None, (*tables, comparison.seed_warning(runs), str(picture))):
         console.print(part)
     return 0
 
@@ -236,7 +254,7 @@ def bench(arguments: list[str]) -> int:
     if given.sweep:
         key, lines = sweep_points(arguments, given.sweep)
         for line in lines.values():
-            read_bench_settings(parser.parse(line))  # a mistake in the last point is told before the first is measured
+            read_bench_settings(parser.parse(line))  # report an invalid point before any is measured
         with Console(stderr=True).status(f"{key}: measuring") as status:
             points = list(
                 measure_points(lines, rounds=settings.rounds, say=lambda text: status.update(f"{key} {text}"))
