@@ -3,7 +3,7 @@
 # make test     set everything up, lint, check the types, run the tests
 # make quick    the tests of math, nets and agent, and one training: some 90 seconds, the first time three minutes
 # make learn    install the wheel elsewhere, train CartPole, fail unless it ends solved (what CI runs after the tests)
-# make test-envs    the tests of every family of environments, each with its package, and a short training
+# make test-envs    the tests of every suite of environments, each with its package, and a short training
 # make notebooks    run the notebooks from top to bottom and keep their pictures; then: .venv/bin/jupyter lab notebooks
 # make lint     ruff and pyright alone          make format   let ruff tidy the code
 # make setup    only the environment            make clean    remove it, and every cache
@@ -24,7 +24,7 @@ options = $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
 runtime := $(VENV)/.installed$(addprefix -,$(plugin))
 dev     := $(VENV)/.installed-dev
 
-families := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
+suites := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
 
 .PHONY: train play test quick test-envs learn notebooks lint format setup lock clean
 .DEFAULT_GOAL := train
@@ -53,12 +53,12 @@ learn: $(python)
 	venv/bin/python -c "import json, sys; solved = json.load(open('run/summary.json'))['solved']; \
 	sys.exit(0 if solved is True else 'CartPole was not solved')"
 
-# Of one family alone: make test-env-dmc
-test-envs: $(addprefix test-env-,$(families))
+# Of one suite alone: make test-env-dmc
+test-envs: $(addprefix test-env-,$(suites))
 
 test-env-%: .venv-envs/%/.installed
-	.venv-envs/$*/bin/python -m pytest tests/envs/test_families.py -k $*
-	.venv-envs/$*/bin/python experiments/smoke_families.py $*
+	.venv-envs/$*/bin/python -m pytest tests/envs/test_suites.py -k $*
+	.venv-envs/$*/bin/python experiments/smoke_suites.py $*
 
 .PRECIOUS: .venv-envs/%/.installed
 .venv-envs/%/.installed: pyproject.toml constraints.txt | $(python)

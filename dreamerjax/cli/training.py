@@ -27,7 +27,7 @@ from dreamerjax.types import Spaces
 TRAIN_HELP = """\
 Trains an agent, or resumes the training in a run folder.
 
-  --env NAME            a task with settings of its own (cartpole, ...), or family:ID such as gym:Acrobot-v1
+  --env NAME            a task with settings of its own (cartpole, ...), or suite:ID such as gym:Acrobot-v1
                         (docs/environments.md)
   --obs WHAT            state, pixels or both, where an environment offers more than one
   --backend NAME        auto, cpu, cuda, rocm or tpu (default: auto)

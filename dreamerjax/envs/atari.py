@@ -28,15 +28,15 @@ STICKY = 0.25  # chance of a frame to repeat the action before, in `atari`
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of a game; see `Family`.
+    """The environment of a game; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is no such game.
     """
-    family = config.id.partition(":")[0]
+    suite = config.id.partition(":")[0]
     if name not in _games():
-        raise unknown(family, name, closest(name))
-    return AtariEnv(name, sticky=family == "atari", picture=config.obs != "state", ram=config.obs in ("state", "both"))
+        raise unknown(suite, name, closest(name))
+    return AtariEnv(name, sticky=suite == "atari", picture=config.obs != "state", ram=config.obs in ("state", "both"))
 
 
 def closest(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""Names of environments and of their parts, and what the families say of those that they cannot make."""
+"""Names of environments and of their parts, and what the suites say of those that they cannot make."""
 
 import difflib
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ def closest_of(name: str, known: Iterable[str]) -> str | None:
     return by_lower[found[0]] if found else None
 
 
-def unknown(family: str, name: str, meant: str | None) -> UnknownEnvironmentError:
-    """The error of a name that a family does not have."""
-    advice = f" Did you mean `{family}:{meant}`?" if meant else ""
-    return UnknownEnvironmentError(f"{family}:{name}: there is no such environment.{advice}")
+def unknown(suite: str, name: str, meant: str | None) -> UnknownEnvironmentError:
+    """The error of a name that a suite does not have."""
+    advice = f" Did you mean `{suite}:{meant}`?" if meant else ""
+    return UnknownEnvironmentError(f"{suite}:{name}: there is no such environment.{advice}")
 
 
 def refuse_obs(config: EnvConfig, *refused: str, reason: str) -> None:
-    """Checks that `env.obs` is something that the family can show.
+    """Checks that `env.obs` is something that the suite can show.
 
     Raises:
         EnvError: it is one of those refused; the message says what else there is.

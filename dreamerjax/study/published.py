@@ -24,7 +24,7 @@ matplotlib.use("Agg")  # pictures go to files; no window is needed
 
 DATA = PRESETS / "published" / "dreamerv3.json"
 WINDOW = 10_000  # environment frames
-FRAME_SKIP = {"atari": 4, "atari100k": 4}  # of families that repeat actions themselves
+FRAME_SKIP = {"atari": 4, "atari100k": 4}  # of suites that repeat actions themselves
 
 
 class Published(NamedTuple):
@@ -70,20 +70,20 @@ def published_curve(config: Config) -> Published:
     Raises:
         ConfigError: there is none.
     """
-    family, _, name = config.env.id.partition(":")
-    group = {"dmc": "dmc_proprio", "atari100k": "atari100k"}.get(family, "")
-    if family == "dmc" and config.env.obs == "pixels":
+    suite, _, name = config.env.id.partition(":")
+    group = {"dmc": "dmc_proprio", "atari100k": "atari100k"}.get(suite, "")
+    if suite == "dmc" and config.env.obs == "pixels":
         group = "dmc_vision"
     data = json.loads(DATA.read_text(encoding="utf-8"))
     tasks = data.get(group, {})
-    task = f"{family.removesuffix('100k')}_{name}".replace("-", "_")
+    task = f"{suite.removesuffix('100k')}_{name}".replace("-", "_")
     if task not in tasks:
         known = [f"dmc:{key.removeprefix('dmc_').replace('_', '-')}" for key in data["dmc_proprio"]]
         known += [f"{known_name} --obs pixels" for known_name in known if _key(known_name) in data["dmc_vision"]]
         known += [f"atari100k:{key.removeprefix('atari_')}" for key in data["atari100k"]]
         raise ConfigError(f"There is no published curve of {config.env.id}, expected a run of {', '.join(known)}.")
     frames, mean, lowest, highest = np.array(tasks[task]["points"], np.float64).T
-    return Published(f"{family}:{name}", tasks[task]["seeds"], frames, mean, lowest, highest)
+    return Published(f"{suite}:{name}", tasks[task]["seeds"], frames, mean, lowest, highest)
 
 
 def our_curve(run_dir: Path, config: Config) -> Curve:

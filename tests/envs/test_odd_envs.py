@@ -469,7 +469,7 @@ def test_arguments_reach_the_users_maker_and_gymnasium(makers):
 
 
 @pytest.mark.parametrize("env_id", ["crafter:reward", "gymnax:CartPole-v1"])
-def test_families_that_take_no_arguments_say_so(env_id):
+def test_suites_that_take_no_arguments_say_so(env_id):
     with pytest.raises(EnvError, match=r"expected none: gym:ID and module:function take arguments"):
         make_env(EnvConfig(id=env_id, kwargs='{"a": 1}'), num_envs=1, seed=0)
 

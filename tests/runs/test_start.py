@@ -71,7 +71,7 @@ def test_what_is_given_wins_over_the_machine_and_over_the_recipe() -> None:
 
 @pytest.mark.parametrize("name", ["cartpole", "dmc:walker-walk", "atari:pong", "gymnax:CartPole-v1"])
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
-def test_a_family_or_a_preset_with_settings_is_as_it_was(name: str, platform: str) -> None:
+def test_a_suite_or_a_preset_with_settings_is_as_it_was(name: str, platform: str) -> None:
     beginning = Beginning([{"env.name": name}])
     assert not beginning.needs_platform
     start = beginning.settings(look(STATE, CAMERA), platform)

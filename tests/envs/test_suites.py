@@ -1,4 +1,4 @@
-"""Every family of environments whose package is installed; `make test-envs` installs each in a place of its own."""
+"""Every suite of environments whose package is installed; `make test-envs` installs each in a place of its own."""
 
 import itertools
 import os
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from dreamerjax.config import EnvConfig, ImageConfig
-from dreamerjax.envs import FAMILIES, EnvError, UnknownEnvironmentError, VectorEnv, make_env, make_single
+from dreamerjax.envs import SUITES, EnvError, UnknownEnvironmentError, VectorEnv, make_env, make_single
 from dreamerjax.runs.presets import PRESETS, read_env
 from dreamerjax.runs.settings import combine
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
@@ -36,7 +36,7 @@ IMAGE = ObsSpec("image", (64, 64, 3))
 
 
 class Case(NamedTuple):
-    """One environment of a family, and what is to be known of it."""
+    """One environment of a suite, and what is to be known of it."""
 
     package: str
     env_id: str
@@ -153,8 +153,8 @@ CASES = {
 }
 
 
-def families(names: Any = CASES) -> list[Any]:
-    """The families of these names, each left out where its package is not installed."""
+def suites(names: Any = CASES) -> list[Any]:
+    """The suites of these names, each left out where its package is not installed."""
     return [pytest.param(name, id=name, marks=needs(name)) for name in names]
 
 
@@ -191,7 +191,7 @@ def only(env: VectorEnv, choice: int) -> np.ndarray:
 # What holds for all of them
 
 
-@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("name", suites())
 def test_rows_are_as_promised_and_follow_from_the_seed(name):
     case = CASES[name]
     env, twin, other = make(case.env_id), make(case.env_id), make(case.env_id, seed=1)
@@ -211,7 +211,7 @@ def test_rows_are_as_promised_and_follow_from_the_seed(name):
     assert same(env.reset(), rows[0])
 
 
-@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("name", suites())
 def test_going_on_after_a_restart_is_exact_where_it_can_be(name):
     case = CASES[name]
     env = make(case.env_id)
@@ -228,7 +228,7 @@ def test_going_on_after_a_restart_is_exact_where_it_can_be(name):
             assert same(env.step(action), fresh.step(action))
 
 
-@pytest.mark.parametrize("name", families([name for name in CASES if CASES[name].typo]))
+@pytest.mark.parametrize("name", suites([name for name in CASES if CASES[name].typo]))
 def test_a_name_that_is_not_there_is_told_with_the_one_that_was_meant(name):
     case = CASES[name]
     with pytest.raises(UnknownEnvironmentError) as caught:
@@ -238,7 +238,7 @@ def test_a_name_that_is_not_there_is_told_with_the_one_that_was_meant(name):
         make(f"{name}:qqqqqqqq")
 
 
-@pytest.mark.parametrize("name", families([name for name in CASES if CASES[name].seen]))
+@pytest.mark.parametrize("name", suites([name for name in CASES if CASES[name].seen]))
 def test_what_is_seen_can_be_chosen(name):
     case = CASES[name]
     for obs, specs in case.seen.items():
@@ -250,7 +250,7 @@ def test_what_is_seen_can_be_chosen(name):
             assert np.ptp(rows.obs["image"]) > 20
 
 
-@pytest.mark.parametrize("name", families([name for name in CASES if CASES[name].refused]))
+@pytest.mark.parametrize("name", suites([name for name in CASES if CASES[name].refused]))
 def test_what_cannot_be_seen_is_refused(name):
     case = CASES[name]
     for obs in case.refused:
@@ -258,30 +258,30 @@ def test_what_cannot_be_seen_is_refused(name):
             make(case.env_id, obs=obs)
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if name != "gym"])
+@pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if name != "gym"])
 def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(name):
     if find_spec(CASES[name].package) is None:
         with pytest.raises(UnknownEnvironmentError) as caught:
             make(CASES[name].env_id)
         assert str(caught.value) == (
             f"{name}:... needs a package that is not installed (No module named '{CASES[name].package}').\n"
-            f'Install it: pip install "{FAMILIES[name].install}"'
+            f'Install it: pip install "{SUITES[name].install}"'
         )
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_settings_of_a_family_are_complete(name):
+@pytest.mark.parametrize("name", SUITES)
+def test_the_settings_of_a_suite_are_complete(name):
     assert (PRESETS / f"{name}.yaml").is_file()
     for obs in ("auto", "pixels"):
         config = combine([*read_env(f"{name}:anything", obs), {"env.obs": obs}])
         assert config.env.id == f"{name}:anything"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_docs_have_a_row_for_every_family(name):
+@pytest.mark.parametrize("name", SUITES)
+def test_the_docs_have_a_row_for_every_suite(name):
     rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| ") and f"`{name}:" in line]
     assert rows
-    assert name == "gym" or all(f'`"{FAMILIES[name].install}"`' in row and f"`{name}.yaml`" in row for row in rows)
+    assert name == "gym" or all(f'`"{SUITES[name].install}"`' in row and f"`{name}.yaml`" in row for row in rows)
 
 
 def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
