@@ -73,7 +73,7 @@ def experiment(arguments: list[str]) -> int:
 
     hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
     status = Status("experiment")
-    with Interrupt(before_exit=status.close, last_words=_last_words) as interrupt, status:
+    with Interrupt(before_exit=status.close, exit_message=_exit_message) as interrupt, status:
         for hypothesis in hypotheses:
             status.note(f"{hypothesis.name}: {hypothesis.sentence}")
             result = run_experiment(
@@ -116,7 +116,7 @@ def sweep(arguments: list[str]) -> int:
         start_ray(given.address)
     try:
         status = Status("sweep")
-        with Interrupt(before_exit=status.close, last_words=_last_words) as interrupt, status:
+        with Interrupt(before_exit=status.close, exit_message=_exit_message) as interrupt, status:
             status.note(f"{plan.name}: {plan.sentence}")
             result = run_sweep(
                 plan,
@@ -136,7 +136,7 @@ def sweep(arguments: list[str]) -> int:
     return 0
 
 
-def _last_words() -> str:
+def _exit_message() -> str:
     return (
         "Ended at once: every run that has ended is saved, those under way save themselves and stop, and the same "
         "command goes on."

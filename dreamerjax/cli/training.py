@@ -114,10 +114,10 @@ def _train_in(
     display = Display(f"{config.env.name} on {backend.device}")
     loop: Loop | None = None
 
-    def last_words() -> str:
-        return loop.last_words() if loop else f"Ended at once, before anything was done; {folder.path} is as it was."
+    def exit_message() -> str:
+        return loop.exit_message() if loop else f"Ended at once, before anything was done; {folder.path} is as it was."
 
-    with Interrupt(before_exit=display.close, last_words=last_words) as interrupt, display:
+    with Interrupt(before_exit=display.close, exit_message=exit_message) as interrupt, display:
         display.note(f"{config.env.name}, seed {config.seed}, {backend.platform} ({backend.device}), in {folder.path}")
         if backend.note:
             display.note(backend.note)

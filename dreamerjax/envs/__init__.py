@@ -2,8 +2,8 @@
 
 An environment's id is `suite:ID`, such as `gym:CartPole-v1`, or `module:function` for the user's own. A suite is one
 file of this folder and one line of `SUITES`; its `make` gives a `gymnasium.Env`. What all of them share is here:
-`observations.py` and `actions.py` (what the agent sees and does), `pixels.py` (rendering), `answers.py` (what `reset`
-and `step` gave), `serial.py` (stepping), `workers.py` (processes), `saving.py` (checkpoints).
+`observations.py` and `actions.py` (what the agent sees and does), `pixels.py` (rendering), `step_result.py` (what
+`reset` and `step` gave), `serial.py` (stepping), `workers.py` (processes), `saving.py` (checkpoints).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 
 from dreamerjax.config import ConfigError, EnvConfig, env_kwargs
-from dreamerjax.envs import missing
+from dreamerjax.envs import dependencies
 from dreamerjax.types import Rows, Spaces
 
 
@@ -55,7 +55,7 @@ class StateError(EnvError):
     """A saved state cannot be taken over; the environments are as they were."""
 
 
-class Event(NamedTuple):
+class EnvEvent(NamedTuple):
     """Something that happened beside the rows."""
 
     copy: int
@@ -70,7 +70,7 @@ class Goal(NamedTuple):
     """The mean return that an environment itself counts as solved."""
 
     value: float | None = None  # None: it names none, or one that does not hold here
-    told: str = ""  # where it comes from, or why it does not hold, for people
+    reason: str = ""  # where it comes from, or why it does not hold, for people
 
 
 class Look(NamedTuple):
@@ -84,11 +84,11 @@ class VectorEnv(ABC):
     """`copies` environments, stepped together; each starts a new episode on the step after its last row.
 
     A copy may also start anew in the middle of an episode, which was interrupted then: a row that `is_first` after one
-    that is not `is_last`. An `Event` says why.
+    that is not `is_last`. An `EnvEvent` says why.
     """
 
     spaces: Spaces
-    told: tuple[str, ...]  # how each observation is seen and what is done, for people: a line each
+    descriptions: tuple[str, ...]  # how each observation is seen and what is done, for people: a line each
     num_envs: int
 
     @abstractmethod
@@ -164,7 +164,7 @@ class VectorEnv(ABC):
         """What each number of an action [A] is called: each choice, each number of a vector. Empty: nobody says."""
         return []
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """What happened in the last step, beside its rows; asked again, nothing."""
         return []
 
@@ -286,7 +286,7 @@ def cannot_be_imported(env_id: str, module: str, error: Exception) -> UnknownEnv
     """What importing the user's module raised; with where it did, unless there is no such module."""
     told = f"{env_id}: the module `{module}` cannot be imported: "
     if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-        return UnknownEnvironmentError(f"{told}{error}{missing.module_told(module)}")
+        return UnknownEnvironmentError(f"{told}{error}{dependencies.missing_module_hint(module)}")
     told += f"{type(error).__name__}: {error}\n{last_lines(error)}"
     return UnknownEnvironmentError(with_install_line(told, error))
 
@@ -303,7 +303,7 @@ def cannot_be_made(config: EnvConfig, error: Exception) -> EnvFailureError:
 
 def with_install_line(told: str, error: BaseException) -> str:
     """A message, and below it the line that installs what is missing, where the error is of that kind."""
-    line = missing.install_line(error)
+    line = dependencies.install_line(error)
     return f"{told}\n{line}" if line else told
 
 
@@ -322,7 +322,7 @@ def _split(env_id: str) -> tuple[str, str]:
     expected = ", ".join(f"{known}:ID" for known in SUITES)
     raise UnknownEnvironmentError(
         f"The environment `{env_id}` {problem}, expected {expected}, or module:function of your own."
-        + (did_you_mean_id(name, env_id) or (missing.module_told(suite) if colon else ""))
+        + (did_you_mean_id(name, env_id) or (dependencies.missing_module_hint(suite) if colon else ""))
     )
 
 
@@ -347,7 +347,7 @@ def _module(suite: str) -> Any:
     except ImportError as error:
         raise UnknownEnvironmentError(
             f"{suite}:... needs a package that is not installed ({error}).\n"
-            f"Install it: pip install {missing.quoted(entry.install)}"
+            f"Install it: pip install {dependencies.quoted(entry.install)}"
         ) from error
 
 

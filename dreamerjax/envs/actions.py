@@ -37,7 +37,7 @@ class Action(ABC):
     names: list[str]  # [size] of each choice, and of each number of a vector, after the keys of the space
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """What is done, for people: "one of 4", "a vector of 2 numbers"."""
         kinds = {"discrete": "one of", "continuous": "a vector of"}
         parts = [f"{kinds[spec.kind]} {spec.size}" for spec in self.specs]

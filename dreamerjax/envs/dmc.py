@@ -104,11 +104,11 @@ class ControlEnv(gymnasium.Env):
     def _seen(self, now: Any) -> dict[str, Any]:
         seen = dict(now.observation) if self._keep_state else {}
         if self._image:
-            seen[KEY] = Picture(partial(self._env.physics.render, *self._image, camera_id=self._camera))
+            seen[KEY] = LazyPicture(partial(self._env.physics.render, *self._image, camera_id=self._camera))
         return seen
 
 
-class Picture:
+class LazyPicture:
     """Drawn when it becomes an array, which is most of a step's time: of repeated actions, only the last one's is."""
 
     def __init__(self, draw: Callable[[], np.ndarray]) -> None:

@@ -58,7 +58,7 @@ def as_picture(rendered: Any) -> np.ndarray:
     return _bytes(array[..., : 1 if array.shape[-1] < 3 else 3])
 
 
-def drawn(draw: Callable[[], Any], label: str, *, make: Callable[[Any], np.ndarray] = as_frame) -> np.ndarray:
+def render_frame(draw: Callable[[], Any], label: str, *, make: Callable[[Any], np.ndarray] = as_frame) -> np.ndarray:
     """The picture that an environment draws.
 
     Args:
@@ -78,7 +78,7 @@ def drawn(draw: Callable[[], Any], label: str, *, make: Callable[[Any], np.ndarr
         raise RenderError(with_install_line(told, error)) from error
 
 
-def alike(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def same_size(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Frames [height, width, 3] uint8, all as large as the first: others are resized, with black beside them."""
     shape = None
     for frame in frames:

@@ -16,7 +16,7 @@ from dreamerjax.envs import (
     mujoco_gl,
     with_install_line,
 )
-from dreamerjax.envs.missing import registering_module
+from dreamerjax.envs.dependencies import registering_module
 from dreamerjax.envs.names import closest_of
 from dreamerjax.envs.pixels import with_pixels
 from dreamerjax.envs.pygame_frames import BlockFrames

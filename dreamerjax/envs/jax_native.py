@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.envs import EnvError, Event, StateError, VectorEnv, copy_seeds
+from dreamerjax.envs import EnvError, EnvEvent, StateError, VectorEnv, copy_seeds
 from dreamerjax.envs.actions import action_of
-from dreamerjax.envs.frames import drawn
+from dreamerjax.envs.frames import render_frame
 from dreamerjax.envs.observations import BadValueError, chosen, flat_values, observation_leaves
-from dreamerjax.envs.serial import TRIES, outside_sentence, told_lines
+from dreamerjax.envs.serial import TRIES, describe_spaces, outside_bounds_message
 from dreamerjax.types import Array, PRNGKey, Rows, Spaces
 
 
@@ -65,8 +65,8 @@ class JaxVectorEnv(VectorEnv):
         self._leaves = observation_leaves(self._space, config)
         self._action = action_of(task.action_space, label=config.id)
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
-        self.told = told_lines(self._leaves, self._action)
-        self._stillborn = np.zeros(num_envs, int)  # episodes in a row that were cut short before their second row
+        self.descriptions = describe_spaces(self._leaves, self._action)
+        self._failed_starts = np.zeros(num_envs, int)  # episodes in a row that were cut short before their second row
         self._noted = set[str]()  # observations that left their bounds
         self._begin = jax.jit(partial(_begin, task))
         self._advance = jax.jit(partial(_advance, task, config.action_repeat))
@@ -74,7 +74,7 @@ class JaxVectorEnv(VectorEnv):
         self._draw = jax.jit(task.draw) if task.draw else None
         self._steps = 0
         self._ended = np.zeros(num_envs, bool)
-        self._events: list[Event] = []
+        self._events: list[EnvEvent] = []
         self._at: Copy | None = None  # None: not reset yet
 
     def reset(self, seed: int | None = None) -> Rows:
@@ -95,7 +95,7 @@ class JaxVectorEnv(VectorEnv):
             raise ValueError(f"The actions have the shape {action.shape}, expected [num_envs, A] = {expected}.")
         self._steps += 1
         for index in np.flatnonzero(~np.isfinite(action).all(axis=1)):
-            raise EnvError(self._told(int(index), f"the action is not finite: {action[index]}"))
+            raise EnvError(self._message(int(index), f"the action is not finite: {action[index]}"))
         self._at, arrival = self._advance(self._at, np.stack(list(self._action.to_env(action))), self._ended)
         arrival = jax.device_get(arrival)
         rows = self._first_rows()._replace(
@@ -108,7 +108,7 @@ class JaxVectorEnv(VectorEnv):
         self._check(rows, arrival.obs)
         for index in np.flatnonzero(rows.is_last if arrival.metrics else []):
             metrics = {name: float(values[index]) for name, values in arrival.metrics.items()}
-            self._events.append(Event(int(index), metrics=metrics))
+            self._events.append(EnvEvent(int(index), metrics=metrics))
         self._ended = rows.is_last.copy()
         return rows
 
@@ -117,9 +117,9 @@ class JaxVectorEnv(VectorEnv):
         draw, at = self._draw, self._at
         if draw is None or at is None:
             return None
-        return drawn(lambda: draw(jax.tree.map(lambda leaf: leaf[0], at.state)), self._config.id)
+        return render_frame(lambda: draw(jax.tree.map(lambda leaf: leaf[0], at.state)), self._config.id)
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """See `VectorEnv.take_events`."""
         events, self._events = self._events, []
         return events
@@ -169,16 +169,16 @@ class JaxVectorEnv(VectorEnv):
     def _check(self, rows: Rows, obs: Any) -> None:
         """Fills in the observations; copies whose row is no good are told, or start anew."""
         bad = self._see(rows, obs, range(self.num_envs))
-        went_wrong = np.isin(np.arange(self.num_envs), list(bad))
-        self._stillborn = np.where(rows.is_first, self._stillborn, np.where(went_wrong, self._stillborn + 1, 0))
+        failed = np.isin(np.arange(self.num_envs), list(bad))
+        self._failed_starts = np.where(rows.is_first, self._failed_starts, np.where(failed, self._failed_starts + 1, 0))
         for attempt in range(TRIES + 1):
             if not bad:
                 return
             for index, what in bad.items():
-                last_try = attempt == TRIES or self._stillborn[index] >= TRIES
+                last_try = attempt == TRIES or self._failed_starts[index] >= TRIES
                 if self._config.on_bad_observation == "stop" or last_try:
-                    raise EnvError(self._told(index, what))
-                self._events.append(Event(index, interrupted=self._told(index, what)))
+                    raise EnvError(self._message(index, what))
+                self._events.append(EnvEvent(index, interrupted=self._message(index, what)))
             fresh = np.isin(np.arange(self.num_envs), list(bad))
             self._at, obs = self._restart(self._at, fresh)
             for array in (rows.prev_action, rows.reward, rows.is_last, rows.is_terminal):
@@ -206,13 +206,13 @@ class JaxVectorEnv(VectorEnv):
         return bad
 
     def _tell_outside(self, index: int, name: str, outside: str) -> None:
-        self._events.append(Event(index, outside=True))
+        self._events.append(EnvEvent(index, outside=True))
         if name not in self._noted:
             self._noted.add(name)
-            note = self._told(index, outside_sentence(name, outside))
-            self._events.append(Event(index, note=note, topic=f"bounds of {name}"))
+            note = self._message(index, outside_bounds_message(name, outside))
+            self._events.append(EnvEvent(index, note=note, topic=f"bounds of {name}"))
 
-    def _told(self, index: int, what: str) -> str:
+    def _message(self, index: int, what: str) -> str:
         return f"{self._config.id}: {what} (copy {index}, step {self._steps})."
 
 

@@ -56,7 +56,7 @@ class Observation(NamedTuple):
     """One leaf of an observation space."""
 
     spec: ObsSpec
-    told: str  # how it is seen, for people
+    description: str  # how it is seen, for people
     raw_shape: tuple[int, ...]  # of the value that the environment gives
     kinds: str  # numpy's letters for the dtypes that the value may have
     prepare: Callable[[np.ndarray], np.ndarray]  # one raw value, checked -> what is stored

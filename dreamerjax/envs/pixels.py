@@ -10,7 +10,7 @@ from PIL import Image
 
 from dreamerjax.config import ConfigError, EnvConfig, ImageConfig
 from dreamerjax.envs import EnvError
-from dreamerjax.envs.frames import as_picture, drawn
+from dreamerjax.envs.frames import as_picture, render_frame
 from dreamerjax.envs.pictures import PictureBox
 
 KEY = "image"  # of the rendered picture among the observations
@@ -119,7 +119,7 @@ class Rendered(gymnasium.Wrapper):
         return {**state, KEY: self._frame()}
 
     def _frame(self) -> np.ndarray:
-        return drawn(self.env.render, self._label, make=as_picture)
+        return render_frame(self.env.render, self._label, make=as_picture)
 
 
 def with_pixels(env: gymnasium.Env, config: EnvConfig) -> gymnasium.Env:

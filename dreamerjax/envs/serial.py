@@ -10,8 +10,8 @@ import numpy as np
 from dreamerjax.config import EnvConfig
 from dreamerjax.envs import (
     EnvError,
+    EnvEvent,
     EnvFailureError,
-    Event,
     Goal,
     UnsupportedSpaceError,
     VectorEnv,
@@ -23,9 +23,7 @@ from dreamerjax.envs import (
 )
 from dreamerjax.envs.action_names import own_action_names
 from dreamerjax.envs.actions import Action, action_of
-from dreamerjax.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
-from dreamerjax.envs.frames import PICTURE_MODES, drawn
-from dreamerjax.envs.goal import goal_of
+from dreamerjax.envs.frames import PICTURE_MODES, render_frame
 from dreamerjax.envs.observations import (
     LARGEST,
     BadValueError,
@@ -34,6 +32,8 @@ from dreamerjax.envs.observations import (
     flat_values,
     observation_leaves,
 )
+from dreamerjax.envs.reward_threshold import registered_goal
+from dreamerjax.envs.step_result import StepResultError, as_reward, info_metrics, read_reset, read_step, takes_seed
 from dreamerjax.types import Rows, Spaces
 
 TRIES = 10  # in a row to begin an episode that is any good, before it is an error whatever the settings
@@ -78,12 +78,12 @@ class SerialVectorEnv(VectorEnv):
             self.close()
             raise
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
-        self.told = told_lines(self._leaves, self._action)
+        self.descriptions = describe_spaces(self._leaves, self._action)
         self._seeded = takes_seed(self._envs[0])
         self.steps = 0  # since the reset, for messages
         self._ended = np.zeros(num_envs, bool)
-        self._stillborn = np.zeros(num_envs, int)  # episodes in a row that were cut short before their second row
-        self._events: list[Event] = []
+        self._failed_starts = np.zeros(num_envs, int)  # episodes in a row that were cut short before their second row
+        self._events: list[EnvEvent] = []
         self._noted = set[str]()  # topics
         self._failed = False
 
@@ -109,7 +109,7 @@ class SerialVectorEnv(VectorEnv):
         finite = np.isfinite(action)
         if not finite.all():
             index = int(np.argwhere(~finite)[0, 0])
-            raise EnvError(self._told(index, f"the action is not finite: {action[index]}"))
+            raise EnvError(self._message(index, f"the action is not finite: {action[index]}"))
         rows = self._empty_rows()
         rows.prev_action[:] = action
         self._failed = True  # until it has not
@@ -125,7 +125,7 @@ class SerialVectorEnv(VectorEnv):
     def render(self) -> np.ndarray | None:
         """See `VectorEnv.render`."""
         env = self._envs[0]
-        return drawn(env.render, self._config.id) if env.render_mode in PICTURE_MODES else None
+        return render_frame(env.render, self._config.id) if env.render_mode in PICTURE_MODES else None
 
     def place(self, seen: np.ndarray) -> bool:
         """See `VectorEnv.place`."""
@@ -141,9 +141,9 @@ class SerialVectorEnv(VectorEnv):
 
     def goal(self) -> Goal:
         """See `VectorEnv.goal`."""
-        return goal_of(self._envs[0])
+        return registered_goal(self._envs[0])
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """See `VectorEnv.take_events`."""
         events, self._events = self._events, []
         return events
@@ -225,36 +225,36 @@ class SerialVectorEnv(VectorEnv):
             self._see(rows, index, answer.obs)
             if not -LARGEST <= reward <= LARGEST:
                 raise BadValueError(f"the reward is not finite: {reward}")
-        except BadAnswerError as error:
-            raise EnvError(self._told(index, str(error))) from error
+        except StepResultError as error:
+            raise EnvError(self._message(index, str(error))) from error
         except BadValueError as error:
-            self._stillborn[index] += 1
-            self._interrupt(index, error, last_try=self._stillborn[index] >= TRIES)
+            self._failed_starts[index] += 1
+            self._interrupt(index, error, last_try=self._failed_starts[index] >= TRIES)
             self._start(rows, index)
             return
-        self._stillborn[index] = 0
+        self._failed_starts[index] = 0
         rows.reward[index] = reward
         rows.is_last[index] = answer.terminated or answer.truncated
         rows.is_terminal[index] = answer.terminated
         if answer.old:
             self._note(index, "old step", OLD_STEP)
         if rows.is_last[index] and "metrics" in answer.info:
-            metrics, problem = read_metrics(answer.info)
+            metrics, problem = info_metrics(answer.info)
             if problem:
                 self._note(index, "metrics", problem)
-            self._events.append(Event(index, metrics=metrics))
+            self._events.append(EnvEvent(index, metrics=metrics))
 
     def _interrupt(self, index: int, error: BadValueError, *, last_try: bool) -> None:
         """An episode that cannot go on: cut short, or the end of the run."""
-        told = self._told(index, str(error))
+        told = self._message(index, str(error))
         if self._config.on_bad_observation == "stop" or last_try:
             raise EnvError(told) from error
-        self._events.append(Event(index, interrupted=told))
+        self._events.append(EnvEvent(index, interrupted=told))
 
     def _failure(self, index: int, error: Exception) -> EnvFailureError:
         """What the environment's own code raised, told with where it did."""
         what, trace = f"raised {type(error).__name__}: {error}", traceback.format_exc()
-        told = f"{self._told(index, f'it {what}')}\n{trace}".rstrip()
+        told = f"{self._message(index, f'it {what}')}\n{trace}".rstrip()
         return EnvFailureError(with_install_line(told, error), what, trace)
 
     def _see(self, rows: Rows, index: int, obs: Any) -> None:
@@ -270,25 +270,25 @@ class SerialVectorEnv(VectorEnv):
                 raise BadValueError(f"the observation '{name}' {error}") from error
             rows.obs[name][index] = taken.value
             if taken.outside:
-                self._events.append(Event(index, outside=True))
-                self._note(index, f"bounds of {name}", outside_sentence(name, taken.outside))
+                self._events.append(EnvEvent(index, outside=True))
+                self._note(index, f"bounds of {name}", outside_bounds_message(name, taken.outside))
 
     def _note(self, index: int, topic: str, sentence: str) -> None:
         """Tells something once."""
         if topic not in self._noted:
             self._noted.add(topic)
-            self._events.append(Event(index, note=self._told(index, sentence), topic=topic))
+            self._events.append(EnvEvent(index, note=self._message(index, sentence), topic=topic))
 
-    def _told(self, index: int, what: str) -> str:
+    def _message(self, index: int, what: str) -> str:
         return f"{self._config.id}: {what} (copy {self._first_copy + index}, step {self.steps})."
 
 
-def told_lines(leaves: Sequence[Observation], action: Action) -> tuple[str, ...]:
-    """See `VectorEnv.told`."""
-    return (*(f"Sees {leaf.spec.name}: {leaf.told}." for leaf in leaves), f"Does: {action.told}.")
+def describe_spaces(leaves: Sequence[Observation], action: Action) -> tuple[str, ...]:
+    """See `VectorEnv.descriptions`."""
+    return (*(f"Sees {leaf.spec.name}: {leaf.description}." for leaf in leaves), f"Does: {action.description}.")
 
 
-def outside_sentence(name: str, outside: str) -> str:
+def outside_bounds_message(name: str, outside: str) -> str:
     """What is told of an observation that left its declared bounds."""
     return (
         f"the observation '{name}' left the bounds that its space declares: {outside}; it is stored as it is, training "

@@ -211,7 +211,7 @@ def _work(pipe: Connection, where: Connection, config: EnvConfig, copies: slice,
 
     try:
         env = SerialVectorEnv(config, num_envs=copies.stop - copies.start, seed=seed, first_copy=copies.start)
-        say("done", (env.spaces, env.told))
+        say("done", (env.spaces, env.descriptions))
         with os.fdopen(reduction.recv_handle(pipe), "r+b") as file:
             shared = SharedRows(env.spaces, all_copies, file)
         while True:

@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.envs import EnvError, Event, StateError, VectorEnv, saving
+from dreamerjax.envs import EnvError, EnvEvent, StateError, VectorEnv, saving
 from dreamerjax.envs.worker_process import END_SECONDS, SharedRows, Worker, WorkerError
 from dreamerjax.types import Rows
 
@@ -22,7 +22,7 @@ class WorkerVectorEnv(VectorEnv):
     """The rows of a `SerialVectorEnv` with the same seed, stepped in `config.workers` processes at once.
 
     In a step in which a worker fails, the rows of its copies are the first of new episodes, with other seeds than any
-    before, and an `Event` says what happened.
+    before, and an `EnvEvent` says what happened.
     """
 
     def __init__(self, config: EnvConfig, *, num_envs: int, seed: int) -> None:
@@ -35,7 +35,7 @@ class WorkerVectorEnv(VectorEnv):
         self.num_envs = num_envs
         self._config, self._seed, self._steps = config, seed, 0
         self._patience = max(START_SECONDS, config.worker_timeout)
-        self._events: list[Event] = []
+        self._events: list[EnvEvent] = []
         self._shared: SharedRows | None = None
         shares = np.array_split(np.arange(num_envs), min(config.workers, num_envs))
         self._workers = [Worker(config, number, share.tolist(), num_envs) for number, share in enumerate(shares)]
@@ -70,7 +70,7 @@ class WorkerVectorEnv(VectorEnv):
         self._steps += 1
         return self._rows("step", self._steps, self._config.worker_timeout)
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """See `VectorEnv.take_events`."""
         events, self._events = self._events, []
         return events
@@ -123,7 +123,7 @@ class WorkerVectorEnv(VectorEnv):
         """Waits until a worker has made its environments, and lets it see the shared memory."""
         spaces, told = worker.answer(self._patience)
         if self._shared is None:
-            self.spaces, self.told = spaces, told
+            self.spaces, self.descriptions = spaces, told
             self._shared = SharedRows(spaces, self.num_envs)
         if spaces != self.spaces:
             raise EnvError(f"{self._config.id}: the spaces of {worker} are {spaces}, expected {self.spaces}.")
@@ -137,13 +137,13 @@ class WorkerVectorEnv(VectorEnv):
             try:
                 events = worker.answer(seconds)
             except WorkerError as error:
-                events = self._start_anew(worker, error)
+                events = self._restart(worker, error)
             self._events += [event._replace(copy=worker.copies.start + event.copy) for event in events]
         assert self._shared is not None
         rows = self._shared.rows
         return Rows({name: seen.copy() for name, seen in rows.obs.items()}, *(part.copy() for part in rows[1:]))
 
-    def _start_anew(self, worker: Worker, error: WorkerError) -> list[Event]:
+    def _restart(self, worker: Worker, error: WorkerError) -> list[EnvEvent]:
         """Replaces a worker that failed by one that has given first rows.
 
         Raises:
@@ -160,7 +160,7 @@ class WorkerVectorEnv(VectorEnv):
                     f"time (--env.worker-timeout, now {self._config.worker_timeout:g} s). With --env.workers 0 it is "
                     "stepped in this process, where a debugger sees it."
                 )
-            told.append(Event(0, interrupted=f"{what}; it was started anew, and its copies begin new episodes."))
+            told.append(EnvEvent(0, interrupted=f"{what}; it was started anew, and its copies begin new episodes."))
             worker.restarts += 1
             try:
                 worker.start(self._seed)

@@ -28,7 +28,7 @@ from dreamerjax.agent.dream import Dream, Encoding, Reading
 from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
 from dreamerjax.config import Config
 from dreamerjax.envs import EnvError, VectorEnv, make_env
-from dreamerjax.envs.frames import alike
+from dreamerjax.envs.frames import same_size
 from dreamerjax.envs.serial import SerialVectorEnv
 from dreamerjax.nets.rssm import repeat_latent
 from dreamerjax.runs import checkpoint
@@ -122,7 +122,7 @@ class Dreamer:
         """
         steps = steps or min(LONGEST, self.config.eval.max_episode_steps)
         owned = env is None
-        env = self._one_copy(env, seed)
+        env = self._env_or_own(env, seed)
         try:
             state, key = initial_policy_state(self.loaded.agent, 1), jax.random.PRNGKey(seed)
             generator = np.random.default_rng(seed)
@@ -146,7 +146,7 @@ class Dreamer:
                 env.close()
         return Played(
             rows=jax.tree.map(lambda *steps: np.stack(steps), *rows),
-            frames=np.stack(list(alike(drawn))) if drawn else None,
+            frames=np.stack(list(same_size(drawn))) if drawn else None,
         )
 
     def encode(self, episode: Played | Rows, *, seed: int = 0) -> Encoding:
@@ -222,7 +222,7 @@ class Dreamer:
     def _cont_discount(self) -> Array:
         return self.loaded.state.knobs.cont_discount
 
-    def _one_copy(self, env: VectorEnv | gymnasium.Env | None, seed: int) -> VectorEnv:
+    def _env_or_own(self, env: VectorEnv | gymnasium.Env | None, seed: int) -> VectorEnv:
         if env is None:
             return self.make_env(seed=seed)
         if isinstance(env, gymnasium.Env):

@@ -14,7 +14,7 @@ from dreamerjax.inference.dreamer import Dreamer
 from dreamerjax.types import Rows
 
 
-class Compared(NamedTuple):
+class OpenLoopComparison(NamedTuple):
     """N stretches of real episodes, and dreams of the same from a moment on."""
 
     rows: Rows  # [H, N, ...] what really happened after the moment
@@ -36,7 +36,7 @@ class Compared(NamedTuple):
         return np.mean([np.cumprod(dream.cont, axis=0) for dream in self.dreams], axis=0)
 
 
-def compare(
+def compare_open_loop(
     dreamer: Dreamer,
     *,
     acting: Literal["greedy", "sample", "random"] = "sample",
@@ -45,7 +45,7 @@ def compare(
     starts: int = 200,
     copies: int = 8,
     seed: int = 0,
-) -> Compared:
+) -> OpenLoopComparison:
     """Dreams beside the truth.
 
     Args:
@@ -83,7 +83,7 @@ def compare(
     for copy in range(copies):
         start = dreamer.encode(seen, seed=seed + copy).states[context - 1]
         dreams.append(dreamer.dream(start, actions=actions, seed=seed + copy))
-    return Compared(followed, dreams, np.cumprod(~followed.is_first, axis=0).astype(bool))
+    return OpenLoopComparison(followed, dreams, np.cumprod(~followed.is_first, axis=0).astype(bool))
 
 
 def trusted_steps(error: np.ndarray, tolerance: float) -> np.ndarray:
@@ -91,7 +91,7 @@ def trusted_steps(error: np.ndarray, tolerance: float) -> np.ndarray:
     return np.cumprod(~(error > tolerance), axis=0).sum(0)
 
 
-def end_error(compared: Compared, over: np.ndarray | None = None) -> np.ndarray:
+def end_error(compared: OpenLoopComparison, over: np.ndarray | None = None) -> np.ndarray:
     """By how many steps the end of an episode was dreamed too late (or too early: negative), [ended episodes].
 
     Only stretches that really end because the task does count.

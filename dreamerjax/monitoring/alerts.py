@@ -38,7 +38,7 @@ class Watch:
         self._raised: dict[str, Alert] = {}
 
     @property
-    def standing(self) -> dict[str, Alert]:
+    def active(self) -> dict[str, Alert]:
         """Name -> alert of what was raised and has not ceased."""
         return dict(self._raised)
 

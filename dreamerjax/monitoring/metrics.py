@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import Event as EventProto  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import RecordWriter
 
@@ -222,7 +223,7 @@ class _EventFile:
         self._writer.close()
 
     def _add(self, **content: Any) -> None:
-        self._writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+        self._writer.write(EventProto(wall_time=time.time(), **content).SerializeToString())
 
     def _flush(self) -> None:
         self._writer.flush()

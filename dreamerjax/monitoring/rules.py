@@ -28,16 +28,18 @@ class Rule(NamedTuple):
     remedy: Callable[[Lines, Config], Remedy]  # what to do once it was seen
 
 
-def _lately(lines: Sequence[Line], name: str, count: int) -> list[float]:
+def _newest(lines: Sequence[Line], name: str, count: int) -> list[float]:
     """The newest `count` values of a metric; none if there are not so many, so that a rule waits."""
     if len(lines) < count:
         return []
     return [line[name] for line in list(lines)[-count:] if name in line]
 
 
-def _all_lately(lines: Lines, kind: str, names: Sequence[str], count: int, holds: Callable[..., bool]) -> list[float]:
+def _newest_if_all(
+    lines: Lines, kind: str, names: Sequence[str], count: int, holds: Callable[..., bool]
+) -> list[float]:
     """The newest values of the metrics if the condition holds in each of the newest `count` lines; else nothing."""
-    columns = [_lately(lines[kind], name, count) for name in names]
+    columns = [_newest(lines[kind], name, count) for name in names]
     if not all(len(column) == count for column in columns):
         return []
     if not all(holds(*row) for row in zip(*columns, strict=True)):
@@ -63,7 +65,7 @@ def _after_not_a_number(lines: Lines, config: Config) -> Remedy:
 def _prior_without_gradient(lines: Lines, config: Config) -> str | None:
     names = ("train/grad_norm/prior", "train/grad_norm/encoder")
     least = config.alerts.prior_gradient
-    found = _all_lately(lines, "train", names, config.alerts.lines, lambda prior, encoder: prior < least * encoder)
+    found = _newest_if_all(lines, "train", names, config.alerts.lines, lambda prior, encoder: prior < least * encoder)
     if not found:
         return None
     under = lines["train"][-1].get("train/free_nats_share", math.nan)
@@ -82,7 +84,7 @@ def _let_gradient_pass(lines: Lines, config: Config) -> Remedy:
 def _latents_collapsed(lines: Lines, config: Config) -> str | None:
     alerts, model = config.alerts, config.agent.model
     highest = model.groups * math.log(model.classes)
-    found = _all_lately(
+    found = _newest_if_all(
         lines,
         "train",
         ["train/kl", "train/posterior_entropy"],
@@ -112,7 +114,7 @@ def _weigh_kl_less(lines: Lines, config: Config) -> Remedy:
 
 def _entropy_collapsed(lines: Lines, config: Config) -> str | None:
     least, goal = config.alerts.entropy_share, config.env.solve_return
-    found = _all_lately(lines, "train", ["train/actor_entropy_share"], config.alerts.lines, lambda x: x < least)
+    found = _newest_if_all(lines, "train", ["train/actor_entropy_share"], config.alerts.lines, lambda x: x < least)
     score = lines["eval"][-1]["eval/return_mean"] if lines["eval"] else -math.inf
     if not found or (goal is not None and score >= goal):
         return None
@@ -129,7 +131,7 @@ def _explore_more(lines: Lines, config: Config) -> Remedy:
 
 def _collector_starved(lines: Lines, config: Config) -> str | None:
     most = config.alerts.data_wait_share
-    found = _all_lately(lines, "train", ["speed/data_wait_share"], config.alerts.lines, lambda x: x > most)
+    found = _newest_if_all(lines, "train", ["speed/data_wait_share"], config.alerts.lines, lambda x: x > most)
     return f"{found[0]:.0%} of the time the updates wait for data" if found else None
 
 
@@ -144,7 +146,7 @@ def _need_less_data(lines: Lines, config: Config) -> Remedy:
 
 def _replay_frozen(lines: Lines, config: Config) -> str | None:
     least = config.alerts.stored_share
-    found = _all_lately(lines, "train", ["replay/added_share"], config.alerts.lines, lambda x: x < least)
+    found = _newest_if_all(lines, "train", ["replay/added_share"], config.alerts.lines, lambda x: x < least)
     return f"{found[0]:.0%} of the rows that are collected reach it" if found else None
 
 
@@ -158,7 +160,7 @@ def _stop(lines: Lines, config: Config) -> Remedy:
 
 def _cont_head_wrong(lines: Lines, config: Config) -> str | None:
     names, most = ("diagnosis/cont_predicted", "diagnosis/cont_real"), config.alerts.cont_error
-    found = _all_lately(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: abs(x - y) > most)
+    found = _newest_if_all(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: abs(x - y) > most)
     return f"it says {found[0]:.2f} where {found[1]:.2f} is right" if found else None
 
 
@@ -172,7 +174,7 @@ def _weigh_cont_more(lines: Lines, config: Config) -> Remedy:
 
 def _dreams_end(lines: Lines, config: Config) -> str | None:
     names, most = ("diagnosis/dream_survival_h3", "diagnosis/cont_real"), config.alerts.survival_loss
-    found = _all_lately(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: x < y**3 - most)
+    found = _newest_if_all(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: x < y**3 - most)
     return f"{found[0]:.0%} of them go on after 3 steps, where {found[1] ** 3:.0%} of episodes do" if found else None
 
 
@@ -192,7 +194,7 @@ def _reward_shifted(lines: Lines, config: Config) -> str | None:
 
     for where in ("previous", "next"):
         names = (f"diagnosis/reward_correlation_{where}", "diagnosis/reward_correlation")
-        found = _all_lately(lines, "diagnosis", names, alerts.diagnoses, fits_better)
+        found = _newest_if_all(lines, "diagnosis", names, alerts.diagnoses, fits_better)
         if found:
             return f"they fit the {where} row better than their own (correlation {found[0]:.2f} against {found[1]:.2f})"
     return None
@@ -209,7 +211,7 @@ def _shift_rewards(lines: Lines, config: Config) -> Remedy:
 def _world_model_behind(lines: Lines, config: Config) -> str | None:
     names = ("diagnosis/world_model_loss_newest", "diagnosis/world_model_loss_replay")
     most = config.alerts.newest_loss
-    found = _all_lately(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: x > most * y)
+    found = _newest_if_all(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: x > most * y)
     return f"its loss is {found[0]:.3g} on the newest rows and {found[1]:.3g} on all" if found else None
 
 

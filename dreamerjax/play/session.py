@@ -20,7 +20,7 @@ from dreamerjax.play.pictures import described, encoded, pack, strip
 from dreamerjax.play.starts import Episode
 from dreamerjax.play.tree import Moment, Tree
 from dreamerjax.play.words import words_for
-from dreamerjax.runtime.sentence import sentence_of
+from dreamerjax.runtime.error_text import one_line
 from dreamerjax.viz.scene import Scene
 
 OVER = 0.5  # a dream ends where its probability to go on falls below this
@@ -246,7 +246,7 @@ class Session:
         try:
             return encoded(draw())
         except RenderError as error:
-            why = sentence_of(error)
+            why = one_line(error)
             if why not in self._undrawn:
                 self._undrawn.add(why)
                 self._to_tell.append(f"No picture: {why}")

@@ -3,7 +3,7 @@
 The compiler's own cache finds a program only after Python has traced it, which takes longer than all the rest of such a
 start. So the traced program is stored beside it, under all that it was made from: this package's source, the libraries'
 versions, JAX's settings, the device and what the caller names. What cannot be stored is traced each time. Who changes
-the program while it runs calls `trace_anew` first: the source does not tell of it.
+the program while it runs calls `disable` first: the source does not tell of it.
 """
 
 import functools
@@ -32,13 +32,13 @@ UNREADABLE = (
 )
 
 
-_anew = False
+_disabled = False
 
 
-def trace_anew() -> None:
+def disable() -> None:
     """From now on, this process neither reads nor stores programs: for code that replaces functions of this package."""
-    global _anew
-    _anew = True
+    global _disabled
+    _disabled = True
 
 
 class Traced(NamedTuple):
@@ -60,7 +60,7 @@ def lower(
         donate: positions of the inputs that may be overwritten.
     """
     folder = jax.config.values["jax_compilation_cache_dir"]
-    stored = Path(folder) / "traced" / _key((of, inputs)) if folder and not _anew else None
+    stored = Path(folder) / "traced" / _key((of, inputs)) if folder and not _disabled else None
     traced = _read(stored) if stored else None
     if traced is None:
         try:

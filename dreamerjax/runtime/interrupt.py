@@ -9,14 +9,14 @@ from typing import Any, Self
 
 from dreamerjax.runtime.output import LostOutputError, Output, complain_in_handler
 
-IMPATIENT = (signal.SIGINT, signal.SIGTERM)  # the second of these ends at once
+FORCE_ON_SECOND = (signal.SIGINT, signal.SIGTERM)  # the second of these ends at once
 STOPPED = tuple(128 + number for number in (1, 2, 13, 15))  # exit codes of a command that was asked to end, and did
 
 
 def ending_signals() -> list[signal.Signals]:
     """The signals that ask for an end: without SIGHUP on Windows, which has none, and under `nohup`."""
     hang_ups = [number for number in signal.Signals if number.name == "SIGHUP"]
-    return [*IMPATIENT, *(number for number in hang_ups if signal.getsignal(number) is not signal.SIG_IGN)]
+    return [*FORCE_ON_SECOND, *(number for number in hang_ups if signal.getsignal(number) is not signal.SIG_IGN)]
 
 
 class Interrupt:
@@ -27,15 +27,15 @@ class Interrupt:
     """
 
     def __init__(
-        self, before_exit: Callable[[], None] = lambda: None, last_words: Callable[[], str] = lambda: "Ended at once."
+        self, before_exit: Callable[[], None] = lambda: None, exit_message: Callable[[], str] = lambda: "Ended at once."
     ) -> None:
         """Nothing was asked so far; handlers are installed on entering the context.
 
         Args:
             before_exit: called when a second signal ends the process, to give the terminal back.
-            last_words: what is said then: a sentence on what was saved, and what was lost.
+            exit_message: what is said then: a sentence on what was saved, and what was lost.
         """
-        self._before_exit, self._last_words = before_exit, last_words
+        self._before_exit, self._exit_message = before_exit, exit_message
         self.requested: int | None = None  # the exit code to end with, 128 + number of the signal; None: go on
         self.lost_output: LostOutputError | None = None
         self._previous: dict[signal.Signals, Any] = {}
@@ -57,7 +57,7 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number in IMPATIENT:
+        if number in FORCE_ON_SECOND:
             if self._signalled:
                 self._end_at_once(128 + number)
             self._signalled = True
@@ -66,7 +66,7 @@ class Interrupt:
     def _end_at_once(self, code: int) -> None:
         try:
             self._before_exit()
-            complain_in_handler(self._last_words())
+            complain_in_handler(self._exit_message())
         finally:
             os._exit(code)
 

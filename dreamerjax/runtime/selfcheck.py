@@ -83,11 +83,11 @@ def compare_with_cpu(backend: Backend, *, seed: int = 0) -> Report:
     agent = build_agent(_config().agent, SPACES)
     machine, here = machine_of(agent, jax.devices()[0]), jax.devices("cpu")[0]
     alone = backend.platform == "cpu"
-    reference = one_by_one(machine) if alone else machine_of(agent, here)
+    reference = uncompiled(machine) if alone else machine_of(agent, here)
     other = "the same operations one by one" if alone else "the CPU"
     lines = []
     for attempt in range(seed, seed + SEEDS):
-        differences = compare(agent, machine, reference, seed=attempt)
+        differences = compare_updates(agent, machine, reference, seed=attempt)
         passed = all(d.relative <= TOLERANCE for d in differences)
         lines.append(
             f"{backend.platform} ({backend.device}) against {other}: {len(differences)} arrays of one update, float32, "
@@ -105,7 +105,7 @@ def compare_with_cpu(backend: Backend, *, seed: int = 0) -> Report:
     return Report(passed, differences, "\n".join(lines))
 
 
-def compare(agent: Agent, machine: Machine, reference: Machine, *, seed: int = 0) -> list[Difference]:
+def compare_updates(agent: Agent, machine: Machine, reference: Machine, *, seed: int = 0) -> list[Difference]:
     """Every array of one update on both machines, furthest first.
 
     Args:
@@ -115,7 +115,7 @@ def compare(agent: Agent, machine: Machine, reference: Machine, *, seed: int = 0
         seed: of parameters, rows and keys.
     """
     with jax.default_device(jax.devices("cpu")[0]):
-        state, batch = _as_if_learned(agent, seed), _rows(seed)
+        state, batch = _random_state(agent, seed), _rows(seed)
     (metrics, grads), (metrics_there, grads_there) = (each.gradients(state, batch) for each in (reference, machine))
     differences = _differences("metrics", metrics_there, metrics, floor=FLOOR)
     for name, grad in grads.items():
@@ -157,7 +157,7 @@ def _programs(agent: Agent) -> Machine:
     return Machine(jax.jit(gradients), jax.jit(functools.partial(apply_gradients, agent)))
 
 
-def one_by_one(machine: Machine) -> Machine:
+def uncompiled(machine: Machine) -> Machine:
     """The same operations without a compiler that sees more than one of them."""
 
     def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -184,7 +184,7 @@ def _config() -> Config:
     )
 
 
-def _as_if_learned(agent: Agent, seed: int) -> TrainState:
+def _random_state(agent: Agent, seed: int) -> TrainState:
     """A state whose every gradient is worth comparing.
 
     Heads start at zero, and with them the actor's gradient: so all parameters are random here. Then the farthest

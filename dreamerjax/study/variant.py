@@ -46,6 +46,6 @@ def put_in_place(arguments: list[str]) -> list[str]:
     if at is None:
         return arguments
     name = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 : at + 2]), "")
-    compile_cache.trace_anew()  # those that are stored know nothing of a variant
+    compile_cache.disable()  # those that are stored know nothing of a variant
     load_variant(name)()
     return arguments[:at] + arguments[at + (1 if "=" in arguments[at] else 2) :]

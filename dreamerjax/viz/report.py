@@ -21,7 +21,7 @@ from dreamerjax.monitoring.summary import UNFINISHED, count, in_words, mean_and_
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.load import LoadedAgent, load_run, read_settings
 from dreamerjax.runs.run_folder import RunFolderError, changed_keys, no_run_folder
-from dreamerjax.runtime.sentence import sentence_of
+from dreamerjax.runtime.error_text import one_line
 from dreamerjax.viz.curves import draw_returns, finish_returns, return_limits, series, training_in_words
 from dreamerjax.viz.exhibits import Exhibit, choose, exhibit
 from dreamerjax.viz.film import Filmed, filmed
@@ -79,9 +79,7 @@ def write_report(run_dir: Path) -> Path:
         "plots": [one for one in exhibits if one.name.startswith("dream") and not one.moves],
         "left_out": [one.file.name for one in left_out],
         "trust": _trust(loaded, notes) if loaded else None,
-        "alerts": [
-            (alert, watch.standing.get(alert.name) == alert, *words_and_flags(alert.remedy)) for alert in alerts
-        ],
+        "alerts": [(alert, watch.active.get(alert.name) == alert, *words_and_flags(alert.remedy)) for alert in alerts],
         "health": list(_health(lines, config, watch, alerts)),
         "changed": _changed(config),
         "settings": {key: _plainly(value) for key, value in flatten(config).items()},
@@ -103,7 +101,7 @@ def _exhibits(films: Sequence[Filmed], notes: dict[str, str]) -> Iterator[Exhibi
         try:
             yield exhibit(one)
         except Exception as error:
-            notes["films"] = f"Not all that was filmed can be shown: {sentence_of(error)}"
+            notes["films"] = f"Not all that was filmed can be shown: {one_line(error)}"
 
 
 def _metrics_of(run_dir: Path) -> Lines:
@@ -221,7 +219,7 @@ def _health(lines: Lines, config: Config, watch: Watch, alerts: Sequence[Alert])
             axes.set(xlabel="environment steps", xlim=(0, max(1, lines[-1]["step"])))
 
         told = ", ".join(f"{label} {value[0]:.3g}" for label, value in newest.items() if len(value))
-        verdict = judge_panel(panel, lines, config, watch.standing)
+        verdict = judge_panel(panel, lines, config, watch.active)
         title = panel.title[0].upper() + panel.title[1:]
         svg = chart(draw, f"{panel.title}, at the end: {told}. {WORDS[verdict.level]}: {verdict.sentence}")
         yield Chart(title, svg, verdict.sentence, verdict.level)
@@ -231,10 +229,10 @@ def _trust(loaded: LoadedAgent, notes: dict[str, str]) -> Any:
     try:
         trust = trust_in_dreams(Dreamer(loaded))
     except EnvError as error:
-        notes["trust"] = f"It takes the environment to compare dreams with: {sentence_of(error)}"
+        notes["trust"] = f"It takes the environment to compare dreams with: {one_line(error)}"
         return None
     except Exception as error:
-        notes["trust"] = f"Dreams could not be compared with episodes: {sentence_of(error)}"
+        notes["trust"] = f"Dreams could not be compared with episodes: {one_line(error)}"
         return None
     if trust is None:
         notes["trust"] = "Episodes end too soon to compare dreams with them."

@@ -13,7 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from dreamerjax.envs.frames import alike
+from dreamerjax.envs.frames import same_size
 
 SMALLEST = 256  # pixels: smaller pictures are enlarged, each pixel a square, so that one can see them ...
 LARGEST = 2048  # ... but not beyond this, in either direction
@@ -31,7 +31,7 @@ def write_mp4(frames: Iterable[np.ndarray], file: Path, *, frames_per_second: fl
     Raises:
         OSError: the file cannot be written, or there is no ffmpeg; nothing of it is left.
     """
-    rest = alike(map(_presentable, frames))
+    rest = same_size(map(_presentable, frames))
     first = next(rest, None)
     if first is None:
         return False
@@ -122,7 +122,7 @@ def first_frame(file: Path) -> bytes:
 
 def as_gif(frames: Iterable[np.ndarray], *, frames_per_second: float) -> bytes:
     """Frames, each [height, width, 3] uint8, as an animated GIF; those of another size are made to fit the first."""
-    first, *rest = (Image.fromarray(frame) for frame in alike(frames))
+    first, *rest = (Image.fromarray(frame) for frame in same_size(frames))
     written = io.BytesIO()
     first.save(written, "GIF", save_all=True, append_images=rest, duration=round(1000 / frames_per_second), loop=0)
     return written.getvalue()

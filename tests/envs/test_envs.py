@@ -27,11 +27,11 @@ from dreamerjax.envs import (
     UnknownEnvironmentError,
     UnsupportedSpaceError,
     VectorEnv,
+    dependencies,
     look_at,
     make_env,
-    missing,
 )
-from dreamerjax.envs.goal import goal_of
+from dreamerjax.envs.reward_threshold import registered_goal
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
 
 ROOT = Path(__file__).parents[2]
@@ -403,9 +403,13 @@ def test_a_package_that_has_no_line_here_is_named(monkeypatch, tmp_path):
 def test_every_extra_that_is_named_exists():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {f"dreamerjax[{name}]" for name in project["optional-dependencies"]}
-    named = {*missing.MODULES.values(), *missing.EXTRAS.values(), *(suite.install for suite in SUITES.values())}
+    named = {
+        *dependencies.MODULES.values(),
+        *dependencies.EXTRAS.values(),
+        *(suite.install for suite in SUITES.values()),
+    }
     assert named <= extras | {"pygame", "dreamerjax"}
-    assert set(missing.REGISTERED_BY.values()) <= set(missing.MODULES)
+    assert set(dependencies.REGISTERED_BY.values()) <= set(dependencies.MODULES)
 
 
 # The return that counts as solved
@@ -447,12 +451,12 @@ def cart_pole(**options):
     ],
 )
 def test_the_threshold_of_gymnasium_counts_where_it_holds(maker, value, why):
-    goal = goal_of(maker())
+    goal = registered_goal(maker())
     assert goal.value == value
     if why is None:
-        assert goal.told == "", "there is none"
+        assert goal.reason == "", "there is none"
     else:
-        assert (why or "the reward_threshold of CartPole-v1") in goal.told
+        assert (why or "the reward_threshold of CartPole-v1") in goal.reason
 
 
 def test_the_threshold_holds_for_repeated_actions_whose_rewards_add_up():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dreamerjax.config import EnvConfig
 from dreamerjax.envs import EnvError, RenderError, make_env
-from dreamerjax.envs.frames import FrameError, alike, as_frame, as_picture
+from dreamerjax.envs.frames import FrameError, as_frame, as_picture, same_size
 from dreamerjax.envs.jax_native import Arrival, JaxTask, JaxVectorEnv
 
 RGB = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
@@ -130,7 +130,7 @@ def test_what_is_grey_may_stay_so():
 
 @pytest.mark.parametrize("size", [(10, 14), (2, 3), (5, 20), (30, 7), (1, 1)], ids=str)
 def test_frames_of_other_sizes_are_made_to_fit_the_first(size):
-    frames = list(alike([RGB, np.full((*size, 3), 200, np.uint8), RGB[:4]]))
+    frames = list(same_size([RGB, np.full((*size, 3), 200, np.uint8), RGB[:4]]))
     assert [frame.shape for frame in frames] == [RGB.shape] * 3
     np.testing.assert_array_equal(frames[0], RGB)
     rows, columns = np.nonzero(frames[1][..., 0])

@@ -265,7 +265,7 @@ def test_metrics_that_are_no_numbers_are_left_out_and_told_once(metrics, kept, t
 
 def spaces_of(space, **config):
     env = serial(Counting(observation_space=space, see=lambda time: space.sample()), **config)
-    return env.spaces.obs, [line for line in env.told if line.startswith("Sees")], env.reset()
+    return env.spaces.obs, [line for line in env.descriptions if line.startswith("Sees")], env.reset()
 
 
 @pytest.mark.parametrize(

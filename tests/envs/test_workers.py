@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dreamerjax.config import EnvConfig, ImageConfig
-from dreamerjax.envs import EnvError, EnvFailureError, Event, StateError, VectorEnv, make_env
+from dreamerjax.envs import EnvError, EnvEvent, EnvFailureError, StateError, VectorEnv, make_env
 from dreamerjax.envs.serial import SerialVectorEnv
 from dreamerjax.envs.worker_process import Worker
 from dreamerjax.envs.workers import WorkerVectorEnv
@@ -54,7 +54,7 @@ def once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return mark
 
 
-def play(env: VectorEnv, steps: int) -> tuple[dict[str, np.ndarray], list[Event]]:
+def play(env: VectorEnv, steps: int) -> tuple[dict[str, np.ndarray], list[EnvEvent]]:
     """What the replay holds after `steps` random steps, [steps + 1, copies, ...]; and what happened beside."""
     replay = Replay(env.spaces, num_envs=env.num_envs, capacity=10_000, seed=0)
     generator = np.random.default_rng(1)
@@ -358,7 +358,7 @@ def test_what_leaves_its_bounds_is_told_and_counted_from_workers_too():
         assert sum(event.outside for event in events) == 2
         (note,) = [event.note for event in events if event.note]
         assert "number 0 is 2e+09, declared are -1e+09 to 1e+09" in note
-        assert env.told == ("Sees state: a vector of 3 numbers.", "Does: one of 2.")
+        assert env.descriptions == ("Sees state: a vector of 3 numbers.", "Does: one of 2.")
 
 
 def test_episodes_are_ended_in_the_worker_that_has_them():

@@ -11,7 +11,7 @@ import dreamerjax
 from dreamerjax.agent.dream import dream, encode, look
 from dreamerjax.envs import EnvError
 from dreamerjax.inference.dreamer import Dreamer
-from dreamerjax.inference.open_loop import compare, end_error, trusted_steps
+from dreamerjax.inference.open_loop import compare_open_loop, end_error, trusted_steps
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.export import export
 from dreamerjax.runs.load import load_run
@@ -168,7 +168,7 @@ def test_an_exported_agent_is_the_same_but_for_rounding(run_dir: Path, tmp_path:
 
 
 def test_fidelity_of_dreams(agent: Dreamer) -> None:
-    compared = compare(agent, acting="random", context=3, horizon=12, starts=6, copies=2)
+    compared = compare_open_loop(agent, acting="random", context=3, horizon=12, starts=6, copies=2)
     error = compared.error("state")
     count = compared.rows.reward.shape[1]
     assert [dream.obs["state"].shape for dream in compared.dreams] == [(12, count, 4)] * 2
@@ -186,7 +186,7 @@ def test_a_dream_that_outlives_its_episode_is_given_actions_to_go_on(
     given = []
     dream = agent.dream
     monkeypatch.setattr(agent, "dream", lambda *args, **rest: given.append(rest["actions"]) or dream(*args, **rest))
-    compared = compare(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
+    compared = compare_open_loop(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
     reset = compared.rows.is_first
     assert reset.any()
     assert (compared.rows.prev_action[reset] == 0).all()  # nothing is done in the row of a reset
@@ -200,7 +200,7 @@ def test_steps_that_can_be_trusted() -> None:
 
 
 def test_when_an_end_was_dreamed(agent: Dreamer) -> None:
-    compared = compare(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
+    compared = compare_open_loop(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
     real = compared.rows.is_terminal.argmax(0)
     late = compared._replace(dreams=[dream.replace(cont=np.ones_like(dream.cont)) for dream in compared.dreams])
     for n in range(8):

@@ -144,10 +144,10 @@ def test_what_stands_is_what_has_not_ceased(config: Config) -> None:
     watch = Watch(config)
     for line in run(sick=SICK["replay frozen"]):
         watch.see(line)
-    assert list(watch.standing) == ["replay frozen"]
+    assert list(watch.active) == ["replay frozen"]
     for line in run(sick={}):
         watch.see(line)
-    assert watch.standing == {}
+    assert watch.active == {}
 
 
 # Remedies

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import Event as EventProto  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import masked_crc32c
 
 from dreamerjax.monitoring.metrics import MetricsWriter, read_metrics
@@ -37,7 +38,7 @@ def read_events(folder: Path) -> list:
             header, body = data[:8], data[12 : 12 + length]
             assert struct.unpack("I", data[8:12])[0] == masked_crc32c(header)
             assert struct.unpack("I", data[12 + length : 16 + length])[0] == masked_crc32c(body)
-            events.append(Event.FromString(body))
+            events.append(EventProto.FromString(body))
             data = data[16 + length :]
     return events
 

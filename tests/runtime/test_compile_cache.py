@@ -92,8 +92,8 @@ def test_a_process_that_changes_the_program_neither_reads_nor_stores(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced("a")
-    monkeypatch.setattr(compile_cache, "_anew", False)  # and back again at the end
-    compile_cache.trace_anew()
+    monkeypatch.setattr(compile_cache, "_disabled", False)  # and back again at the end
+    compile_cache.disable()
     assert traced("a")[1] == traced("b")[1] == 1
     assert len(list(folder.iterdir())) == 1
 

@@ -49,7 +49,7 @@ class Devices(NamedTuple):
 def devices() -> Devices:
     config = dataclasses.replace(selfcheck._config().agent, model=MODEL)
     agent = build_agent(config, selfcheck.SPACES)
-    inputs = (selfcheck._as_if_learned(agent, 0), selfcheck._rows(0))
+    inputs = (selfcheck._random_state(agent, 0), selfcheck._rows(0))
     right = machine_of(agent, jax.devices()[0])
 
     def update(representation_scale: Any, state: Any, batch: Any) -> Any:
@@ -70,7 +70,7 @@ def devices() -> Devices:
 
 def found(devices: Devices, machine: Machine, *, seed: int = 0) -> dict[str, float]:
     """What differs by more than is tolerated."""
-    differences = selfcheck.compare(devices.agent, machine, devices.right, seed=seed)
+    differences = selfcheck.compare_updates(devices.agent, machine, devices.right, seed=seed)
     return {name: relative for name, relative in differences if relative > TOLERANCE}
 
 
@@ -80,20 +80,22 @@ def groups(names: Iterable[str]) -> set[str]:
 
 
 def test_every_number_of_the_update_is_worth_comparing(devices: Devices) -> None:
-    state, batch = selfcheck._as_if_learned(devices.agent, 0), selfcheck._rows(0)
+    state, batch = selfcheck._random_state(devices.agent, 0), selfcheck._rows(0)
     metrics, grads = devices.right.gradients(state, batch)
     for part in ("world_model", "actor", "critic"):
         assert metrics[f"{part}_grad_norm"] > 1e-3, "a gradient that vanishes would make every back-end right"
         assert all(np.abs(x).max() > 1e-5 for x in jax.tree.leaves(grads[part]))
     assert 1e-3 < abs(metrics["return_mean"]) < 1e3, "a return of millions would drown in rounding"
-    compared = groups(difference.name for difference in selfcheck.compare(devices.agent, devices.right, devices.right))
+    compared = groups(
+        difference.name for difference in selfcheck.compare_updates(devices.agent, devices.right, devices.right)
+    )
     assert compared == OF_OPTIMIZER | {"metrics", *(f"gradient.{part}" for part in PARTS)}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_rounding_in_every_product_is_no_fault(devices: Devices, seed: int) -> None:
     """The last bit of the mantissa is rounded away from all that is multiplied, forward and backward."""
-    differences = selfcheck.compare(devices.agent, devices.flawed(Flaw(bits=22)), devices.right, seed=seed)
+    differences = selfcheck.compare_updates(devices.agent, devices.flawed(Flaw(bits=22)), devices.right, seed=seed)
     assert 1e-8 < differences[0].relative < TOLERANCE / 10
     assert all(relative == 0 for name, relative in differences if not name.startswith(("metrics", "gradient")))
 
@@ -117,7 +119,9 @@ def test_gradients_that_are_nought_but_for_rounding_are_no_fault(devices: Device
         return metrics, grads
 
     reference = devices.right._replace(gradients=exact)
-    differences = selfcheck.compare(devices.agent, devices.right._replace(gradients=rounded), reference, seed=seed)
+    differences = selfcheck.compare_updates(
+        devices.agent, devices.right._replace(gradients=rounded), reference, seed=seed
+    )
     assert 1e-5 < differences[0].relative < TOLERANCE / 5
 
 
@@ -179,7 +183,7 @@ def test_a_fault_of_the_optimizer_is_found(devices: Devices, optimizer: optax.Gr
 
 def test_no_square_of_a_gradient_is_lost_in_the_optimizer(devices: Devices) -> None:
     """Lost on one machine and kept on another, it would make a step of 300 there and of 1 here."""
-    state = selfcheck._as_if_learned(devices.agent, 0)
+    state = selfcheck._random_state(devices.agent, 0)
 
     def of_all_sizes(x: Any) -> np.ndarray:
         return np.geomspace(1e-30, 1.0, x.size, dtype=np.float32).reshape(x.shape)

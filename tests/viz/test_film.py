@@ -105,7 +105,7 @@ def test_an_environment_that_shows_nothing_gives_only_the_plot(tmp_path):
 def test_films_are_made_in_the_environments_that_are_lent(tmp_path, monkeypatch):
     config = EnvConfig(id="gym:CartPole-v1", obs="both", image=ImageConfig(height=32, width=48))
     loaded, lent = untrained(tmp_path, config), make_env(config, num_envs=3, seed=0)
-    monkeypatch.setattr("dreamerjax.envs.one_copy.make_env", lambda *given, **options: 1 / 0)
+    monkeypatch.setattr("dreamerjax.envs.single_env.make_env", lambda *given, **options: 1 / 0)
     films, missing = film_run(loaded, lent=lent)
     assert ([film.name for film in films], missing) == (["episode", "dream_image", "dream"], [])
     assert lent.reset().is_first.all(), "they are left open"

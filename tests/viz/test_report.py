@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from dreamerjax import cli
 from dreamerjax.envs import EnvError
-from dreamerjax.inference.open_loop import Compared
+from dreamerjax.inference.open_loop import OpenLoopComparison
 from dreamerjax.runs.lineage import Event
 from dreamerjax.runs.load import load_run
 from dreamerjax.types import ObsSpec, Rows, Spaces
@@ -371,14 +371,16 @@ def test_a_few_moments_are_shown_and_the_newest_first_of_what_there_is_room_for(
 # How far a dream can be trusted
 
 
-def compared(*, obs: dict[str, np.ndarray], dreamed: dict[str, np.ndarray], cont: np.ndarray, **flags: Any) -> Compared:
+def compared(
+    *, obs: dict[str, np.ndarray], dreamed: dict[str, np.ndarray], cont: np.ndarray, **flags: Any
+) -> OpenLoopComparison:
     """Stretches and one dream of each, [H, N, ...]."""
     steps, count = cont.shape
     off = np.zeros((steps, count), bool)
     flags = {"is_first": off, "is_last": off, "is_terminal": off} | flags
     rows = Rows(obs, np.zeros((steps, count, 1)), np.zeros((steps, count)), **flags)
     dream: Any = SimpleNamespace(obs=dreamed, cont=cont)
-    return Compared(rows, [dream], np.cumprod(~rows.is_first, axis=0).astype(bool))
+    return OpenLoopComparison(rows, [dream], np.cumprod(~rows.is_first, axis=0).astype(bool))
 
 
 def test_errors_of_numbers_pictures_and_integers() -> None:

@@ -25,11 +25,11 @@ RESERVED_METRICS = ("return", "length")  # of an episode: they are counted here
 TIME_LIMIT = "TimeLimit.truncated"  # Gym's word in `info` for an end that is none of the task
 
 
-class BadAnswerError(ValueError):
+class StepResultError(ValueError):
     """`reset` or `step` gave something else than Gymnasium's values: no later episode would be better."""
 
 
-class Answer(NamedTuple):
+class StepResult(NamedTuple):
     """What a step gave."""
 
     obs: Any
@@ -40,22 +40,22 @@ class Answer(NamedTuple):
     old: bool  # four values were given
 
 
-def read_step(given: Any) -> Answer:
+def read_step(given: Any) -> StepResult:
     """The five values of a step.
 
     Raises:
-        BadAnswerError: it is something else, or a flag is neither true nor false.
+        StepResultError: it is something else, or a flag is neither true nor false.
     """
     if not isinstance(given, tuple | list) or len(given) not in (4, 5):
         many = f"{len(given)} values" if isinstance(given, tuple | list) else brief(given)
-        raise BadAnswerError(f"`step` gave {many}, expected (observation, reward, terminated, truncated, info)")
+        raise StepResultError(f"`step` gave {many}, expected (observation, reward, terminated, truncated, info)")
     info = given[-1] if isinstance(given[-1], Mapping) else {}
     if len(given) == 5:
         obs, reward, terminated, truncated, _ = given
-        return Answer(obs, reward, _flag("terminated", terminated), _flag("truncated", truncated), info, old=False)
+        return StepResult(obs, reward, _flag("terminated", terminated), _flag("truncated", truncated), info, old=False)
     obs, reward, done, _ = given
     over, late = _flag("done", done), _flag(TIME_LIMIT, info.get(TIME_LIMIT, False))
-    return Answer(obs, reward, over and not late, over and late, info, old=True)
+    return StepResult(obs, reward, over and not late, over and late, info, old=True)
 
 
 def read_reset(given: Any, space: gymnasium.Space) -> tuple[Any, bool]:
@@ -89,7 +89,7 @@ def as_reward(given: Any) -> float:
     return number
 
 
-def read_metrics(info: Mapping[str, Any]) -> tuple[dict[str, float], str]:
+def info_metrics(info: Mapping[str, Any]) -> tuple[dict[str, float], str]:
     """The numbers of `info["metrics"]`, and a sentence about what is there and is no number; empty if all are."""
     given = info.get("metrics")
     if given is None:
@@ -115,7 +115,7 @@ def _flag(name: str, given: Any) -> bool:
         return bool(given)
     number = _one(given)
     if number not in (0.0, 1.0):
-        raise BadAnswerError(f"`step` gave {brief(given)} as {name}, expected true or false")
+        raise StepResultError(f"`step` gave {brief(given)} as {name}, expected true or false")
     return bool(number)
 
 

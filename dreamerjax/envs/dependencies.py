@@ -59,7 +59,7 @@ def install_line(error: BaseException) -> str:
     return ""
 
 
-def module_told(module: str) -> str:
+def missing_module_hint(module: str) -> str:
     """Of a module that an environment was to come from and that is not there: a line to stand below the error."""
     if _is_there(module):
         return ""  # the package is, and has no such part

@@ -43,7 +43,7 @@ PLAIN_STEPS = (gymnasium.Wrapper.step, gymnasium.ObservationWrapper.step, gymnas
 DRAWING = "render_mode"  # the argument that changes nothing but pictures
 
 
-def goal_of(env: gymnasium.Env) -> Goal:
+def registered_goal(env: gymnasium.Env) -> Goal:
     """The threshold that the `spec` of an environment, with all of its wrappers, names."""
     spec = getattr(env.unwrapped, "spec", None)
     threshold = getattr(spec, "reward_threshold", None)

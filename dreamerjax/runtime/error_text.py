@@ -9,7 +9,7 @@ LONGEST = 400  # characters
 FOR_PEOPLE = (ConfigError, EnvError, OSError)  # their messages say enough
 
 
-def sentence_of(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """The first line of an error's message; with its type, where the message is not made for people."""
     lines = (" ".join(line.split()) for line in str(error).splitlines())
     message = next(filter(None, lines), "")
@@ -18,6 +18,6 @@ def sentence_of(error: BaseException) -> str:
     return told if len(told) <= LONGEST else f"{told[: LONGEST - 3]}..."
 
 
-def reason_of(sentence: str) -> str:
+def without_numbers(sentence: str) -> str:
     """A sentence without its numbers: those of one reason differ in a step, or in the address of an object."""
     return re.sub(r"0x[0-9a-f]+|\d+", "", sentence)
