@@ -238,7 +238,7 @@ def test_spaces_that_are_not_supported_are_named(
         del gymnasium.registry["Odd-v0"]
     assert f"gym:Odd-v0: {named}" in error
     assert ", which is not supported." in error
-    assert "Supported are" in error
+    assert "Supported:" in error
     assert contents(here) == {}
 
 

@@ -1,4 +1,4 @@
-"""One copy of an environment to play in: made for the purpose, or the first of those that train."""
+"""A single environment for playing episodes: a new one, or the first of the training environments."""
 
 import contextlib
 import dataclasses
@@ -14,10 +14,10 @@ from dreamerjax.types import Rows
 
 @contextlib.contextmanager
 def single_env(config: EnvConfig, *, seed: int, lent: VectorEnv | None = None) -> Iterator[VectorEnv]:
-    """One copy, which is closed at the end; or the first of those that are lent, which stay open.
+    """A new environment, closed at the end; or the first of those in `lent`, which stay open.
 
     Raises:
-        EnvError: it cannot be made.
+        EnvError: the environment cannot be made.
     """
     if lent is not None:
         yield FirstEnv(lent)
@@ -30,10 +30,10 @@ def single_env(config: EnvConfig, *, seed: int, lent: VectorEnv | None = None) -
 
 
 class FirstEnv(VectorEnv):
-    """The first of several copies; the others are stepped along, with the same actions."""
+    """The first of several environments; the others are stepped with the same actions."""
 
     def __init__(self, several: VectorEnv) -> None:
-        """Looks at the first copy of some that stay the caller's."""
+        """Wraps environments that the caller owns and closes."""
         self._several = several
         self.spaces, self.descriptions, self.num_envs = several.spaces, several.descriptions, 1
 
@@ -62,15 +62,15 @@ class FirstEnv(VectorEnv):
         return [event for event in self._several.take_events() if event.copy == 0]
 
     def state(self) -> bytes | None:
-        """None: what is saved is all copies."""
+        """None: the state of a single environment cannot be saved."""
         return None
 
     def load(self, state: bytes) -> None:
-        """There is no state."""
-        raise AssertionError("nothing was saved")
+        """Not available: see `state`."""
+        raise AssertionError("a single environment has no saved state")
 
     def close(self) -> None:
-        """Leaves them open: they are the caller's."""
+        """Does nothing: the caller closes the environments."""
 
 
 def _first(rows: Rows) -> Rows:
