@@ -216,7 +216,7 @@ def test_an_alert_comes_with_what_to_do(run: Path) -> None:
     text = page_of(run).text
     assert re.search(r"\d alerts?; docs/research.md has what each means", text)
     assert "Not a number" in text
-    assert "It still stood at the end. What to do: what is not a number stays so when the run is resumed" in text
+    assert "It still stood at the end. What to do: resuming does not help, because the parameters may be NaN" in text
     assert re.search(r": --agent.world-model.learning-rate [\d.e-]+ --agent.actor.learning-rate ", text)
     assert "Alert since 40 environment steps, not a number" in text, "the panel says so, too"
 
