@@ -24,7 +24,7 @@ options = $(if $(filter-out auto,$(BACKEND)),--backend $(BACKEND)) $(ARGS)
 runtime := $(VENV)/.installed$(addprefix -,$(plugin))
 dev     := $(VENV)/.installed-dev
 
-families := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
+suites := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
 
 .PHONY: train play test quick test-envs learn notebooks lint format setup lock clean
 .DEFAULT_GOAL := train
@@ -54,11 +54,11 @@ learn: $(python)
 	sys.exit(0 if solved is True else 'CartPole was not solved')"
 
 # Only one suite: make test-env-dmc
-test-envs: $(addprefix test-env-,$(families))
+test-envs: $(addprefix test-env-,$(suites))
 
 test-env-%: .venv-envs/%/.installed
-	.venv-envs/$*/bin/python -m pytest tests/envs/test_families.py -k $*
-	.venv-envs/$*/bin/python experiments/smoke_families.py $*
+	.venv-envs/$*/bin/python -m pytest tests/envs/test_suites.py -k $*
+	.venv-envs/$*/bin/python experiments/smoke_suites.py $*
 
 .PRECIOUS: .venv-envs/%/.installed
 .venv-envs/%/.installed: pyproject.toml constraints.txt | $(python)

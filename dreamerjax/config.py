@@ -1,7 +1,7 @@
 """Every hyperparameter, typed and frozen, on one page, with the model sizes.
 
 The defaults are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code). A run's settings come
-in layers, later wins: these defaults; the YAML files of the environment's family and of the environment in
+in layers, later wins: these defaults; the YAML files of the environment's suite and of the environment in
 `dreamerjax/presets`, and any `--config FILE`; then flags such as `--agent.actor.learning-rate 1e-4`.
 """
 
@@ -186,8 +186,8 @@ class ImageConfig:
 class EnvConfig:
     """Which environment, how it is seen and stepped, and what counts as solved."""
 
-    name: str = ""  # `--env`: a file of presets, or family:ID such as gym:Acrobot-v1
-    id: str = ""  # family:ID; empty: the name
+    name: str = ""  # `--env`: a file of presets, or suite:ID such as gym:Acrobot-v1
+    id: str = ""  # suite:ID; empty: the name
     kwargs: str = ""  # arguments of what makes the environment, a JSON object such as {"level": 3}; YAML: a mapping
     obs: Literal["auto", "state", "pixels", "both"] = "auto"  # auto: what the environment gives by itself
     obs_keys: str = ""  # names or patterns, "arm.*,camera", of the observations that are seen; empty: all

@@ -119,7 +119,7 @@ def user_error(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--env cartpol", "Unknown environment `cartpol`. Did you mean `cartpole`?"),
         ("--env gym:CartPole-v9", "Did you mean `gym:CartPole-v1`?"),
         ("--env gym:CartPol-v1", "Did you mean `gym:CartPole-v1`?"),
-        ("--env gymm:CartPole-v1", "unknown family, 'gymm'"),
+        ("--env gymm:CartPole-v1", "unknown suite, 'gymm'"),
         ("--env gym:no_such_module:Thing-v0", "the module `no_such_module` cannot be imported"),
         ("--env cartpole --sede 1", "Unknown flag `--sede`. Did you mean `--seed`"),
         ("--env cartpole --batch-size 1", "Did you mean `--train.batch-size`?"),
@@ -246,7 +246,7 @@ def test_unsupported_spaces_give_an_error(
         del gymnasium.registry["Odd-v0"]
     assert f"gym:Odd-v0: {named}" in error
     assert ", which is not supported." in error
-    assert "Supported are" in error
+    assert "Supported:" in error
     assert contents(here) == {}
 
 

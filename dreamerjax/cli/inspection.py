@@ -6,7 +6,7 @@ import time
 
 from dreamerjax.cli.common import command_parser, path, start_backend, whole_number
 from dreamerjax.config import ConfigError
-from dreamerjax.envs import Event
+from dreamerjax.envs import EnvEvent
 from dreamerjax.monitoring.summary import count, mean_and_spread
 from dreamerjax.runs.load import load_run
 from dreamerjax.runtime.backend import BACKENDS
@@ -26,7 +26,7 @@ class _ProgressPrinter(Onlooker):
             self._printed_at = time.monotonic()
             print(f"{finished} of {wanted} episodes, step {steps:,}", file=sys.stderr)
 
-    def event(self, event: Event) -> None:
+    def event(self, event: EnvEvent) -> None:
         if event.note and event.topic not in self._topics:
             self._topics.add(event.topic)
             print(f"note: {event.note}", file=sys.stderr)

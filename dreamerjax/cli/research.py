@@ -87,7 +87,7 @@ def experiment(arguments: list[str]) -> int:
 
     hypotheses = [read_hypothesis(file, allow_many_changes=given.allow_many_changes) for file in given.hypothesis]
     status = Status("experiment")
-    with Interrupt(before_exit=status.close, last_words=_exit_message) as interrupt, status:
+    with Interrupt(before_exit=status.close, exit_message=_exit_message) as interrupt, status:
         for hypothesis in hypotheses:
             status.note(f"{hypothesis.name}: {hypothesis.sentence}")
             result = run_experiment(
@@ -132,7 +132,7 @@ def sweep(arguments: list[str]) -> int:
         start_ray(given.address)
     try:
         status = Status("sweep")
-        with Interrupt(before_exit=status.close, last_words=_exit_message) as interrupt, status:
+        with Interrupt(before_exit=status.close, exit_message=_exit_message) as interrupt, status:
             status.note(f"{plan.name}: {plan.sentence}")
             result = run_sweep(
                 plan,

@@ -141,9 +141,9 @@ def _train_in(
     loop: Loop | None = None
 
     def exit_message() -> str:
-        return loop.last_words() if loop else f"Exited at once, before training; {folder.path} is unchanged."
+        return loop.exit_message() if loop else f"Exited at once, before training; {folder.path} is unchanged."
 
-    with Interrupt(before_exit=display.close, last_words=exit_message) as interrupt, display:
+    with Interrupt(before_exit=display.close, exit_message=exit_message) as interrupt, display:
         display.note(f"{config.env.name}, seed {config.seed}, {backend.platform} ({backend.device}), in {folder.path}")
         if backend.note:
             display.note(backend.note)

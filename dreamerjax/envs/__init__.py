@@ -1,9 +1,9 @@
 """Environments: many copies of one environment, stepped together, as the agent sees them.
 
-An environment's id is `family:ID`, such as `gym:CartPole-v1`, or `module:function` for the user's own. A family is one
-file of this folder and one line of `FAMILIES`; its `make` gives a `gymnasium.Env`. What all of them share is here:
-`observations.py` and `actions.py` (what the agent sees and does), `pixels.py` (rendering), `answers.py` (what `reset`
-and `step` gave), `serial.py` (stepping), `workers.py` (processes), `saving.py` (checkpoints).
+An environment's id is `suite:ID`, such as `gym:CartPole-v1`, or `module:function` for the user's own. A suite is one
+file of this folder and one line of `SUITES`; its `make` gives a `gymnasium.Env`. What all of them share is here:
+`observations.py` and `actions.py` (what the agent sees and does), `pixels.py` (rendering), `step_result.py` (what
+`reset` and `step` gave), `serial.py` (stepping), `workers.py` (processes), `saving.py` (checkpoints).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import gymnasium
 import numpy as np
 
 from dreamerjax.config import ConfigError, EnvConfig, env_kwargs
-from dreamerjax.envs import missing
+from dreamerjax.envs import dependencies
 from dreamerjax.types import Rows, Spaces
 
 
@@ -55,7 +55,7 @@ class StateError(EnvError):
     """A saved state cannot be taken over; the environments are as they were."""
 
 
-class Event(NamedTuple):
+class EnvEvent(NamedTuple):
     """Something that happened beside the rows."""
 
     copy: int
@@ -70,7 +70,7 @@ class Goal(NamedTuple):
     """The mean return that an environment itself counts as solved."""
 
     value: float | None = None  # None: it names none, or one that does not hold here
-    told: str = ""  # where it comes from, or why it does not hold, for people
+    reason: str = ""  # where it comes from, or why it does not hold, for people
 
 
 class Look(NamedTuple):
@@ -84,11 +84,11 @@ class VectorEnv(ABC):
     """`copies` environments, stepped together; each starts a new episode on the step after its last row.
 
     A copy may also start anew in the middle of an episode, which was interrupted then: a row that `is_first` after one
-    that is not `is_last`. An `Event` says why.
+    that is not `is_last`. An `EnvEvent` says why.
     """
 
     spaces: Spaces
-    told: tuple[str, ...]  # how each observation is seen and what is done, for people: a line each
+    descriptions: tuple[str, ...]  # how each observation is seen and what is done, for people: a line each
     num_envs: int
 
     @abstractmethod
@@ -164,7 +164,7 @@ class VectorEnv(ABC):
         """What each number of an action [A] is called: each choice, each number of a vector. Empty: nobody says."""
         return []
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """What happened in the last step, beside its rows; asked again, nothing."""
         return []
 
@@ -184,7 +184,7 @@ def copy_seeds(seed: int, num_envs: int) -> list[int]:
     return [int(word) for word in np.random.SeedSequence(seed).generate_state(num_envs)]
 
 
-class Family(NamedTuple):
+class Suite(NamedTuple):
     """A source of environments: a module of this folder, imported when it is used.
 
     It has `make(name, config) -> gymnasium.Env` (or `make_vector(name, config, copies, seed) -> VectorEnv`, where the
@@ -198,19 +198,19 @@ class Family(NamedTuple):
     kwargs: bool = False  # whether `env.kwargs` are taken
 
 
-FAMILIES: Mapping[str, Family] = {
-    "gym": Family("gym", "dreamerjax", kwargs=True),
-    "dmc": Family("dmc", "dreamerjax[dmc]"),
-    "minigrid": Family("minigrid_env", "dreamerjax[minigrid]"),
-    "bsuite": Family("bsuite_env", "dreamerjax[bsuite]"),
-    "atari": Family("atari", "dreamerjax[atari]"),
-    "atari100k": Family("atari", "dreamerjax[atari]"),
-    "crafter": Family("crafter_env", "dreamerjax[crafter]"),
-    "memory-maze": Family("memory_maze_env", "dreamerjax[memory-maze]"),
-    "popgym": Family("popgym_env", "dreamerjax[popgym]"),
-    "gymnax": Family("gymnax_env", "dreamerjax[gymnax]", in_batch=True),
-    "brax": Family("brax_env", "dreamerjax[brax]", in_batch=True),
-    "craftax": Family("craftax_env", "dreamerjax[craftax]", in_batch=True),
+SUITES: Mapping[str, Suite] = {
+    "gym": Suite("gym", "dreamerjax", kwargs=True),
+    "dmc": Suite("dmc", "dreamerjax[dmc]"),
+    "minigrid": Suite("minigrid_env", "dreamerjax[minigrid]"),
+    "bsuite": Suite("bsuite_env", "dreamerjax[bsuite]"),
+    "atari": Suite("atari", "dreamerjax[atari]"),
+    "atari100k": Suite("atari", "dreamerjax[atari]"),
+    "crafter": Suite("crafter_env", "dreamerjax[crafter]"),
+    "memory-maze": Suite("memory_maze_env", "dreamerjax[memory-maze]"),
+    "popgym": Suite("popgym_env", "dreamerjax[popgym]"),
+    "gymnax": Suite("gymnax_env", "dreamerjax[gymnax]", in_batch=True),
+    "brax": Suite("brax_env", "dreamerjax[brax]", in_batch=True),
+    "craftax": Suite("craftax_env", "dreamerjax[craftax]", in_batch=True),
 }
 
 
@@ -218,22 +218,22 @@ def make_env(config: EnvConfig, *, num_envs: int, seed: int) -> VectorEnv:
     """Makes the copies of an environment.
 
     Args:
-        config: its id, `family:ID` such as `gym:CartPole-v1`, and how it is seen and stepped.
+        config: its id, `suite:ID` such as `gym:CartPole-v1`, and how it is seen and stepped.
         num_envs: environments that are stepped together.
         seed: of all their randomness; each copy gets its own part of it.
 
     Raises:
-        UnknownEnvironmentError: there is no such family or environment, or something that it needs is not installed.
+        UnknownEnvironmentError: there is no such suite or environment, or something that it needs is not installed.
         UnsupportedSpaceError: the agent cannot handle its observations or actions.
     """
-    family, name = _split(config.id)
-    if family in FAMILIES and env_kwargs(config) and not FAMILIES[family].kwargs:
-        able = ", ".join(f"{other}:ID" for other, entry in FAMILIES.items() if entry.kwargs)
+    suite, name = _split(config.id)
+    if suite in SUITES and env_kwargs(config) and not SUITES[suite].kwargs:
+        able = ", ".join(f"{other}:ID" for other, entry in SUITES.items() if entry.kwargs)
         raise EnvError(
             f"{config.id}: env.kwargs is {config.kwargs}, expected none: {able} and module:function take arguments."
         )
-    if family in FAMILIES and FAMILIES[family].in_batch:
-        make_vector = _module(family).make_vector
+    if suite in SUITES and SUITES[suite].in_batch:
+        make_vector = _module(suite).make_vector
         with _told_by_its_maker(config):
             return make_vector(name, config, num_envs=num_envs, seed=seed)
     if config.workers:
@@ -260,13 +260,13 @@ def spaces_of(config: EnvConfig) -> Spaces:
 
 
 def make_single(config: EnvConfig) -> gymnasium.Env:
-    """Makes one copy, of a family that is not stepped in batch; raises as `make_env`."""
-    family, name = _split(config.id)
-    if family not in FAMILIES:
+    """Makes one copy, of a suite that is not stepped in batch; raises as `make_env`."""
+    suite, name = _split(config.id)
+    if suite not in SUITES:
         from dreamerjax.envs import imported
 
-        return imported.make(family, name, config)
-    maker = _module(family).make
+        return imported.make(suite, name, config)
+    maker = _module(suite).make
     with _told_by_its_maker(config):
         return maker(name, config)
 
@@ -286,7 +286,7 @@ def cannot_be_imported(env_id: str, module: str, error: Exception) -> UnknownEnv
     """What importing the user's module raised; with where it did, unless there is no such module."""
     told = f"{env_id}: the module `{module}` cannot be imported: "
     if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-        return UnknownEnvironmentError(f"{told}{error}{missing.module_told(module)}")
+        return UnknownEnvironmentError(f"{told}{error}{dependencies.missing_module_hint(module)}")
     told += f"{type(error).__name__}: {error}\n{last_lines(error)}"
     return UnknownEnvironmentError(with_install_line(told, error))
 
@@ -303,7 +303,7 @@ def cannot_be_made(config: EnvConfig, error: Exception) -> EnvFailureError:
 
 def with_install_line(told: str, error: BaseException) -> str:
     """A message, and below it the line that installs what is missing, where the error is of that kind."""
-    line = missing.install_line(error)
+    line = dependencies.install_line(error)
     return f"{told}\n{line}" if line else told
 
 
@@ -314,40 +314,40 @@ def last_lines(error: BaseException, count: int = 6) -> str:
 
 
 def _split(env_id: str) -> tuple[str, str]:
-    """`family:ID` in two; the family is known, or a module that can be found."""
-    family, colon, name = env_id.partition(":")
-    if colon and (family in FAMILIES or _is_module(family)):
-        return family, name
-    problem = f"has an unknown family, '{family}'" if colon else "names no family"
-    expected = ", ".join(f"{known}:ID" for known in FAMILIES)
+    """`suite:ID` in two; the suite is known, or a module that can be found."""
+    suite, colon, name = env_id.partition(":")
+    if colon and (suite in SUITES or _is_module(suite)):
+        return suite, name
+    problem = f"has an unknown suite, '{suite}'" if colon else "names no suite"
+    expected = ", ".join(f"{known}:ID" for known in SUITES)
     raise UnknownEnvironmentError(
         f"The environment `{env_id}` {problem}, expected {expected}, or module:function of your own."
-        + (did_you_mean_id(name, env_id) or (missing.module_told(family) if colon else ""))
+        + (did_you_mean_id(name, env_id) or (dependencies.missing_module_hint(suite) if colon else ""))
     )
 
 
 def did_you_mean_id(*candidates: str) -> str:
-    """A hint, "Did you mean `family:ID`?", from the families whose packages are installed; or nothing."""
+    """A hint, "Did you mean `suite:ID`?", from the suites whose packages are installed; or nothing."""
     for candidate in candidates:
-        for family in FAMILIES:
+        for suite in SUITES:
             try:
-                found = _module(family).closest(candidate)
+                found = _module(suite).closest(candidate)
             except UnknownEnvironmentError:
                 continue
             if found:
-                return f" Did you mean `{family}:{found}`?"
+                return f" Did you mean `{suite}:{found}`?"
     return ""
 
 
-def _module(family: str) -> Any:
-    """The module of a family, or an error that says what to install."""
-    entry = FAMILIES[family]
+def _module(suite: str) -> Any:
+    """The module of a suite, or an error that says what to install."""
+    entry = SUITES[suite]
     try:
         return importlib.import_module(f"dreamerjax.envs.{entry.module}")
     except ImportError as error:
         raise UnknownEnvironmentError(
-            f"{family}:... needs a package that is not installed ({error}).\n"
-            f"Install it: pip install {missing.quoted(entry.install)}"
+            f"{suite}:... needs a package that is not installed ({error}).\n"
+            f"Install it: pip install {dependencies.quoted(entry.install)}"
         ) from error
 
 

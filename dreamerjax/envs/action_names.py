@@ -1,4 +1,4 @@
-"""What the numbers of an action are called, where the environment itself says so."""
+"""Names of an action's numbers, for environments that provide them."""
 
 import contextlib
 import enum
@@ -9,14 +9,14 @@ import gymnasium
 
 
 def own_action_names(env: gymnasium.Env, count: int) -> list[str] | None:
-    """The environment's own words for the `count` numbers of an action: for each choice, or each number of a vector.
+    """The environment's names for the `count` numbers of an action: one for each choice, or each number of a vector.
 
     Returns:
-        The names, such as "fire" or "left hip"; None if it has none.
+        The names, such as "fire" or "left hip"; None if the environment has none.
     """
-    for asked in _ASKED:
-        with contextlib.suppress(Exception):  # it is no such environment, or its own code raises
-            names = [str(name).replace("_", " ").strip().lower() for name in asked(env.unwrapped)]
+    for source in _SOURCES:
+        with contextlib.suppress(Exception):  # the environment has no such attribute, or its code raises
+            names = [str(name).replace("_", " ").strip().lower() for name in source(env.unwrapped)]
             if len(names) == count and all(names):
                 return names
     return None
@@ -30,7 +30,7 @@ def _of_actuators(env: Any) -> Sequence[str]:
     return [env.model.actuator(i).name for i in range(env.model.nu)]
 
 
-_ASKED: tuple[Callable[[Any], Sequence[Any]], ...] = (
+_SOURCES: tuple[Callable[[Any], Sequence[Any]], ...] = (
     lambda env: env.action_names,  # Crafter, DeepMind Control
     lambda env: env.get_action_meanings(),  # Atari
     _of_enumeration,  # MiniGrid

@@ -1,4 +1,4 @@
-"""What an environment lets do, as the agent chooses it: from Gymnasium's action spaces to `ActionSpec`s, and back.
+"""Converts Gymnasium's action spaces to `ActionSpec`s, and the agent's actions back to those of the environment.
 
     action space                                    the agent chooses
     Discrete, MultiDiscrete, MultiBinary, small     one of n, for each number
@@ -6,7 +6,7 @@
     Box of floats with finite bounds                a vector in -1 ... 1, scaled to the bounds
     Dict or Tuple of all these, nested              all parts together
 
-Values are handled for all copies at once, stacked: a check costs the same for sixteen copies as for one.
+Actions are converted for all environments at once, stacked: sixteen cost the same as one.
 """
 
 import collections
@@ -22,36 +22,36 @@ from dreamerjax.envs import UnsupportedSpaceError
 from dreamerjax.envs.names import brief, joined
 from dreamerjax.types import ActionSpec
 
-MOST_CHOICES = 256  # of one number of a Box of integers that is chosen
+MOST_CHOICES = 256  # of one number of a Box of integers
 
 ACTIONS = (
-    "Supported are Discrete, MultiDiscrete, MultiBinary, Box with finite bounds, and Dict and Tuple of those; "
-    "gymnasium.wrappers.RescaleAction or a wrapper of your own may make it into one."
+    "Supported: Discrete, MultiDiscrete, MultiBinary, Box with finite bounds, and Dict and Tuple of these. "
+    "gymnasium.wrappers.RescaleAction or your own wrapper may convert it."
 )
 
 
 class Action(ABC):
-    """One leaf of an action space, or a dictionary or tuple of them."""
+    """One leaf of an action space, or a dictionary or tuple of leaves."""
 
     specs: list[ActionSpec]
-    names: list[str]  # [size] of each choice, and of each number of a vector, after the keys of the space
+    names: list[str]  # [size] of each choice, and of each number of a vector, from the keys of the space
 
     @property
-    def told(self) -> str:
-        """What is done, for people: "one of 4", "a vector of 2 numbers"."""
+    def description(self) -> str:
+        """For messages: "one of 4", "a vector of 2"."""
         kinds = {"discrete": "one of", "continuous": "a vector of"}
         parts = [f"{kinds[spec.kind]} {spec.size}" for spec in self.specs]
-        alike = collections.Counter(parts)
-        return " and ".join(part if count == 1 else f"{count} times {part}" for part, count in alike.items())
+        counts = collections.Counter(parts)
+        return " and ".join(part if count == 1 else f"{count} times {part}" for part, count in counts.items())
 
     @property
     def size(self) -> int:
-        """Length of its part of an action."""
+        """Length of this part of the agent's action vector."""
         return sum(spec.size for spec in self.specs)
 
     @abstractmethod
     def to_env(self, action: np.ndarray) -> Iterable[Any]:
-        """[num_envs, size] -> an action of the environment for each copy."""
+        """[num_envs, size] -> one action for each environment."""
 
 
 class _Choice(Action):
@@ -107,14 +107,14 @@ class _Several(Action):
 
 
 def action_of(space: gymnasium.Space, *, label: str) -> Action:
-    """What the agent can do in an action space.
+    """Converts an action space.
 
     Args:
         space: of one environment.
         label: of the environment, for errors.
 
     Raises:
-        UnsupportedSpaceError: a part of it cannot be chosen; the message names it.
+        UnsupportedSpaceError: a part of the space is not supported; the message names it.
     """
     action = _action(space, label, "")
     if not action.specs:

@@ -1,10 +1,11 @@
-"""Atari, `atari:GAME` and `atari100k:GAME` such as atari:pong, as DreamerV3 was published with it.
+"""Atari, `atari:GAME` and `atari100k:GAME` such as atari:pong, with the published settings of DreamerV3.
 
-One step is four frames (`env.action_repeat` would come on top), seen as the brighter of the last two, pixel by pixel.
-An episode starts with up to 30 frames of doing nothing, ends with the game or after 108,000 frames, never with a life.
+One step is four frames (multiplied by `env.action_repeat`); the observation is the pixelwise maximum of the last two.
+An episode starts with up to 30 no-op frames and ends with the game or after 108,000 frames, but not with the loss of a
+life.
 
-    atari      all 18 actions; a fourth of the frames repeat the action before, whatever is chosen
-    atari100k  the actions that the game knows
+    atari      all 18 actions; sticky actions: each frame repeats the previous action with probability 0.25
+    atari100k  the game's minimal action set
 """
 
 from typing import Any
@@ -20,32 +21,32 @@ from dreamerjax.envs.names import closest_of, unknown
 from dreamerjax.envs.pixels import KEY, STATE
 
 SKIP = 4  # frames of one step
-POOLED = 2  # of them, the last, that are seen
-NOOPS = 30
+POOLED = 2  # the last frames of a step, of which the maximum is observed
+NOOPS = 30  # frames at most at the start of an episode
 LIMIT = 108_000  # frames of an episode, half an hour
-TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}  # there is nobody else: ALE cannot play them
-STICKY = 0.25  # chance of a frame to repeat the action before, in `atari`
+TWO_PLAYERS = {"combat", "joust", "maze_craze", "warlords"}  # need a second player, which ALE does not provide
+STICKY = 0.25  # probability that a frame repeats the previous action, in `atari`
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of a game; see `Family`.
+    """The environment of a game; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is no such game.
     """
-    family = config.id.partition(":")[0]
+    suite = config.id.partition(":")[0]
     if name not in _games():
-        raise unknown(family, name, closest(name))
-    return AtariEnv(name, sticky=family == "atari", picture=config.obs != "state", ram=config.obs in ("state", "both"))
+        raise unknown(suite, name, closest(name))
+    return AtariEnv(name, sticky=suite == "atari", picture=config.obs != "state", ram=config.obs in ("state", "both"))
 
 
 def closest(name: str) -> str | None:
-    """The game that was probably meant, or None."""
+    """The game closest to a misspelled name, or None."""
     return closest_of(name.replace("-", "_"), _games())
 
 
 class AtariEnv(gymnasium.Env):
-    """One game, seen on its screen, in its 128 bytes of memory, or both."""
+    """One game; the observation is its screen, its 128 bytes of memory, or both."""
 
     render_mode = "rgb_array"
 
@@ -53,10 +54,10 @@ class AtariEnv(gymnasium.Env):
         """Loads the game.
 
         Args:
-            game: its name, in small letters with underscores.
+            game: its name, in lower case with underscores.
             sticky: the rules of `atari`, else those of `atari100k`.
-            picture: whether the screen is seen.
-            ram: whether the memory is seen.
+            picture: whether the screen is observed.
+            ram: whether the memory is observed.
         """
         self._game, self._sticky, self._picture, self._ram = game, sticky, picture, ram
         self._ale = self._loaded(seed=0)
@@ -72,7 +73,7 @@ class AtariEnv(gymnasium.Env):
         self.action_space = Discrete(len(self._actions))
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts a game, and does nothing for a while."""
+        """Starts a game with a random number of no-op frames."""
         super().reset(seed=seed)
         if seed is not None:
             self._ale = self._loaded(seed)
@@ -86,7 +87,7 @@ class AtariEnv(gymnasium.Env):
         return self._seen(), {}
 
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Four frames, or less at the end of an episode."""
+        """Four frames, or fewer at the end of an episode."""
         reward, screens = 0.0, []
         terminated = truncated = False
         for frame in range(SKIP):
@@ -102,7 +103,7 @@ class AtariEnv(gymnasium.Env):
         return self._seen(), reward, terminated, truncated, {}
 
     def render(self) -> np.ndarray:
-        """What was seen last, in full size."""
+        """The newest observed screen, in full size."""
         return self._screen
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Brax, `brax:NAME` such as brax:ant: MuJoCo's classics, stepped in batch."""
+"""Brax, `brax:NAME` such as brax:ant: the classic MuJoCo tasks, stepped in batch."""
 
 import contextlib
 import io
@@ -13,33 +13,33 @@ from dreamerjax.envs.jax_native import Arrival, JaxTask, JaxVectorEnv
 from dreamerjax.envs.names import closest_of, refuse_obs, unknown
 from dreamerjax.types import Array, PRNGKey
 
-with contextlib.redirect_stdout(io.StringIO()):  # MuJoCo prints which other packages it would like
+with contextlib.redirect_stdout(io.StringIO()):  # MuJoCo prints which optional packages are missing
     from brax import envs  # pyright: ignore[reportMissingImports]
 
 LIMIT = 1000  # steps of an episode
 
 
 def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
-    """The copies of a name; see `Family`.
+    """Makes the environments; see `Suite`.
 
     Raises:
-        UnknownEnvironmentError: there is none of that name.
-        EnvError: pixels are asked for; nothing draws them on the device.
+        UnknownEnvironmentError: there is no environment of that name.
+        EnvError: pixels are requested; nothing renders them on the device.
     """
     if name not in _names():
         raise unknown("brax", name, closest(name))
-    refuse_obs(config, "pixels", "both", reason="nothing draws these tasks on the device")
+    refuse_obs(config, "pixels", "both", reason="nothing renders these tasks on the device")
     return JaxVectorEnv(_task(name), config, num_envs=num_envs, seed=seed)
 
 
 def closest(name: str) -> str | None:
-    """The name that was probably meant, or None."""
+    """The name closest to a misspelled name, or None."""
     return closest_of(name, _names())
 
 
 def _task(name: str) -> JaxTask:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that Brax is no longer worked on
+        warnings.simplefilter("ignore", UserWarning)  # that Brax is no longer maintained
         env: Any = envs.create(name, episode_length=LIMIT, auto_reset=False)
 
     def reset(key: PRNGKey) -> tuple[Any, Any]:
@@ -47,7 +47,7 @@ def _task(name: str) -> JaxTask:
         return state, state.obs
 
     def step(key: PRNGKey, state: Any, action: Array) -> tuple[Any, Arrival]:
-        del key  # what happens by chance is drawn from the state's own
+        del key  # Brax uses the key in the state
         state = env.step(state, action)
         truncated = state.info["truncation"] > 0
         sums = state.info["episode_metrics"]
@@ -59,4 +59,4 @@ def _task(name: str) -> JaxTask:
 
 
 def _names() -> list[str]:
-    return [name for name in envs._envs if name != "fast"]  # which is a test
+    return [name for name in envs._envs if name != "fast"]  # "fast" is a test environment

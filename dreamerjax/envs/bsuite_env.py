@@ -16,11 +16,11 @@ from dreamerjax.envs.names import closest_of, refuse_obs, unknown
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of an experiment's number; see `Family`.
+    """Makes the environment of an experiment's number; see `Suite`.
 
     Raises:
-        UnknownEnvironmentError: there is none of that name.
-        EnvError: pixels are asked for, or the data of mnist cannot be downloaded.
+        UnknownEnvironmentError: there is no environment of that name.
+        EnvError: pixels are requested, or the data of mnist cannot be downloaded.
     """
     if name not in sweep.SWEEP:
         raise unknown("bsuite", name, closest(name))
@@ -32,27 +32,27 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
 
 
 def closest(name: str) -> str | None:
-    """The experiment that was probably meant, or None."""
+    """The experiment closest to a misspelled name, or None."""
     return closest_of(name, sweep.SWEEP)
 
 
 class BehaviourEnv(gymnasium.Env):
-    """One experiment. Its number fixes the task, the seed what happens by chance.
+    """One experiment. Its number determines the task; the seed determines all randomness.
 
-    Time limits end an episode as the task's own ends do: so the suite has it. What the suite scores, such as
-    `total_regret`, is summed over the episodes of this copy, and told at the end of each.
+    bsuite does not distinguish time limits from ends of the task. Its scores, such as `total_regret`, are summed over
+    the episodes of this environment and reported as metrics at the end of each.
     """
 
     def __init__(self, name: str) -> None:
         """Loads the experiment."""
         self._name = name
         self._env: Any = _load(name, seed=0)
-        # Boards are two-dimensional; no bounds are promised, as the suite's own are not kept to.
+        # Boards are two-dimensional. No bounds are declared, because observations leave those of bsuite.
         self.observation_space = Box(-np.inf, np.inf, self._env.observation_spec().shape, np.float32)
         self.action_space = Discrete(self._env.action_spec().num_values)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
-        """Starts an episode; a seed starts a whole sequence of them."""
+        """Starts an episode; a seed determines this and all following episodes."""
         super().reset(seed=seed)
         if seed is not None:
             self._env = _load(self._name, seed)
@@ -68,9 +68,9 @@ class BehaviourEnv(gymnasium.Env):
 
 
 def _load(name: str, seed: int) -> Any:
-    """The experiment with random numbers of its own; the suite takes a seed for some experiments only."""
+    """The experiment with a seeded random generator; bsuite takes a seed for some experiments only."""
     env = layer = bsuite.load(name.partition("/")[0], sweep.SETTINGS[name])
-    generator = np.random.RandomState(seed)  # what the suite draws from
+    generator = np.random.RandomState(seed)  # the type that bsuite uses
     while layer is not None:
         vars(layer)["_rng"] = generator
         layer = vars(layer).get("_env")
@@ -83,5 +83,5 @@ def _restored(kind: type, attributes: dict[str, Any]) -> Any:
     return layer
 
 
-for wrapper in (RewardNoise, RewardScale):  # they ask what they wrap for all that they lack: pickle would never end
+for wrapper in (RewardNoise, RewardScale):  # their `__getattr__` makes pickle recurse without end
     copyreg.pickle(wrapper, lambda layer: (_restored, (type(layer), vars(layer))))

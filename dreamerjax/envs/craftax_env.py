@@ -14,28 +14,28 @@ from dreamerjax.envs.names import closest_of, refuse_obs, unknown
 from dreamerjax.types import Array, PRNGKey
 
 IDS = ("Craftax-Symbolic-v1", "Craftax-Pixels-v1", "Craftax-Classic-Symbolic-v1", "Craftax-Classic-Pixels-v1")
-ACHIEVEMENT = "Achievements/"  # before its name, in percent
+ACHIEVEMENT = "Achievements/"  # prefix of an achievement's name; its value is in percent
 NO_LIMIT = 2**30  # steps
-BLOCK = 16  # pixels of a block of the world, in what `render` shows
+BLOCK = 16  # pixels of a block of the world in `render`
 
 
 def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
-    """The copies of an ID; see `Family`.
+    """Makes the environments; see `Suite`.
 
     Raises:
-        UnknownEnvironmentError: there is none of that name.
-        EnvError: another kind of observation is asked for than the ID names.
+        UnknownEnvironmentError: there is no environment of that name.
+        EnvError: `env.obs` contradicts the kind of observation in the ID.
     """
     if name not in IDS:
         raise unknown("craftax", name, closest(name))
     pixels = "Pixels" in name
     other = name.replace("Pixels", "Symbolic") if pixels else name.replace("Symbolic", "Pixels")
-    refuse_obs(config, "state" if pixels else "pixels", "both", reason=f"there is `craftax:{other}`")
+    refuse_obs(config, "state" if pixels else "pixels", "both", reason=f"use `craftax:{other}`")
     return JaxVectorEnv(_task(name, pixels=pixels), config, num_envs=num_envs, seed=seed)
 
 
 def closest(name: str) -> str | None:
-    """The ID that was probably meant, or None."""
+    """The ID closest to a misspelled name, or None."""
     return closest_of(name, IDS)
 
 
@@ -64,7 +64,7 @@ def _task(name: str, *, pixels: bool) -> JaxTask:
     def draw(state: Any) -> Array:
         return paint(state).astype(jnp.uint8)
 
-    # The two games are two packages, which load all their pictures when they are imported.
+    # Each of the two games is a package that loads all its textures on import: only the one in use is imported.
     package = "craftax.craftax_classic" if "Classic" in name else "craftax.craftax"
     paint = importlib.import_module(f"{package}.renderer").make_craftax_pixel_renderer(BLOCK)
     shape = env.observation_space(params).shape

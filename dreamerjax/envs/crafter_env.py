@@ -1,4 +1,4 @@
-"""Crafter, `crafter:reward` and `crafter:noreward`: one open world, 22 achievements, seen in pixels."""
+"""Crafter, `crafter:reward` and `crafter:noreward`: one open world, 22 achievements, pixel observations."""
 
 import collections
 import math
@@ -15,29 +15,29 @@ from dreamerjax.envs.names import closest_of, refuse_obs, unknown
 from dreamerjax.envs.pixels import KEY
 
 TASKS = ("reward", "noreward")
-FILM = (288, 288)  # pixels of what `render` shows
+FILM = (288, 288)  # pixels of what `render` returns
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The world, with its rewards or without; see `Family`.
+    """Makes the world, with or without rewards; see `Suite`.
 
     Raises:
-        UnknownEnvironmentError: it is neither of the two.
-        EnvError: a state is asked for; there are only pixels.
+        UnknownEnvironmentError: the name is neither of the two.
+        EnvError: a state is requested; there are only pixels.
     """
     if name not in TASKS:
         raise unknown("crafter", name, closest(name))
-    refuse_obs(config, "state", "both", reason="the world is only seen in pixels")
+    refuse_obs(config, "state", "both", reason="there are only pixel observations")
     return CrafterEnv(reward=name == "reward", size=(config.image.width, config.image.height))
 
 
 def closest(name: str) -> str | None:
-    """The task that was probably meant, or None."""
+    """The task closest to a misspelled name, or None."""
     return closest_of(name, TASKS)
 
 
 def crafter_score(success_rates: Iterable[float]) -> float:
-    """The published score, in percent: the geometric mean of the achievements' success rates, each raised by 1 %.
+    """The published score, in percent: the geometric mean of the achievements' success rates, offset by 1 %.
 
     Args:
         success_rates: of all achievements, each the share of episodes in which it was unlocked, 0 ... 1.
@@ -47,7 +47,7 @@ def crafter_score(success_rates: Iterable[float]) -> float:
 
 
 class CrafterEnv(gymnasium.Env):
-    """The world. At an episode's end it tells what was unlocked, and the score over the episodes of this copy."""
+    """The world. Metrics at the end of an episode: unlocked achievements, and the score over this copy's episodes."""
 
     render_mode = "rgb_array"
 
@@ -56,7 +56,7 @@ class CrafterEnv(gymnasium.Env):
 
         Args:
             reward: whether achievements and health are rewarded.
-            size: of the picture, width and height.
+            size: of the image, width and height.
         """
         self._options = {"reward": reward, "size": size}
         self._world = self._made(seed=0)
@@ -67,25 +67,25 @@ class CrafterEnv(gymnasium.Env):
 
     @property
     def action_names(self) -> list[str]:
-        """What the player can do."""
+        """Names of the player's actions."""
         return self._world.action_names
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Makes a new world; a seed starts a whole sequence of them."""
+        """Makes a new world; a seed determines this and all following worlds."""
         super().reset(seed=seed)
         if seed is not None:
             self._world = self._made(seed)
         return {KEY: self._world.reset()}, {}
 
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One step; an episode ends with death, or after 10,000 of them."""
-        picture, reward, over, told = self._world.step(action)
-        terminated = told["discount"] == 0
-        info = {"metrics": self._metrics(told["achievements"])} if over else {}
+        """One step; an episode ends with death or after 10,000 steps."""
+        picture, reward, over, given = self._world.step(action)
+        terminated = given["discount"] == 0
+        info = {"metrics": self._metrics(given["achievements"])} if over else {}
         return {KEY: picture}, float(reward), terminated, bool(over) and not terminated, info
 
     def render(self) -> np.ndarray:
-        """The world around the player, in a size to look at."""
+        """The world around the player, at a larger size than the observation."""
         return self._world.render(FILM)
 
     def _made(self, seed: int) -> Any:
@@ -102,7 +102,7 @@ class CrafterEnv(gymnasium.Env):
 
 
 class _OrderedWorld(crafter.engine.World):
-    """Keeps creatures in the order in which they came, so that the same seed is the same world: sets do not."""
+    """Keeps creatures in insertion order, so that the same seed gives the same world; Crafter's sets have no order."""
 
     def reset(self, seed: int | None = None) -> None:
         super().reset(seed)

@@ -19,19 +19,19 @@ mujoco_gl.choose()
 
 try:
     from dm_control import suite  # pyright: ignore[reportMissingImports]
-except (AttributeError, RuntimeError) as broken:  # what PyOpenGL and dm_control raise
+except (AttributeError, RuntimeError) as broken:  # from PyOpenGL and dm_control
     raise ImportError(f"MUJOCO_GL={mujoco_gl.value()} does not work here: {broken}") from broken
 
-CAMERAS = {"quadruped": 2}  # of a domain; elsewhere 0, as published
-FILM = (240, 320)  # pixels, height and width of what `render` shows
+CAMERAS = {"quadruped": 2}  # camera of a domain; the others use 0, as published
+FILM = (240, 320)  # pixels, height and width of what `render` returns
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of a task; see `Family`.
+    """Makes the environment of a task; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is no such task.
-        EnvError: pixels are asked for, and nothing can draw them.
+        EnvError: pixels are requested, and MuJoCo cannot render.
     """
     task = _tasks().get(_normal(name))
     if task is None:
@@ -42,13 +42,13 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
 
 
 def closest(name: str) -> str | None:
-    """The task that was probably meant, or None."""
+    """The task closest to a misspelled name, or None."""
     found = closest_of(_normal(name), _tasks())
     return "-".join(_tasks()[found]) if found else None
 
 
 class ControlEnv(gymnasium.Env):
-    """One task. Each part of the observation is a vector of its own; `image` is what the camera sees."""
+    """One task. Each part of the observation is a separate vector; `image` is the camera's picture."""
 
     def __init__(self, domain: str, task: str, config: EnvConfig) -> None:
         """Loads the task."""
@@ -59,7 +59,7 @@ class ControlEnv(gymnasium.Env):
         self._env: Any = suite.load(domain, task, task_kwargs={"random": 0})
         spaces: dict[str, gymnasium.Space] = {}
         if self._keep_state:
-            # What dm_control says of bounds is not kept to; none are promised here.
+            # No bounds are declared, because observations leave those of dm_control.
             parts = self._env.observation_spec().items()
             spaces |= {key: Box(-np.inf, np.inf, part.shape, np.float64) for key, part in parts}
         if self._image:
@@ -70,11 +70,11 @@ class ControlEnv(gymnasium.Env):
 
     @property
     def action_names(self) -> list[str]:
-        """The actuators of its body."""
+        """The names of the actuators."""
         return self._env.action_spec().name.split("\t")
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts an episode; a seed starts a whole sequence of them."""
+        """Starts an episode; a seed determines this and all following episodes."""
         super().reset(seed=seed)
         if seed is not None:
             self._env.close()
@@ -82,13 +82,13 @@ class ControlEnv(gymnasium.Env):
         return self._seen(self._env.reset()), {}
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """One control step. Most tasks only ever end by their time limit."""
+        """One control step. Most tasks end by their time limit only."""
         now = self._env.step(action)
         terminated = now.last() and now.discount == 0
         return self._seen(now), float(now.reward), terminated, now.last() and not terminated, {}
 
     def render(self) -> np.ndarray:
-        """What the camera sees, to look at."""
+        """The camera's picture, at a larger size than the observation."""
         return self._env.physics.render(*FILM, camera_id=self._camera)
 
     def close(self) -> None:
@@ -104,15 +104,15 @@ class ControlEnv(gymnasium.Env):
     def _seen(self, now: Any) -> dict[str, Any]:
         seen = dict(now.observation) if self._keep_state else {}
         if self._image:
-            seen[KEY] = Picture(partial(self._env.physics.render, *self._image, camera_id=self._camera))
+            seen[KEY] = LazyPicture(partial(self._env.physics.render, *self._image, camera_id=self._camera))
         return seen
 
 
-class Picture:
-    """Drawn when it becomes an array, which is most of a step's time: of repeated actions, only the last one's is."""
+class LazyPicture:
+    """Renders when converted to an array: with repeated actions, only the last step pays for rendering."""
 
     def __init__(self, draw: Callable[[], np.ndarray]) -> None:
-        """Takes what draws it, as the simulation is then."""
+        """Takes the function that renders the simulation's current state."""
         self._draw = draw
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -120,7 +120,7 @@ class Picture:
 
 
 def _normal(name: str) -> str:
-    """One spelling of a task: cup-catch, ball_in_cup-catch and ball-in-cup-catch are the same."""
+    """The canonical spelling of a task: cup-catch and ball_in_cup-catch become ball-in-cup-catch."""
     name = name.lower().replace("_", "-")
     return f"ball-in-{name}" if name.startswith("cup-") else name
 

@@ -1,4 +1,4 @@
-"""Gymnasium environments, `gym:ID`: the ID as Gymnasium has it, or `module:ID` to import your own module first."""
+"""Gymnasium environments, `gym:ID`: a registered ID, or `module:ID` to import your own module first."""
 
 import importlib
 import inspect
@@ -16,7 +16,7 @@ from dreamerjax.envs import (
     mujoco_gl,
     with_install_line,
 )
-from dreamerjax.envs.missing import registering_module
+from dreamerjax.envs.dependencies import registering_module
 from dreamerjax.envs.names import closest_of
 from dreamerjax.envs.pixels import with_pixels
 from dreamerjax.envs.pygame_frames import BlockFrames
@@ -25,7 +25,7 @@ DRAWN_BY_PYGAME = ("gymnasium.envs.classic_control", "gymnasium.envs.box2d")
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment, from its state or from what it renders; see `Family`."""
+    """Makes the environment, with observations of its state, rendered images, or both; see `Suite`."""
     module, _, registered = name.rpartition(":")
     module = module or (registered not in gymnasium.registry and registering_module(registered)) or ""
     if module:
@@ -36,20 +36,20 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
     if registered not in gymnasium.registry:
         meant = closest(registered)
         advice = f"Did you mean `gym:{meant}`?" if meant else "Is the package that registers it installed?"
-        raise UnknownEnvironmentError(f"Gymnasium knows no environment `{registered}`. {advice}")
+        raise UnknownEnvironmentError(f"Gymnasium has no environment `{registered}`. {advice}")
     pixels = config.obs in ("pixels", "both")
     if _is_mujoco(registered):
         mujoco_gl.choose()
         if pixels and not mujoco_gl.draws():
             raise EnvError(f"gym:{name}: env.obs is {config.obs}, but {mujoco_gl.ADVICE}")
     options: dict[str, Any] = {"render_mode": "rgb_array"} if pixels or _draws(registered) else {}
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws without a screen
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame renders without a screen
     try:
-        # The environment checker would warn about things that the agent does not mind, or that are checked here.
+        # Gymnasium's checker is disabled: this package checks all that the agent needs.
         env = gymnasium.make(registered, disable_env_checker=True, **options | env_kwargs(config))
         if _is_mujoco(registered):
             env = OwnContext(env)
-        elif options and any(room in str(gymnasium.spec(registered).entry_point) for room in DRAWN_BY_PYGAME):
+        elif options and any(module in str(gymnasium.spec(registered).entry_point) for module in DRAWN_BY_PYGAME):
             env = BlockFrames(env)
         return with_pixels(env, config)
     except (gymnasium.error.Error, ImportError) as error:
@@ -57,10 +57,10 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
 
 
 class OwnContext(gymnasium.Wrapper):
-    """Draws in the environment's own OpenGL context, which Gymnasium leaves when another one is made or closed."""
+    """Makes the environment's own OpenGL context current before rendering: other environments may have changed it."""
 
     def render(self) -> Any:
-        """As the environment's."""
+        """See `gymnasium.Env.render`."""
         env: Any = self.env.unwrapped
         if env.mujoco_renderer.viewer is not None:
             env.mujoco_renderer.viewer.make_context_current()
@@ -68,16 +68,16 @@ class OwnContext(gymnasium.Wrapper):
 
 
 def _draws(registered: str) -> bool:
-    """Whether the environment can be made to draw itself, by what it says of itself."""
+    """Whether the environment's class declares that it can render "rgb_array"."""
     if _is_mujoco(registered) and not mujoco_gl.draws():
         return False
     entry_point = gymnasium.spec(registered).entry_point
     try:
         maker: Any = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
-    except (ImportError, AttributeError, gymnasium.error.Error):  # told when it is made
+    except (ImportError, AttributeError, gymnasium.error.Error):  # `make` reports this
         return False
-    taken = inspect.signature(maker).parameters.values()
-    selectable = any(one.name == "render_mode" or one.kind is one.VAR_KEYWORD for one in taken)
+    parameters = inspect.signature(maker).parameters.values()
+    selectable = any(one.name == "render_mode" or one.kind is one.VAR_KEYWORD for one in parameters)
     return selectable and "rgb_array" in getattr(maker, "metadata", {}).get("render_modes", [])
 
 
@@ -86,5 +86,5 @@ def _is_mujoco(registered: str) -> bool:
 
 
 def closest(name: str) -> str | None:
-    """The registered ID that was probably meant, or None."""
+    """The registered ID closest to a misspelled name, or None."""
     return closest_of(name, gymnasium.registry)

@@ -16,15 +16,15 @@ from dreamerjax.envs.names import closest_of, refuse_obs, unknown
 from dreamerjax.types import Array, PRNGKey
 
 NO_LIMIT = 2**30  # steps
-NAMES = [name for name in registered_envs if name != "SimpleBandit-bsuite"]  # which fails
+NAMES = [name for name in registered_envs if name != "SimpleBandit-bsuite"]  # SimpleBandit raises an error
 
 
 def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
-    """The copies of an ID; see `Family`.
+    """Makes the environments; see `Suite`.
 
     Raises:
-        UnknownEnvironmentError: there is none of that name.
-        EnvError: pixels are asked for, or the data of a task cannot be downloaded.
+        UnknownEnvironmentError: there is no environment of that name.
+        EnvError: pixels are requested, or the data of a task cannot be downloaded.
     """
     if name not in NAMES:
         raise unknown("gymnax", name, closest(name))
@@ -36,7 +36,7 @@ def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> Ja
 
 
 def closest(name: str) -> str | None:
-    """The ID that was probably meant, or None."""
+    """The ID closest to a misspelled name, or None."""
     return closest_of(name, NAMES)
 
 
@@ -50,7 +50,7 @@ def _task(name: str) -> JaxTask:
 
     def step(key: PRNGKey, state: Any, action: Array) -> tuple[Any, Arrival]:
         obs, state, reward, done, _ = env.step_env(key, state, action, params)
-        # Gymnax counts its time limits as ends of the task: it is not one where, without a limit, it would go on.
+        # Gymnax reports time limits as `done`. An episode is truncated if it would continue without the limit.
         late = state.time >= params.max_steps_in_episode
         truncated = done & late & ~env.is_terminal(state, unlimited)
         return state, Arrival(obs, jnp.asarray(reward), done & ~truncated, truncated, {})
@@ -59,7 +59,7 @@ def _task(name: str) -> JaxTask:
 
 
 def _space(space: Any, *, bounded: bool = False) -> gymnasium.Space:
-    """Gymnasium's space; of observations, whose bounds Gymnax does not keep, without bounds."""
+    """The space as Gymnasium's; unbounded for observations, which leave the bounds that Gymnax declares."""
     if isinstance(space, spaces.Discrete):
         return gymnasium.spaces.Discrete(space.n)
     low, high = (space.low, space.high) if bounded else (-np.inf, np.inf)

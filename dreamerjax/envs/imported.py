@@ -1,4 +1,4 @@
-"""The user's own environment by import path: `mypackage.mymodule:make_env`, a function that gives a `gymnasium.Env`."""
+"""Your own environment by import path: `mypackage.mymodule:make_env`, a function that returns a `gymnasium.Env`."""
 
 import difflib
 import importlib
@@ -15,7 +15,8 @@ def make(module: str, function: str, config: EnvConfig) -> gymnasium.Env:
     """Calls the function (or the class) with the arguments of `env.kwargs`.
 
     Raises:
-        UnknownEnvironmentError: the module cannot be imported, has no such function, or that gives something else.
+        UnknownEnvironmentError: the module cannot be imported, has no such function, or the function does not return a
+            `gymnasium.Env`.
         EnvFailureError: the function raises.
     """
     env_id = f"{module}:{function}"
@@ -36,7 +37,7 @@ def make(module: str, function: str, config: EnvConfig) -> gymnasium.Env:
         raise cannot_be_made(config, error) from error
     if not isinstance(env, gymnasium.Env):
         raise UnknownEnvironmentError(
-            f"{env_id} gave {type(env).__name__}, expected a gymnasium.Env with its observation_space and action_space."
+            f"{env_id} returned {type(env).__name__}, expected a gymnasium.Env with observation_space and action_space."
         )
     if config.obs in ("pixels", "both") and env.render_mode not in PICTURE_MODES:
         raise UnknownEnvironmentError(

@@ -1,4 +1,4 @@
-"""Environments that are JAX functions themselves: all copies in one call to the default device."""
+"""Environments that are JAX functions: one call to the default device steps all of them."""
 
 import pickle
 from collections.abc import Callable, Iterable
@@ -11,26 +11,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.envs import EnvError, Event, StateError, VectorEnv, copy_seeds
+from dreamerjax.envs import EnvError, EnvEvent, StateError, VectorEnv, copy_seeds
 from dreamerjax.envs.actions import action_of
-from dreamerjax.envs.frames import drawn
+from dreamerjax.envs.frames import render_frame
 from dreamerjax.envs.observations import BadValueError, chosen, flat_values, observation_leaves
-from dreamerjax.envs.serial import TRIES, outside_sentence, told_lines
+from dreamerjax.envs.serial import TRIES, describe_spaces, outside_bounds_message
 from dreamerjax.types import Array, PRNGKey, Rows, Spaces
 
 
 class Arrival(NamedTuple):
-    """What a step of one copy leads to."""
+    """The result of one environment's step."""
 
-    obs: Any  # of the observation space
+    obs: Any  # in the observation space
     reward: Array  # []
     terminated: Array  # [] bool
     truncated: Array  # [] bool
-    metrics: dict[str, Array]  # [] each; what they are at the end of an episode is told
+    metrics: dict[str, Array]  # [] each; reported with their values at the end of an episode
 
 
 class JaxTask(NamedTuple):
-    """One copy of an environment, as functions that JAX can trace."""
+    """One environment, as functions that JAX can trace."""
 
     observation_space: gymnasium.Space
     action_space: gymnasium.Space
@@ -40,24 +40,24 @@ class JaxTask(NamedTuple):
 
 
 class Copy(NamedTuple):
-    """Where one copy is; all of them are stacked."""
+    """The state of one environment; those of all environments are stacked."""
 
     key: PRNGKey
     state: Any
 
 
 class JaxVectorEnv(VectorEnv):
-    """Steps all copies of a task together. A new episode is computed only in steps in which some copy begins one."""
+    """Steps all environments together. `reset` is computed only in steps in which an environment starts an episode."""
 
     def __init__(self, task: JaxTask, config: EnvConfig, *, num_envs: int, seed: int) -> None:
-        """Prepares the copies; nothing is compiled before the first `reset`.
+        """Prepares the environments; nothing is compiled before the first `reset`.
 
         Raises:
-            EnvError: worker processes are asked for, which could not share the device.
+            EnvError: worker processes are requested, which could not share the device.
         """
         if config.workers:
             raise EnvError(
-                f"{config.id}: env.workers is {config.workers}, expected 0: one call to the device steps all copies."
+                f"{config.id}: env.workers is {config.workers}, expected 0: the device steps all copies in one call."
             )
         self.num_envs = num_envs
         self._task, self._config, self._seed = task, config, seed
@@ -65,16 +65,16 @@ class JaxVectorEnv(VectorEnv):
         self._leaves = observation_leaves(self._space, config)
         self._action = action_of(task.action_space, label=config.id)
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
-        self.told = told_lines(self._leaves, self._action)
-        self._stillborn = np.zeros(num_envs, int)  # episodes in a row that were cut short before their second row
-        self._noted = set[str]()  # observations that left their bounds
+        self.descriptions = describe_spaces(self._leaves, self._action)
+        self._failed_starts = np.zeros(num_envs, int)  # consecutive episodes that failed at their first step
+        self._noted = set[str]()  # observations whose bounds were reported
         self._begin = jax.jit(partial(_begin, task))
         self._advance = jax.jit(partial(_advance, task, config.action_repeat))
         self._restart = jax.jit(partial(_restart, task))
         self._draw = jax.jit(task.draw) if task.draw else None
         self._steps = 0
         self._ended = np.zeros(num_envs, bool)
-        self._events: list[Event] = []
+        self._events: list[EnvEvent] = []
         self._at: Copy | None = None  # None: not reset yet
 
     def reset(self, seed: int | None = None) -> Rows:
@@ -95,7 +95,7 @@ class JaxVectorEnv(VectorEnv):
             raise ValueError(f"The actions have the shape {action.shape}, expected [num_envs, A] = {expected}.")
         self._steps += 1
         for index in np.flatnonzero(~np.isfinite(action).all(axis=1)):
-            raise EnvError(self._told(int(index), f"the action is not finite: {action[index]}"))
+            raise EnvError(self._message(int(index), f"the action is not finite: {action[index]}"))
         self._at, arrival = self._advance(self._at, np.stack(list(self._action.to_env(action))), self._ended)
         arrival = jax.device_get(arrival)
         rows = self._first_rows()._replace(
@@ -108,7 +108,7 @@ class JaxVectorEnv(VectorEnv):
         self._check(rows, arrival.obs)
         for index in np.flatnonzero(rows.is_last if arrival.metrics else []):
             metrics = {name: float(values[index]) for name, values in arrival.metrics.items()}
-            self._events.append(Event(int(index), metrics=metrics))
+            self._events.append(EnvEvent(int(index), metrics=metrics))
         self._ended = rows.is_last.copy()
         return rows
 
@@ -117,9 +117,9 @@ class JaxVectorEnv(VectorEnv):
         draw, at = self._draw, self._at
         if draw is None or at is None:
             return None
-        return drawn(lambda: draw(jax.tree.map(lambda leaf: leaf[0], at.state)), self._config.id)
+        return render_frame(lambda: draw(jax.tree.map(lambda leaf: leaf[0], at.state)), self._config.id)
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """See `VectorEnv.take_events`."""
         events, self._events = self._events, []
         return events
@@ -141,11 +141,11 @@ class JaxVectorEnv(VectorEnv):
             raise StateError(f"The saved state of {self._config.id} cannot be read: {error}") from error
         if (env_id, num_envs) != (self._config.id, self.num_envs):
             raise StateError(
-                f"The saved state is of {num_envs} copies of {env_id}, expected {self.num_envs} of {self._config.id}."
+                f"The saved state has {num_envs} copies of {env_id}, expected {self.num_envs} of {self._config.id}."
             )
         shapes, structure = jax.tree.flatten(jax.eval_shape(self._begin, self._keys())[0])
         if [leaf.shape for leaf in shapes] != [leaf.shape for leaf in leaves]:
-            raise StateError(f"The saved state of {env_id} is of another version of it.")
+            raise StateError(f"The saved state is from another version of {env_id}.")
         self._steps, self._ended = steps, ended
         self._at = jax.device_put(jax.tree.unflatten(structure, leaves))
 
@@ -167,18 +167,18 @@ class JaxVectorEnv(VectorEnv):
         )
 
     def _check(self, rows: Rows, obs: Any) -> None:
-        """Fills in the observations; copies whose row is no good are told, or start anew."""
+        """Fills in the observations; environments with an invalid row raise an error or start a new episode."""
         bad = self._see(rows, obs, range(self.num_envs))
-        went_wrong = np.isin(np.arange(self.num_envs), list(bad))
-        self._stillborn = np.where(rows.is_first, self._stillborn, np.where(went_wrong, self._stillborn + 1, 0))
+        failed = np.isin(np.arange(self.num_envs), list(bad))
+        self._failed_starts = np.where(rows.is_first, self._failed_starts, np.where(failed, self._failed_starts + 1, 0))
         for attempt in range(TRIES + 1):
             if not bad:
                 return
             for index, what in bad.items():
-                last_try = attempt == TRIES or self._stillborn[index] >= TRIES
+                last_try = attempt == TRIES or self._failed_starts[index] >= TRIES
                 if self._config.on_bad_observation == "stop" or last_try:
-                    raise EnvError(self._told(index, what))
-                self._events.append(Event(index, interrupted=self._told(index, what)))
+                    raise EnvError(self._message(index, what))
+                self._events.append(EnvEvent(index, interrupted=self._message(index, what)))
             fresh = np.isin(np.arange(self.num_envs), list(bad))
             self._at, obs = self._restart(self._at, fresh)
             for array in (rows.prev_action, rows.reward, rows.is_last, rows.is_terminal):
@@ -187,7 +187,7 @@ class JaxVectorEnv(VectorEnv):
             bad = self._see(rows, obs, bad)
 
     def _see(self, rows: Rows, obs: Any, num_envs: Iterable[int]) -> dict[int, str]:
-        """Fills in the observations of some copies; returns what is wrong, for each where something is."""
+        """Fills in the observations of some environments; returns the problems, by index."""
         values = list(flat_values(self._space, jax.device_get(obs)))
         bad = {}
         for index in num_envs:
@@ -202,35 +202,35 @@ class JaxVectorEnv(VectorEnv):
                     continue
                 rows.obs[name][index] = taken.value
                 if taken.outside:
-                    self._tell_outside(index, name, taken.outside)
+                    self._note_outside(index, name, taken.outside)
         return bad
 
-    def _tell_outside(self, index: int, name: str, outside: str) -> None:
-        self._events.append(Event(index, outside=True))
+    def _note_outside(self, index: int, name: str, outside: str) -> None:
+        self._events.append(EnvEvent(index, outside=True))
         if name not in self._noted:
             self._noted.add(name)
-            note = self._told(index, outside_sentence(name, outside))
-            self._events.append(Event(index, note=note, topic=f"bounds of {name}"))
+            note = self._message(index, outside_bounds_message(name, outside))
+            self._events.append(EnvEvent(index, note=note, topic=f"bounds of {name}"))
 
-    def _told(self, index: int, what: str) -> str:
+    def _message(self, index: int, what: str) -> str:
         return f"{self._config.id}: {what} (copy {index}, step {self._steps})."
 
 
 def _begin(task: JaxTask, keys: PRNGKey) -> tuple[Copy, Any]:
-    """First states and observations of all copies."""
+    """First states and observations of all environments."""
     after, now = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     states, obs = jax.vmap(task.reset)(now)
     return _typed(Copy(after, states)), obs
 
 
 def _restart(task: JaxTask, at: Copy, fresh: Array) -> tuple[Copy, Any]:
-    """Some copies begin a new episode; the observations of the others mean nothing."""
+    """Starts new episodes in the environments of the mask `fresh`; ignore the observations of the others."""
     begun, obs = _begin(task, at.key)
     return _choose(fresh, begun, at), obs
 
 
 def _advance(task: JaxTask, repeat: int, at: Copy, action: Array, fresh: Array) -> tuple[Copy, Arrival]:
-    """One step of all copies, each action taken `repeat` times; those that are `fresh` begin an episode instead."""
+    """One step of all environments, each action repeated; those in the mask `fresh` start an episode instead."""
     after, now = jnp.moveaxis(jax.vmap(jax.random.split)(at.key), 1, 0)
     states, arrival = jax.vmap(task.step)(now, at.state, action)
     for turn in range(1, repeat):
@@ -249,14 +249,14 @@ def _advance(task: JaxTask, repeat: int, at: Copy, action: Array, fresh: Array) 
 
 
 def _typed(tree: Any) -> Any:
-    """The same arrays, none of them weakly typed: those that begin an episode and those that follow look the same."""
+    """Removes weak types, so that the states of `reset` and of `step` have the same types."""
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), tree)
 
 
 def _choose(mask: Array, chosen: Any, other: Any) -> Any:
-    """Copy by copy the one or the other; dtypes of the other."""
+    """Selects `chosen` where the mask is true, else `other`, for each environment; dtypes of `other`."""
 
-    def choose(one: Array, two: Array) -> Array:
-        return jnp.where(mask.reshape(-1, *(1,) * (two.ndim - 1)), one.astype(two.dtype), two)
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(mask.reshape(-1, *(1,) * (b.ndim - 1)), a.astype(b.dtype), b)
 
     return jax.tree.map(choose, chosen, other)

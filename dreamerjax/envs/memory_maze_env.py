@@ -1,4 +1,4 @@
-"""Memory Maze, `memory-maze:SIZE` such as memory-maze:9x9: find coloured balls again and again, seen in pixels."""
+"""Memory Maze, `memory-maze:SIZE` such as memory-maze:9x9: find coloured balls repeatedly, pixel observations."""
 
 import logging
 import sys
@@ -15,7 +15,7 @@ from dreamerjax.envs.pixels import KEY
 
 mujoco_gl.choose()
 
-# It also registers itself with Gym, the predecessor of Gymnasium, without which it cannot be imported.
+# memory_maze imports Gym to register itself: Gymnasium replaces Gym during the import.
 GYM = {f"gym{part}": sys.modules[f"gymnasium{part}"] for part in ("", ".envs", ".envs.registration", ".spaces")}
 sys.modules.update(GYM)
 try:
@@ -35,27 +35,27 @@ TASKS = {
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The maze of a size; see `Family`.
+    """Makes the maze of a size; see `Suite`.
 
     Raises:
-        UnknownEnvironmentError: there is none of that size.
-        EnvError: a state is asked for, or nothing can draw the maze.
+        UnknownEnvironmentError: there is no maze of that size.
+        EnvError: a state is requested, or MuJoCo cannot render.
     """
     if name not in TASKS:
         raise unknown("memory-maze", name, closest(name))
-    refuse_obs(config, "state", "both", reason="the maze is only seen in pixels")
+    refuse_obs(config, "state", "both", reason="there are only pixel observations")
     if not mujoco_gl.draws():
-        raise EnvError(f"{config.id} is seen in pixels, but {mujoco_gl.ADVICE}")
+        raise EnvError(f"{config.id} needs rendering, but {mujoco_gl.ADVICE}")
     return MazeEnv(name, max(config.image.height, config.image.width))
 
 
 def closest(name: str) -> str | None:
-    """The size that was probably meant, or None."""
+    """The size closest to a misspelled name, or None."""
     return closest_of(name, TASKS)
 
 
 class MazeEnv(gymnasium.Env):
-    """One maze after the other. The colour to look for is the border of the picture."""
+    """A new maze in each episode. The border of the image has the colour of the ball to find."""
 
     render_mode = "rgb_array"
 
@@ -64,7 +64,7 @@ class MazeEnv(gymnasium.Env):
 
         Args:
             name: its size.
-            pixels: height and width of the picture.
+            pixels: height and width of the image.
         """
         self._options = {"image_only_obs": True, "camera_resolution": pixels}
         self._task = TASKS[name]
@@ -74,7 +74,7 @@ class MazeEnv(gymnasium.Env):
         self.action_space = Discrete(self._env.action_spec().num_values)
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Starts in a new maze; a seed starts a whole sequence of them."""
+        """Starts in a new maze; a seed determines this and all following mazes."""
         super().reset(seed=seed)
         if seed is not None:
             self._env.close()
@@ -83,14 +83,14 @@ class MazeEnv(gymnasium.Env):
         return {KEY: self._picture}, {}
 
     def step(self, action: int) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """A quarter of a second. Episodes only end by their time limit."""
+        """A quarter of a second of simulation. Episodes end by their time limit only."""
         now = self._env.step(action)
         self._picture = now.observation
         terminated = now.last() and now.discount == 0
         return {KEY: self._picture}, float(now.reward), terminated, now.last() and not terminated, {}
 
     def render(self) -> np.ndarray:
-        """What was seen last."""
+        """The newest observation."""
         return self._picture
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""MiniGrid, `minigrid:ID` such as minigrid:MiniGrid-DoorKey-6x6-v0: the symbols around the agent, or how it looks."""
+"""MiniGrid, `minigrid:ID` such as minigrid:MiniGrid-DoorKey-6x6-v0: the visible cells, as integers or an image."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from dreamerjax.envs.pixels import KEY
 
 DIRECTIONS = 4
 SYMBOLS = max(len(OBJECT_TO_IDX), len(COLOR_TO_IDX), len(STATE_TO_IDX), DIRECTIONS)
-TILE = 8  # pixels of a cell, in the picture before it is resized
+TILE = 8  # pixels of a cell in the image before it is resized
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of an ID; see `Family`.
+    """Makes the environment of an ID; see `Suite`.
 
     Raises:
-        UnknownEnvironmentError: there is none of that name.
+        UnknownEnvironmentError: there is no environment of that name.
     """
     if name not in _ids():
         raise unknown("minigrid", name, closest(name))
@@ -30,18 +30,18 @@ def make(name: str, config: EnvConfig) -> gymnasium.Env:
 
 
 def closest(name: str) -> str | None:
-    """The ID that was probably meant, or None."""
+    """The ID closest to a misspelled name, or None."""
     return closest_of(name, _ids())
 
 
 class Seen(gymnasium.Wrapper):
-    """The cells that the agent sees, as integers or as a picture, and its direction; the text of the mission is not.
+    """Observes the visible cells, as integers or as an image, and the agent's direction, but not the mission text.
 
-    Cells are [width, height, (object, colour, state)]. A metric tells whether an episode came to its goal.
+    Cells are [width, height, (object, colour, state)]. The metric `success` is 1 if the episode reached its goal.
     """
 
     def __init__(self, env: gymnasium.Env, *, symbols: bool, picture: bool) -> None:
-        """Chooses what is seen of the cells, or both."""
+        """Observes the cells as integers (`symbols`), as an image (`picture`), or both."""
         super().__init__(env)
         self._symbols, self._picture = symbols, picture
         self._grid: Any = env.unwrapped
@@ -54,12 +54,12 @@ class Seen(gymnasium.Wrapper):
         self.observation_space = Dict(spaces)
 
     def reset(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As the environment's."""
+        """As the wrapped environment's."""
         obs, info = self.env.reset(**options)
         return self._seen(obs), info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
-        """As the environment's."""
+        """As the wrapped environment's."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         if terminated or truncated:
             info = {**info, "metrics": {"success": float(float(reward) > 0)}}

@@ -1,4 +1,4 @@
-"""Names of environments and of their parts, and what the families say of those that they cannot make."""
+"""Names of environments and of parts of spaces, and the errors for environments that a suite cannot make."""
 
 import difflib
 from collections.abc import Iterable
@@ -9,24 +9,24 @@ from dreamerjax.envs import EnvError, UnknownEnvironmentError
 
 
 def closest_of(name: str, known: Iterable[str]) -> str | None:
-    """The one of the known names that was probably meant, whatever its capitals; or None."""
+    """The known name closest to a misspelled one, ignoring case; None if none is close."""
     by_lower = {candidate.lower(): candidate for candidate in known}
-    # Of equally close ones the last in the alphabet comes first, which is the newest version.
+    # Among equally close names, difflib returns the alphabetically last: the newest version.
     found = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return by_lower[found[0]] if found else None
 
 
-def unknown(family: str, name: str, meant: str | None) -> UnknownEnvironmentError:
-    """The error of a name that a family does not have."""
-    advice = f" Did you mean `{family}:{meant}`?" if meant else ""
-    return UnknownEnvironmentError(f"{family}:{name}: there is no such environment.{advice}")
+def unknown(suite: str, name: str, meant: str | None) -> UnknownEnvironmentError:
+    """The error for a name that a suite does not have."""
+    advice = f" Did you mean `{suite}:{meant}`?" if meant else ""
+    return UnknownEnvironmentError(f"{suite}:{name}: there is no such environment.{advice}")
 
 
 def refuse_obs(config: EnvConfig, *refused: str, reason: str) -> None:
-    """Checks that `env.obs` is something that the family can show.
+    """Checks that the suite supports `env.obs`.
 
     Raises:
-        EnvError: it is one of those refused; the message says what else there is.
+        EnvError: it is one of `refused`; the message lists the supported values.
     """
     if config.obs in refused:
         offered = [choice for choice in ("auto", "state", "pixels", "both") if choice not in refused]
@@ -34,7 +34,7 @@ def refuse_obs(config: EnvConfig, *refused: str, reason: str) -> None:
 
 
 def joined(path: str, key: Any) -> str:
-    """The name of a part of a part: `arm.joints`."""
+    """The path of a part of a nested space: `arm.joints`."""
     return f"{path}.{key}" if path else str(key)
 
 

@@ -1,6 +1,6 @@
-"""What an environment shows, as the agent sees it: from Gymnasium's observation spaces to `ObsSpec`s.
+"""Converts Gymnasium's observation spaces to `ObsSpec`s, and checks and converts their values.
 
-observation space                               the agent sees
+observation space                               the agent's observation
 Box of floats, of any rank                      a vector, flattened
 Box of integers, of at most 32 values           integers
 Box of uint8 that is a picture by its shape     an image, cropped and resized (`pictures.py`)
@@ -29,55 +29,55 @@ from dreamerjax.types import ObsSpec
 
 ALONE = "state"  # the key of an observation that is not a dictionary
 ALONE_IMAGE = "image"  # the same, of an image
-MOST_CLASSES = 65_536  # of integers as one-hot: more would be a network's whole size
-MOST_VALUES = 32  # of one number of a Box of integers that is seen as classes
+MOST_CLASSES = 65_536  # one-hot numbers of an observation of integers: more would make too large a network
+MOST_VALUES = 32  # of one number of a Box of integers that is converted to classes
 LARGEST = float(np.finfo(np.float32).max)
-LEEWAY = 1e-4  # how far a float may be outside of its bounds, for rounding, as a share of their distance
-ROUNDING = 1e-6  # ... and at the least, as a share of the bound itself
+LEEWAY = 1e-4  # tolerance for floats outside their bounds, for rounding, as a share of the bounds' distance
+ROUNDING = 1e-6  # the least tolerance, as a share of the bound itself
 
 OBSERVATIONS = (
-    "Supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of those; gymnasium.wrappers may "
-    "make it into one."
+    "Supported: Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these. A wrapper of "
+    "gymnasium.wrappers may convert it."
 )
 
 
 class BadValueError(ValueError):
-    """An observation is not what its space promised; the message says in which way."""
+    """An observation does not fit its space, or a reward is not a number; the message describes the problem."""
 
 
 class Taken(NamedTuple):
-    """What the agent sees of one value."""
+    """One value after conversion."""
 
-    value: np.ndarray  # as it is stored
-    outside: str = ""  # where it leaves the bounds that its space declares; empty: it keeps them
+    value: np.ndarray  # as stored
+    outside: str = ""  # how the value exceeds its declared bounds; empty if it does not
 
 
 class Observation(NamedTuple):
     """One leaf of an observation space."""
 
     spec: ObsSpec
-    told: str  # how it is seen, for people
-    raw_shape: tuple[int, ...]  # of the value that the environment gives
-    kinds: str  # numpy's letters for the dtypes that the value may have
-    prepare: Callable[[np.ndarray], np.ndarray]  # one raw value, checked -> what is stored
-    low: np.ndarray | None = None  # bounds in the raw shape, those of float32 at least; None: any value will do
+    description: str  # for messages
+    raw_shape: tuple[int, ...]  # of the environment's value
+    kinds: str  # numpy's letters of the accepted dtypes
+    prepare: Callable[[np.ndarray], np.ndarray]  # one raw value, checked -> the stored value
+    low: np.ndarray | None = None  # bounds in the raw shape, within those of float32; None: any value is valid
     high: np.ndarray | None = None
-    declared: Box | None = None  # the space that says them, if they are no more than words; None: beyond is no class
+    declared: Box | None = None  # the space, if finite values outside its bounds are accepted; None: they are errors
 
     def take(self, value: Any) -> Taken:
-        """Checks one value of the environment, and makes of it what the agent sees.
+        """Checks and converts one value of the environment.
 
-        Declared bounds are no promise in Gymnasium: a finite number outside of them is taken, and told.
+        Gymnasium does not enforce declared bounds: a finite number outside them is accepted and reported.
 
         Raises:
-            BadValueError: it has another shape or dtype, is not finite, or is an integer that has no class.
+            BadValueError: the value has another shape or dtype, is not finite, or is an integer outside its classes.
         """
         given, value = value, np.asarray(value)
         if value.shape != self.raw_shape:
-            shape = "is None" if given is None else f"has the shape {value.shape}"
+            shape = "is None" if given is None else f"has shape {value.shape}"
             raise BadValueError(f"{shape}, expected {self.raw_shape}")
         if value.dtype.kind not in self.kinds:
-            raise BadValueError(f"has the dtype {value.dtype}, expected {self._expected_dtype()}")
+            raise BadValueError(f"has dtype {value.dtype}, expected {self._expected_dtype()}")
         if self.low is None or self.high is None:
             return Taken(self.prepare(value))
         inside = (value >= self.low) & (value <= self.high)
@@ -86,11 +86,11 @@ class Observation(NamedTuple):
         if not (np.abs(value) <= LARGEST).all():
             raise BadValueError(f"is not finite: {brief(value)}")
         if self.declared is None:
-            raise BadValueError(f"is outside of its space: {brief(value)}")
-        place = np.unravel_index(int(np.argmin(inside)), inside.shape)  # of one number that leaves its bounds
-        which = f"number {', '.join(map(str, place))} is " if place else ""
-        low, high = float(self.declared.low[place]), float(self.declared.high[place])
-        return Taken(self.prepare(value), f"{which}{float(value[place]):.6g}, declared are {low:.6g} to {high:.6g}")
+            raise BadValueError(f"is outside its space: {brief(value)}")
+        index = np.unravel_index(int(np.argmin(inside)), inside.shape)  # of one number outside its bounds
+        which = f"number {', '.join(map(str, index))} is " if index else ""
+        low, high = float(self.declared.low[index]), float(self.declared.high[index])
+        return Taken(self.prepare(value), f"{which}{float(value[index]):.6g}, declared {low:.6g} to {high:.6g}")
 
     def _expected_dtype(self) -> str:
         return {"f": "numbers", "u": "uint8"}.get(self.kinds[0], "integers")
@@ -100,11 +100,11 @@ def observation_leaves(space: gymnasium.Space, config: EnvConfig) -> list[Observ
     """The leaves of an observation space, in the order of `flat_values`.
 
     Args:
-        space: of one environment, as `chosen` leaves it.
-        config: how images are made small, and the environment's id, for errors.
+        space: of one environment, as returned by `chosen`.
+        config: how images are resized, and the environment's id, for errors.
 
     Raises:
-        UnsupportedSpaceError: a leaf cannot be seen, or two have one name; the message names them.
+        UnsupportedSpaceError: a leaf is not supported, or two have the same name; the message names them.
     """
     leaves, label = [], config.id
     for path, part in _flat_spaces(space):
@@ -116,12 +116,12 @@ def observation_leaves(space: gymnasium.Space, config: EnvConfig) -> list[Observ
             ) from None
         if leaf is None:
             name = path or ALONE
-            leave_out = f" --env.obs-ignore '{path}' leaves it out." if path else ""
+            leave_out = f" --env.obs-ignore '{path}' excludes it." if path else ""
             raise UnsupportedSpaceError(
                 f"{label}: the observation '{name}' is {brief(part)}, which is not supported.{leave_out}\n"
                 f"{OBSERVATIONS}"
             )
-        # A name that files and checkpoints can hold.
+        # Make the name valid in files and checkpoints.
         name = leaf.spec.name.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
         leaves.append(leaf._replace(spec=leaf.spec._replace(name=name)))
     if not leaves:
@@ -129,21 +129,21 @@ def observation_leaves(space: gymnasium.Space, config: EnvConfig) -> list[Observ
     names = collections.Counter(leaf.spec.name for leaf in leaves)
     if twice := [name for name, count in names.items() if count > 1]:
         raise UnsupportedSpaceError(
-            f"{label}: {names[twice[0]]} parts of the observation have the name '{twice[0]}', expected one of each "
-            "name.\nRename one: gymnasium.wrappers.TransformObservation, or a wrapper of your own."
+            f"{label}: {names[twice[0]]} parts of the observation have the name '{twice[0]}', expected unique names.\n"
+            "Rename one with gymnasium.wrappers.TransformObservation or your own wrapper."
         )
     return leaves
 
 
 class _Ignored(gymnasium.Space):
-    """A part of a tuple that the agent does not see; its place remains."""
+    """Placeholder for an excluded part of a tuple."""
 
 
 def chosen(space: gymnasium.Space, config: EnvConfig) -> gymnasium.Space:
-    """An observation space without the leaves that `env.obs_keys` does not name, or `env.obs_ignore` does.
+    """An observation space with only the leaves selected by `env.obs_keys` and `env.obs_ignore`.
 
     Raises:
-        UnsupportedSpaceError: a name or a pattern fits no leaf, or no leaf is left.
+        UnsupportedSpaceError: a name or a pattern matches no leaf, or no leaf is left.
     """
     keys, ignored = (
         [one.strip() for one in text.split(",") if one.strip()] for text in (config.obs_keys, config.obs_ignore)
@@ -151,14 +151,14 @@ def chosen(space: gymnasium.Space, config: EnvConfig) -> gymnasium.Space:
     if not keys and not ignored:
         return space
     names = [path or ALONE for path, _ in _flat_spaces(space)]
-    there = ", ".join(names)
+    available = ", ".join(names)
     for setting, patterns in (("obs_keys", keys), ("obs_ignore", ignored)):
         for pattern in patterns:
             if not any(_fits(name, [pattern]) for name in names):
                 meant = difflib.get_close_matches(pattern, names, n=1)
                 advice = f" Did you mean `{meant[0]}`?" if meant else ""
                 raise UnsupportedSpaceError(
-                    f"{config.id}: env.{setting} names `{pattern}`, and the observations are: {there}.{advice}"
+                    f"{config.id}: env.{setting} is `{pattern}`, expected some of: {available}.{advice}"
                 )
 
     def is_seen(name: str) -> bool:
@@ -166,7 +166,7 @@ def chosen(space: gymnasium.Space, config: EnvConfig) -> gymnasium.Space:
 
     if not any(map(is_seen, names)):
         raise UnsupportedSpaceError(
-            f"{config.id}: env.obs_keys and env.obs_ignore leave no observation, of: {there}. Name one that is seen."
+            f"{config.id}: env.obs_keys and env.obs_ignore leave no observation, expected at least one of: {available}."
         )
     return _pruned(space, is_seen, "")
 
@@ -190,12 +190,12 @@ def flat_values(space: gymnasium.Space, value: Any) -> Iterator[Any]:
     """The leaves of a value of the space, in order.
 
     Raises:
-        BadValueError: it is no dictionary with the keys of the space, or no tuple of its length.
+        BadValueError: the value is not a dictionary with the keys of the space, or not a tuple of its length.
     """
     if isinstance(space, Dict):
         if not isinstance(value, dict) or not value.keys() >= set(space.keys()):
-            given = f"the keys {list(value)}" if isinstance(value, dict) else type(value).__name__
-            raise BadValueError(f"is {given}, expected a dictionary with {list(space.keys())}")
+            found = f"has the keys {list(value)}" if isinstance(value, dict) else f"is {type(value).__name__}"
+            raise BadValueError(f"{found}, expected a dictionary with {list(space.keys())}")
         for key, part in space.items():
             yield from flat_values(part, value[key])
     elif isinstance(space, Tuple):
@@ -236,27 +236,27 @@ def _observation(path: str, space: gymnasium.Space, image: ImageConfig) -> Obser
 def _image(name: str, picture: Picture, image: ImageConfig) -> Observation:
     shrink = Shrink(image, picture.seen, f"the observation '{name}'")
     given, seen = _times(picture.shape), _times(shrink.shape)
-    how = [f"a picture of {given}", str(picture), "" if seen == given else f"seen as {seen}"]
-    told = ", ".join(filter(None, how))
+    parts = [f"a picture of {given}", str(picture), "" if seen == given else f"converted to {seen}"]
+    description = ", ".join(filter(None, parts))
 
     def prepare(value: np.ndarray) -> np.ndarray:
         return shrink(picture.channels_last(value))
 
-    return Observation(ObsSpec(name, shrink.shape), told, picture.shape, "u", prepare)
+    return Observation(ObsSpec(name, shrink.shape), description, picture.shape, "u", prepare)
 
 
 def _vector(name: str, space: Box) -> Observation:
     size = space.low.size
-    told = f"a vector of {size:,} number{'s' * (size > 1)}"
+    description = f"a vector of {size:,} number{'s' * (size > 1)}"
     if len(space.shape) > 1:
-        told += f" ({_times(space.shape)})"
+        description += f" ({_times(space.shape)})"
     if space.dtype.kind == "f" and len(space.shape) == 3 and sorted(space.shape)[1] >= SMALLEST:
-        told += "; as uint8 (0 to 255), it would be seen as a picture"
-    return Observation(ObsSpec(name, (size,)), told, space.shape, "fiub", _as_float32, *_bounds(space), space)
+        description += "; as uint8 (0 to 255), it would be a picture"
+    return Observation(ObsSpec(name, (size,)), description, space.shape, "fiub", _as_float32, *_bounds(space), space)
 
 
 def _box_classes(name: str, space: Box) -> Observation | None:
-    """A box of few integers as classes; None if its cells are too many for that."""
+    """A Box of integers with few values as classes; None if that makes too many one-hot numbers."""
     low = space.low.astype(np.int64)
     return _classes(name, space.shape, low, space.high.astype(np.int64) - low + 1)
 
@@ -271,14 +271,14 @@ def _integers(name: str, space: gymnasium.Space) -> Observation | None:
 
 
 def _classes(name: str, shape: tuple[int, ...], low: np.ndarray, counts: np.ndarray) -> Observation | None:
-    """Integers from `low` on, so many of each number; None if there are too many, or none."""
+    """Integers as classes, `counts` values from `low` on for each number; None if there are none or too many."""
     if not counts.size or not 0 < (classes := int(counts.max())) * math.prod(shape) <= MOST_CLASSES:
         return None
     spec = ObsSpec(name, shape, classes)
     of = f"{classes} class{'es' * (classes > 1)}"
-    what = "an integer" if not shape else f"{shape[0]} integers" if len(shape) == 1 else f"a {_times(shape)} board"
+    kind = "an integer" if not shape else f"{shape[0]} integers" if len(shape) == 1 else f"a {_times(shape)} board"
     low, high = np.asarray(low), np.asarray(low + counts - 1)
-    return Observation(spec, f"{what}, {of}", shape, "iub", lambda value: (value - low).astype(spec.dtype), low, high)
+    return Observation(spec, f"{kind}, {of}", shape, "iub", lambda value: (value - low).astype(spec.dtype), low, high)
 
 
 def _times(shape: Sequence[int]) -> str:
@@ -290,10 +290,10 @@ def _as_float32(value: np.ndarray) -> np.ndarray:
 
 
 def _bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:
-    """What a value must keep, with some leeway for rounding."""
+    """The space's bounds, with a tolerance for rounding."""
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         leeway = LEEWAY * np.where(np.isfinite(high - low), high - low, 1 + np.minimum(np.abs(low), np.abs(high)))
-        # Bounds of float32 that are far off, next to each other or the same, are rounded by more than that.
+        # Large float32 bounds close to each other have a rounding error above `leeway`.
         below, above = (np.maximum(leeway, ROUNDING * np.abs(bound)) for bound in (low, high))
         return np.maximum(low - below, -LARGEST), np.minimum(high + above, LARGEST)

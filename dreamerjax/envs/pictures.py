@@ -1,12 +1,12 @@
-"""Which boxes of integers are pictures, and how their axes stand, by their shape.
+"""Recognises pictures among boxes of integers, and the layout of their axes, by shape.
 
-shape                          seen as
+shape                          recognised as
 84 x 84, 64 x 64 x 3           a picture, channels last
 3 x 64 x 64                    a picture, channels first: they are moved to the end
 4 x 84 x 84                    four grey frames: each is a channel
 4 x 84 x 84 x 3                four frames in colour: twelve channels
-6 x 7, 7 x 7 x 3               no picture: too small to be one
-64 x 64 x 64                   not plain: `env.image.layout` must say
+6 x 7, 7 x 7 x 3               not a picture: too small
+64 x 64 x 64                   ambiguous: needs `env.image.layout`
 """
 
 import itertools
@@ -15,17 +15,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from gymnasium.spaces import Box
 
-SMALLEST = 16  # pixels of the height and the width of a picture
-MOST_CHANNELS = 64  # on the one axis that differs from two equal ones
+SMALLEST = 16  # least height and width of a picture in pixels
+MOST_CHANNELS = 64  # on an axis next to two equal ones
 
 Layout = Literal["auto", "channels_last", "channels_first"]
 
 
 class PictureBox(Box):
-    """A space of pictures [height, width, channels], however small they are."""
+    """A space of pictures [height, width, channels] uint8, of any size."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        """Of uint8."""
+        """Takes [height, width, channels]."""
         super().__init__(0, 255, shape, np.uint8)
 
     def __reduce__(self) -> Any:
@@ -33,13 +33,13 @@ class PictureBox(Box):
 
 
 class UnclearLayoutError(ValueError):
-    """The shape does not tell which axes are height and width."""
+    """The shape does not determine which axes are height and width."""
 
 
 class Picture(NamedTuple):
-    """How the axes of a picture stand."""
+    """The layout of a picture's axes."""
 
-    shape: tuple[int, ...]  # as the environment gives it
+    shape: tuple[int, ...]  # of the environment's value
     height_axis: int  # the width follows
 
     @property
@@ -49,22 +49,22 @@ class Picture(NamedTuple):
 
     @property
     def seen(self) -> tuple[int, ...]:
-        """[height, width] or [height, width, channels]."""
+        """The shape with channels last: [height, width] or [height, width, channels]."""
         others = self._others
         return self.size if not others else (*self.size, int(np.prod([self.shape[axis] for axis in others])))
 
     def channels_last(self, value: np.ndarray) -> np.ndarray:
-        """A picture of the environment in the shape of `seen`."""
+        """Converts an environment's picture to the shape `seen`."""
         if len(self.shape) <= 3 and self.height_axis == 0:
             return value
         order = (self.height_axis, self.height_axis + 1, *self._others)
         return value.transpose(order).reshape(self.seen)
 
     def __str__(self) -> str:
-        """What was recognised, where it is more than channels that come last."""
+        """The recognised layout, for messages; empty for a single frame with channels last."""
         height, width = self.size
         if len(self.shape) == 4:
-            return f"{self.shape[0]} frames of {height}x{width}, side by side as channels"
+            return f"{self.shape[0]} frames of {height}x{width}, stacked as channels"
         if self.height_axis == 0:
             return ""
         channels = self.shape[0]
@@ -77,10 +77,10 @@ class Picture(NamedTuple):
 
 
 def picture_of(shape: tuple[int, ...], layout: Layout) -> Picture | None:
-    """How a picture of this shape stands; None if it is too small, or of too few or too many axes, to be one.
+    """The layout of a picture of this shape; None if it is too small or does not have two to four axes.
 
     Raises:
-        UnclearLayoutError: the shape does not tell, and neither does `layout`.
+        UnclearLayoutError: the shape is ambiguous, and `layout` is "auto".
     """
     large = [axis for axis, length in enumerate(shape) if length >= SMALLEST]
     if len(shape) not in (2, 3, 4) or not any(after - axis == 1 for axis, after in itertools.pairwise(large)):
@@ -97,6 +97,6 @@ def picture_of(shape: tuple[int, ...], layout: Layout) -> Picture | None:
         if max(others) <= min(MOST_CHANNELS, shape[square[0]]):
             return Picture(shape, square[0])
     raise UnclearLayoutError(
-        "its shape does not tell which axes are height and width: say --env.image.layout channels_last or "
+        "its shape does not determine which axes are height and width: set --env.image.layout channels_last or "
         "channels_first"
     )

@@ -1,4 +1,4 @@
-"""Images at their source: rendered where the environment has none, cut and made small right after each step."""
+"""Image observations: rendered if the environment has none, cropped and resized right after each step."""
 
 import re
 from typing import Any
@@ -10,32 +10,32 @@ from PIL import Image
 
 from dreamerjax.config import ConfigError, EnvConfig, ImageConfig
 from dreamerjax.envs import EnvError
-from dreamerjax.envs.frames import as_picture, drawn
+from dreamerjax.envs.frames import as_picture, render_frame
 from dreamerjax.envs.pictures import PictureBox
 
-KEY = "image"  # of the rendered picture among the observations
-STATE = "state"  # of the rest, where that is not a dictionary
+KEY = "image"  # key of the rendered picture
+STATE = "state"  # key of the environment's observation if it is not a dictionary
 
 
 class Shrink:
-    """A frame [height, width] or [height, width, channels] uint8 -> the image that the agent sees.
+    """A frame [height, width] or [height, width, channels] uint8 -> the agent's image.
 
-    It is cropped, made grey or not, and resized by averaging over the pixels that fall into a new one.
+    Crops, optionally converts to one channel, and resizes with a box filter.
     """
 
     def __init__(self, config: ImageConfig, shape: tuple[int, ...], what: str) -> None:
         """Prepares for frames of one shape.
 
         Raises:
-            ConfigError: the crop is no pair of slices, or leaves nothing of such a frame.
+            ConfigError: the crop is not a pair of slices, or leaves no pixels of such a frame.
         """
         self._size = (config.width, config.height)
         self._crop = _slices(config.crop)
         cropped = np.empty(shape, np.uint8)[self._crop]
         if 0 in cropped.shape:
             raise ConfigError(
-                f"env.image.crop {config.crop!r} leaves nothing of {what}, whose frames are {shape[0]} rows of "
-                f"{shape[1]} pixels."
+                f"env.image.crop {config.crop!r} leaves no pixels of {what}, which has {shape[0]} rows of {shape[1]} "
+                "pixels."
             )
         channels = 1 if len(shape) == 2 else shape[2]
         self._colour = config.colour if channels == 3 else "colour"
@@ -72,27 +72,28 @@ def _slices(text: str) -> tuple[slice, ...]:
 
 
 class Rendered(gymnasium.Wrapper):
-    """Adds what `render` shows to the observations (`--obs both`), or puts it in their place (`--obs pixels`).
+    """Adds the picture of `render` to the observations (`--obs both`), or replaces them by it (`--obs pixels`).
 
-    A picture of another size than the first one is told as any observation that is outside of its space.
+    A picture of another size than the first one is an error, as for any observation that does not fit its space.
     """
 
     def __init__(self, env: gymnasium.Env, *, keep_state: bool, label: str) -> None:
-        """Renders a first frame, to know its shape.
+        """Renders a first frame to find its shape.
 
         Args:
-            env: it draws itself.
-            keep_state: the picture comes beside what the environment shows.
+            env: an environment that can render.
+            keep_state: keep the environment's own observation.
             label: of the environment, for errors.
 
         Raises:
-            RenderError: it cannot be drawn.
+            RenderError: the environment cannot be rendered.
         """
         super().__init__(env)
         self._label = label
         if keep_state and isinstance(env.observation_space, Dict) and KEY in env.observation_space.spaces:
             raise EnvError(
-                f"{label} has an observation '{KEY}' of its own, and env.obs both adds one: expected auto or pixels."
+                f"{label}: env.obs is both, expected auto or pixels: the environment already has an observation "
+                f"'{KEY}'."
             )
         env.reset(seed=0)
         picture = PictureBox(self._frame().shape)
@@ -105,12 +106,12 @@ class Rendered(gymnasium.Wrapper):
         self.observation_space = Dict(spaces | {KEY: picture})
 
     def reset(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As the environment's, with the picture."""
+        """As the wrapped environment's, with the picture."""
         obs, info = self.env.reset(**options)
         return self._seen(obs), info
 
     def step(self, action: Any) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
-        """As the environment's, with the picture."""
+        """As the wrapped environment's, with the picture."""
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._seen(obs), reward, terminated, truncated, info
 
@@ -119,11 +120,11 @@ class Rendered(gymnasium.Wrapper):
         return {**state, KEY: self._frame()}
 
     def _frame(self) -> np.ndarray:
-        return drawn(self.env.render, self._label, make=as_picture)
+        return render_frame(self.env.render, self._label, make=as_picture)
 
 
 def with_pixels(env: gymnasium.Env, config: EnvConfig) -> gymnasium.Env:
-    """The environment as `config.obs` wants it; for "pixels" and "both", it must have been made to render arrays."""
+    """Adds image observations if `config.obs` is "pixels" or "both", which need a `render_mode` that returns arrays."""
     if config.obs in ("pixels", "both"):
         return Rendered(env, keep_state=config.obs == "both", label=config.id)
     return env

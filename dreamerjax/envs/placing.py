@@ -1,4 +1,4 @@
-"""Puts an environment where it would be seen as given: to draw what was only dreamed, or to start from any moment."""
+"""Sets an environment's state from an observation: to render dreamed observations, or to start from any moment."""
 
 from collections.abc import Callable, Mapping
 
@@ -34,15 +34,15 @@ _STATES: Mapping[type[gymnasium.Env], Callable[[np.ndarray], np.ndarray]] = {
 
 
 def can_place(env: gymnasium.Env) -> bool:
-    """Whether `place` knows this environment."""
+    """Whether `place` supports this environment."""
     return type(env.unwrapped) in _STATES
 
 
 def place(env: gymnasium.Env, seen: np.ndarray) -> None:
-    """Puts an environment of classic control where its observation is `seen` [size]; it has been reset before."""
+    """Sets the state of a classic control environment so that its observation is `seen` [size]; reset it before."""
     inner = env.unwrapped
     inner.state = _STATES[type(inner)](np.asarray(seen, np.float64))  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(inner, CartPoleEnv):
         inner.steps_beyond_terminated = None
     if isinstance(inner, PendulumEnv):
-        inner.last_u = None  # no arrow of a torque
+        inner.last_u = None  # do not draw the torque arrow

@@ -1,4 +1,4 @@
-"""POPGym, `popgym:NAME` such as popgym:RepeatPreviousEasy: small tasks that need a memory."""
+"""POPGym, `popgym:NAME` such as popgym:RepeatPreviousEasy: small tasks that need memory."""
 
 import gymnasium
 import popgym  # noqa: F401  # registers the environments  # pyright: ignore[reportMissingImports]
@@ -8,21 +8,21 @@ from dreamerjax.envs.names import closest_of, refuse_obs, unknown
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of a name, or of its whole ID, such as popgym-RepeatPreviousEasy-v0; see `Family`.
+    """Makes the environment of a name or a full ID, such as popgym-RepeatPreviousEasy-v0; see `Suite`.
 
     Raises:
-        UnknownEnvironmentError: there is none of that name.
-        EnvError: pixels are asked for; they would show what is to be remembered.
+        UnknownEnvironmentError: there is no environment of that name.
+        EnvError: pixels are requested; they would show what the agent must remember.
     """
     short = _short(name)
     if short not in _ids():
         raise unknown("popgym", name, closest(name))
-    refuse_obs(config, "pixels", "both", reason="a picture would show what is to be remembered")
+    refuse_obs(config, "pixels", "both", reason="a picture would show what the agent must remember")
     return gymnasium.make(_ids()[short], disable_env_checker=True)
 
 
 def closest(name: str) -> str | None:
-    """The name that was probably meant, or None."""
+    """The name closest to a misspelled name, or None."""
     return closest_of(_short(name), _ids())
 
 

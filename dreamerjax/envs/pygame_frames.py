@@ -1,8 +1,7 @@
-"""Pictures that pygame drew, read as one block of memory.
+"""Reads pygame's pictures as one block of memory.
 
-Gymnasium reads a pygame surface number by number, in another order than it lies in memory. That takes half
-of the time in which CartPole draws itself. A block is copied at once, and turned into rows, columns and colours without
-moving anything.
+Gymnasium copies a pygame surface element by element, not in memory order, which takes half of CartPole's rendering
+time. This wrapper copies the surface as one block and rearranges it into rows, columns and colours as a view.
 """
 
 import contextlib
@@ -17,17 +16,17 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class BlockFrames(gymnasium.Wrapper):
-    """Renders what the environment renders, to the number."""
+    """Renders exactly the same pictures as the environment."""
 
     def render(self) -> Any:
-        """As the environment's, [height, width, 3] uint8."""
+        """The wrapped environment's picture, [height, width, 3] uint8."""
         with _reading_blocks():
             return self.env.render()
 
 
 @contextlib.contextmanager
 def _reading_blocks() -> Iterator[None]:
-    """While it lasts, pygame's `pixels3d` gives copies: what an environment draws is only read then."""
+    """Within the context, pygame's `pixels3d` returns copies, because `render` only reads from it."""
     import pygame
 
     with _ONE_AT_A_TIME:
@@ -40,12 +39,12 @@ def _reading_blocks() -> Iterator[None]:
 
 
 def _is_plain(surface: Any) -> bool:
-    """Whether each pixel is four bytes, blue first."""
+    """Whether a pixel is four bytes in the order blue, green, red."""
     return surface.get_bytesize() == 4 and surface.get_shifts()[:3] == (16, 8, 0)
 
 
 class _Block:
-    """What numpy takes for an array [width, height, 3]; it is not copied once more."""
+    """Converts to a numpy array [width, height, 3] without another copy."""
 
     def __init__(self, surface: Any) -> None:
         width, height = surface.get_size()

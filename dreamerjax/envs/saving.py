@@ -1,8 +1,8 @@
-"""Environments as bytes: what a checkpoint keeps of episodes under way, where the environment can be pickled.
+"""Environments as bytes: the state of unfinished episodes in a checkpoint, for environments that can be pickled.
 
-Each copy is a pickle of its own, so a run that is resumed with another number of workers goes on where it was. An
-environment is other people's code: whatever goes wrong while it is written means that there is no such state, and
-whatever goes wrong while it is read is a `StateError`, after which the run begins new episodes.
+Each environment is a separate pickle, so a run can resume with another number of workers. Pickling runs third-party
+code: any error while writing means that there is no state, and any error while reading is a `StateError`, after which
+the run starts new episodes.
 """
 
 import io
@@ -17,17 +17,17 @@ from dreamerjax.envs import StateError
 
 
 class _Saved(NamedTuple):
-    """The outer pickle, of plain things."""
+    """The content of the outer pickle, which contains only built-in types."""
 
     env_id: str
     steps: int  # since the reset
-    ended: list[bool]  # [copies] whose next row is a first one
-    copies: list[bytes]  # a pickle each
+    ended: list[bool]  # [copies] whether the next row starts an episode
+    copies: list[bytes]  # one pickle for each
 
 
 def write(env_id: str, steps: int, ended: np.ndarray, envs: Sequence[gymnasium.Env]) -> bytes | None:
-    """The state of all copies, or None if they cannot be written."""
-    # EzPickle stores how an environment was made, not where it is: it would come back, but elsewhere.
+    """The state of all copies, or None if they cannot be pickled."""
+    # EzPickle stores an environment's constructor arguments, but not its state.
     if any(isinstance(layer, gymnasium.utils.EzPickle) for layer in _layers(envs[0])):
         return None
     copies = []
@@ -42,10 +42,10 @@ def write(env_id: str, steps: int, ended: np.ndarray, envs: Sequence[gymnasium.E
 
 
 def read(state: bytes, env_id: str, num_envs: int) -> tuple[int, np.ndarray, list[gymnasium.Env]]:
-    """The steps since the reset, which copies have ended, and the environments, out of what `write` gave.
+    """Restores the result of `write`: the steps since the reset, which copies have ended, and the environments.
 
     Raises:
-        StateError: it is of another environment or another number of copies, or cannot be read.
+        StateError: the state is of another environment or another number of copies, or cannot be read.
     """
     saved = _checked(state, env_id, num_envs)
     envs: list[gymnasium.Env] = []
@@ -60,27 +60,27 @@ def read(state: bytes, env_id: str, num_envs: int) -> tuple[int, np.ndarray, lis
 
 
 def merge(states: Sequence[bytes], env_id: str) -> bytes:
-    """One state of what several workers wrote, in the order of their copies."""
+    """Joins the states of several workers, in the order of their copies."""
     parts = [_opened(state, env_id) for state in states]
     ended = [one for part in parts for one in part.ended]
     return pickle.dumps(tuple(_Saved(env_id, parts[0].steps, ended, [one for part in parts for one in part.copies])))
 
 
 def share(state: bytes, env_id: str, copies: slice) -> bytes:
-    """The part of a state that one worker reads.
+    """The part of a state for one worker.
 
     Raises:
-        StateError: it cannot be read.
+        StateError: the state cannot be read.
     """
     saved = _opened(state, env_id)
     return pickle.dumps(tuple(saved._replace(ended=saved.ended[copies], copies=saved.copies[copies])))
 
 
 def check(state: bytes, env_id: str, num_envs: int) -> int:
-    """How many steps the copies of a state have made since the reset.
+    """Checks a state; returns its number of steps since the reset.
 
     Raises:
-        StateError: it is of another environment or another number of copies, or cannot be read.
+        StateError: the state is of another environment or another number of copies, or cannot be read.
     """
     return _checked(state, env_id, num_envs).steps
 
@@ -89,7 +89,7 @@ def _checked(state: bytes, env_id: str, num_envs: int) -> _Saved:
     saved = _opened(state, env_id)
     if (saved.env_id, len(saved.copies)) != (env_id, num_envs):
         raise StateError(
-            f"The saved state is of {len(saved.copies)} copies of {saved.env_id}, expected {num_envs} of {env_id}."
+            f"The saved state has {len(saved.copies)} copies of {saved.env_id}, expected {num_envs} of {env_id}."
         )
     return saved
 
@@ -102,10 +102,10 @@ def _opened(state: bytes, env_id: str) -> _Saved:
 
 
 class _Pickler(pickle.Pickler):
-    """Leaves out what takes much room and says little.
+    """Omits large objects that can be restored.
 
-    Those are the windows of pygame, which an environment opens again where it finds none, and the bounds of a picture,
-    which a space keeps for each pixel (2.9 MB of the 600 x 400 that CartPole draws).
+    These are pygame's windows, which environments reopen when needed, and the bounds of image spaces, which Gymnasium
+    stores for each pixel (2.9 MB for CartPole's 600 x 400 pictures).
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -121,7 +121,7 @@ def _nothing() -> None:
 
 
 def _layers(env: gymnasium.Env) -> Sequence[gymnasium.Env]:
-    """An environment's wrappers from the outermost in, and the environment itself."""
+    """An environment's wrappers, outermost first, and the environment itself."""
     layers = [env]
     while isinstance(env, gymnasium.Wrapper):
         env = env.env

@@ -1,4 +1,4 @@
-"""Copies of an environment, stepped one after the other in this process."""
+"""Copies of an environment, stepped one after another in this process."""
 
 import traceback
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ import numpy as np
 from dreamerjax.config import EnvConfig
 from dreamerjax.envs import (
     EnvError,
+    EnvEvent,
     EnvFailureError,
-    Event,
     Goal,
     UnsupportedSpaceError,
     VectorEnv,
@@ -23,9 +23,7 @@ from dreamerjax.envs import (
 )
 from dreamerjax.envs.action_names import own_action_names
 from dreamerjax.envs.actions import Action, action_of
-from dreamerjax.envs.answers import BadAnswerError, as_reward, read_metrics, read_reset, read_step, takes_seed
-from dreamerjax.envs.frames import PICTURE_MODES, drawn
-from dreamerjax.envs.goal import goal_of
+from dreamerjax.envs.frames import PICTURE_MODES, render_frame
 from dreamerjax.envs.observations import (
     LARGEST,
     BadValueError,
@@ -34,20 +32,22 @@ from dreamerjax.envs.observations import (
     flat_values,
     observation_leaves,
 )
+from dreamerjax.envs.reward_threshold import registered_goal
+from dreamerjax.envs.step_result import StepResultError, as_reward, info_metrics, read_reset, read_step, takes_seed
 from dreamerjax.types import Rows, Spaces
 
-TRIES = 10  # in a row to begin an episode that is any good, before it is an error whatever the settings
+TRIES = 10  # consecutive attempts to start a valid episode, before it is an error with any setting
 
 OLD_STEP = (
-    "`step` gives four values, as Gym had it before 2022: `done` is taken as the end of the task, but where "
-    "info['TimeLimit.truncated'] says that time is up"
+    "`step` returns four values, as in Gym before 2022: `done` is read as `truncated` if "
+    "info['TimeLimit.truncated'] is true, else as `terminated`"
 )
-OLD_RESET = "`reset` gives the observation alone, expected (observation, info): it is taken"
-NO_SEED = "`reset` takes no seed, so the same seed need not be the same run"
+OLD_RESET = "`reset` returns only the observation, expected (observation, info); the observation is used"
+NO_SEED = "`reset` takes no seed, so runs with the same seed may differ"
 
 
 class SerialVectorEnv(VectorEnv):
-    """Makes the rows of `dreamerjax/types.py` from `gymnasium.Env`s, and checks everything on the way."""
+    """Makes the rows of `dreamerjax/types.py` from `gymnasium.Env`s, and checks all values."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class SerialVectorEnv(VectorEnv):
 
         Args:
             config: of the environment.
-            num_envs: how many.
+            num_envs: number of copies.
             seed: of all copies of the run.
-            first_copy: number of the first one here, where others of the run are elsewhere.
-            envs: the copies, where they are made already.
+            first_copy: index of this object's first copy among all copies of the run.
+            envs: the copies, if they exist already.
         """
         self.num_envs = num_envs
         self._config, self._seed, self._first_copy = config, seed, first_copy
@@ -78,13 +78,13 @@ class SerialVectorEnv(VectorEnv):
             self.close()
             raise
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
-        self.told = told_lines(self._leaves, self._action)
+        self.descriptions = describe_spaces(self._leaves, self._action)
         self._seeded = takes_seed(self._envs[0])
         self.steps = 0  # since the reset, for messages
         self._ended = np.zeros(num_envs, bool)
-        self._stillborn = np.zeros(num_envs, int)  # episodes in a row that were cut short before their second row
-        self._events: list[Event] = []
-        self._noted = set[str]()  # topics
+        self._failed_starts = np.zeros(num_envs, int)  # consecutive episodes that failed at their first step
+        self._events: list[EnvEvent] = []
+        self._noted = set[str]()  # topics of notes
         self._failed = False
 
     def reset(self, seed: int | None = None) -> Rows:
@@ -109,10 +109,10 @@ class SerialVectorEnv(VectorEnv):
         finite = np.isfinite(action)
         if not finite.all():
             index = int(np.argwhere(~finite)[0, 0])
-            raise EnvError(self._told(index, f"the action is not finite: {action[index]}"))
+            raise EnvError(self._message(index, f"the action is not finite: {action[index]}"))
         rows = self._empty_rows()
         rows.prev_action[:] = action
-        self._failed = True  # until it has not
+        self._failed = True  # stays true if a copy raises
         for index, own in enumerate(self._action.to_env(action)):
             if self._ended[index]:
                 self._start(rows, index)
@@ -125,7 +125,7 @@ class SerialVectorEnv(VectorEnv):
     def render(self) -> np.ndarray | None:
         """See `VectorEnv.render`."""
         env = self._envs[0]
-        return drawn(env.render, self._config.id) if env.render_mode in PICTURE_MODES else None
+        return render_frame(env.render, self._config.id) if env.render_mode in PICTURE_MODES else None
 
     def place(self, seen: np.ndarray) -> bool:
         """See `VectorEnv.place`."""
@@ -141,9 +141,9 @@ class SerialVectorEnv(VectorEnv):
 
     def goal(self) -> Goal:
         """See `VectorEnv.goal`."""
-        return goal_of(self._envs[0])
+        return registered_goal(self._envs[0])
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """See `VectorEnv.take_events`."""
         events, self._events = self._events, []
         return events
@@ -154,7 +154,7 @@ class SerialVectorEnv(VectorEnv):
 
     def state(self) -> bytes | None:
         """See `VectorEnv.state`."""
-        if self._failed:  # some copies have made a step that nobody saw
+        if self._failed:  # some copies made a step whose row was not returned
             return None
         return saving.write(self._config.id, self.steps, self._ended, self._envs)
 
@@ -209,7 +209,7 @@ class SerialVectorEnv(VectorEnv):
         return obs
 
     def _advance(self, rows: Rows, index: int, action: Any) -> None:
-        """The row that an action leads to; or the first one of a new episode, if what it leads to is no good."""
+        """The row after an action; or the first row of a new episode, if that row is invalid."""
         reward, answer = 0.0, None
         try:
             for _ in range(self._config.action_repeat):
@@ -225,37 +225,37 @@ class SerialVectorEnv(VectorEnv):
             self._see(rows, index, answer.obs)
             if not -LARGEST <= reward <= LARGEST:
                 raise BadValueError(f"the reward is not finite: {reward}")
-        except BadAnswerError as error:
-            raise EnvError(self._told(index, str(error))) from error
+        except StepResultError as error:
+            raise EnvError(self._message(index, str(error))) from error
         except BadValueError as error:
-            self._stillborn[index] += 1
-            self._interrupt(index, error, last_try=self._stillborn[index] >= TRIES)
+            self._failed_starts[index] += 1
+            self._interrupt(index, error, last_try=self._failed_starts[index] >= TRIES)
             self._start(rows, index)
             return
-        self._stillborn[index] = 0
+        self._failed_starts[index] = 0
         rows.reward[index] = reward
         rows.is_last[index] = answer.terminated or answer.truncated
         rows.is_terminal[index] = answer.terminated
         if answer.old:
             self._note(index, "old step", OLD_STEP)
         if rows.is_last[index] and "metrics" in answer.info:
-            metrics, problem = read_metrics(answer.info)
+            metrics, problem = info_metrics(answer.info)
             if problem:
                 self._note(index, "metrics", problem)
-            self._events.append(Event(index, metrics=metrics))
+            self._events.append(EnvEvent(index, metrics=metrics))
 
     def _interrupt(self, index: int, error: BadValueError, *, last_try: bool) -> None:
-        """An episode that cannot go on: cut short, or the end of the run."""
-        told = self._told(index, str(error))
+        """Interrupts an episode after an invalid value, or raises an error."""
+        message = self._message(index, str(error))
         if self._config.on_bad_observation == "stop" or last_try:
-            raise EnvError(told) from error
-        self._events.append(Event(index, interrupted=told))
+            raise EnvError(message) from error
+        self._events.append(EnvEvent(index, interrupted=message))
 
     def _failure(self, index: int, error: Exception) -> EnvFailureError:
-        """What the environment's own code raised, told with where it did."""
+        """The error for an exception in the environment's own code, with its traceback."""
         what, trace = f"raised {type(error).__name__}: {error}", traceback.format_exc()
-        told = f"{self._told(index, f'it {what}')}\n{trace}".rstrip()
-        return EnvFailureError(with_install_line(told, error), what, trace)
+        message = f"{self._message(index, f'it {what}')}\n{trace}".rstrip()
+        return EnvFailureError(with_install_line(message, error), what, trace)
 
     def _see(self, rows: Rows, index: int, obs: Any) -> None:
         try:
@@ -270,34 +270,35 @@ class SerialVectorEnv(VectorEnv):
                 raise BadValueError(f"the observation '{name}' {error}") from error
             rows.obs[name][index] = taken.value
             if taken.outside:
-                self._events.append(Event(index, outside=True))
-                self._note(index, f"bounds of {name}", outside_sentence(name, taken.outside))
+                self._events.append(EnvEvent(index, outside=True))
+                self._note(index, f"bounds of {name}", outside_bounds_message(name, taken.outside))
 
-    def _note(self, index: int, topic: str, sentence: str) -> None:
-        """Tells something once."""
+    def _note(self, index: int, topic: str, text: str) -> None:
+        """Adds a note, once for each topic."""
         if topic not in self._noted:
             self._noted.add(topic)
-            self._events.append(Event(index, note=self._told(index, sentence), topic=topic))
+            self._events.append(EnvEvent(index, note=self._message(index, text), topic=topic))
 
-    def _told(self, index: int, what: str) -> str:
+    def _message(self, index: int, what: str) -> str:
         return f"{self._config.id}: {what} (copy {self._first_copy + index}, step {self.steps})."
 
 
-def told_lines(leaves: Sequence[Observation], action: Action) -> tuple[str, ...]:
-    """See `VectorEnv.told`."""
-    return (*(f"Sees {leaf.spec.name}: {leaf.told}." for leaf in leaves), f"Does: {action.told}.")
+def describe_spaces(leaves: Sequence[Observation], action: Action) -> tuple[str, ...]:
+    """See `VectorEnv.descriptions`."""
+    observations = (f"Observation {leaf.spec.name}: {leaf.description}." for leaf in leaves)
+    return (*observations, f"Action: {action.description}.")
 
 
-def outside_sentence(name: str, outside: str) -> str:
-    """What is told of an observation that left its declared bounds."""
+def outside_bounds_message(name: str, outside: str) -> str:
+    """The note for an observation outside its declared bounds."""
     return (
-        f"the observation '{name}' left the bounds that its space declares: {outside}; it is stored as it is, training "
-        "goes on, and env/outside_bounds in the metrics counts how often"
+        f"the observation '{name}' is outside the bounds of its space: {outside}; it is stored unchanged, training "
+        "continues, and the metric env/outside_bounds counts such observations"
     )
 
 
 def _made(config: EnvConfig, num_envs: int) -> list[gymnasium.Env]:
-    """The copies; where one of them cannot be made, the others are closed."""
+    """Makes the copies; closes them all if one of them cannot be made."""
     envs: list[gymnasium.Env] = []
     try:
         for _ in range(num_envs):

@@ -1,8 +1,8 @@
-"""Copies of an environment in processes of their own, which are started anew when they fail.
+"""Copies of an environment in worker processes, which are restarted when they fail.
 
-Each worker steps its share of the copies with a `SerialVectorEnv`; `worker_process.py` has its two sides. A worker that
-raises, dies or hangs is replaced by a new one, and its copies begin new episodes; the other workers' rows stay as they
-are. Only repeated failure stops the run.
+Each worker steps some of the copies with a `SerialVectorEnv`; see `worker_process.py`. A worker that raises, dies or
+hangs is replaced, and its copies start new episodes; the other workers' rows are unaffected. Only repeated failures
+stop the run.
 """
 
 import contextlib
@@ -11,31 +11,31 @@ import time
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.envs import EnvError, Event, StateError, VectorEnv, saving
+from dreamerjax.envs import EnvError, EnvEvent, StateError, VectorEnv, saving
 from dreamerjax.envs.worker_process import END_SECONDS, SharedRows, Worker, WorkerError
 from dreamerjax.types import Rows
 
-START_SECONDS = 60.0  # a worker gets at least these for everything but a step
+START_SECONDS = 60.0  # least timeout for all commands except a step
 
 
 class WorkerVectorEnv(VectorEnv):
-    """The rows of a `SerialVectorEnv` with the same seed, stepped in `config.workers` processes at once.
+    """The rows of a `SerialVectorEnv` with the same seed, stepped in `config.workers` processes in parallel.
 
-    In a step in which a worker fails, the rows of its copies are the first of new episodes, with other seeds than any
-    before, and an `Event` says what happened.
+    If a worker fails in a step, the rows of its copies start new episodes with new seeds, and an `EnvEvent` describes
+    the failure.
     """
 
     def __init__(self, config: EnvConfig, *, num_envs: int, seed: int) -> None:
         """Starts the processes, at most one for each copy; see `make_env`.
 
         Raises:
-            EnvError: they cannot make the environment.
-            ConfigError: a setting does not fit it.
+            EnvError: the environment cannot be made.
+            ConfigError: a setting does not fit the environment.
         """
         self.num_envs = num_envs
         self._config, self._seed, self._steps = config, seed, 0
         self._patience = max(START_SECONDS, config.worker_timeout)
-        self._events: list[Event] = []
+        self._events: list[EnvEvent] = []
         self._shared: SharedRows | None = None
         shares = np.array_split(np.arange(num_envs), min(config.workers, num_envs))
         self._workers = [Worker(config, number, share.tolist(), num_envs) for number, share in enumerate(shares)]
@@ -46,7 +46,7 @@ class WorkerVectorEnv(VectorEnv):
                 self._admit(worker)
         except WorkerError as error:
             self.close()
-            raise EnvError(f"{config.id}: {error.worker} {error} at its start.\n{error.trace}".rstrip()) from None
+            raise EnvError(f"{config.id}: {error.worker} {error} during startup.\n{error.trace}".rstrip()) from None
         except BaseException:
             self.close()
             raise
@@ -70,13 +70,13 @@ class WorkerVectorEnv(VectorEnv):
         self._steps += 1
         return self._rows("step", self._steps, self._config.worker_timeout)
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """See `VectorEnv.take_events`."""
         events, self._events = self._events, []
         return events
 
     def state(self) -> bytes | None:
-        """See `VectorEnv.state`; None after an error, too."""
+        """See `VectorEnv.state`; also None after an error."""
         for worker in self._workers:
             worker.ask("state")
         try:
@@ -96,7 +96,7 @@ class WorkerVectorEnv(VectorEnv):
         for worker in self._workers:
             try:
                 worker.answer(self._patience)
-            except (StateError, WorkerError) as error:  # the others answer, too, before anything else is asked
+            except (StateError, WorkerError) as error:  # read the other workers' answers before raising
                 problems.append(error)
         if problems:
             raise StateError(str(problems[0]))
@@ -106,7 +106,7 @@ class WorkerVectorEnv(VectorEnv):
         for worker in self._workers:
             worker.ask("end_episodes", copies[worker.copies])
         for worker in self._workers:
-            with contextlib.suppress(WorkerError):  # the next step tells of it
+            with contextlib.suppress(WorkerError):  # the next step reports it
                 worker.answer(self._patience)
 
     def close(self) -> None:
@@ -120,52 +120,52 @@ class WorkerVectorEnv(VectorEnv):
             self._shared.file.close()
 
     def _admit(self, worker: Worker) -> None:
-        """Waits until a worker has made its environments, and lets it see the shared memory."""
-        spaces, told = worker.answer(self._patience)
+        """Waits until a worker has made its environments, and shares the memory with it."""
+        spaces, descriptions = worker.answer(self._patience)
         if self._shared is None:
-            self.spaces, self.told = spaces, told
+            self.spaces, self.descriptions = spaces, descriptions
             self._shared = SharedRows(spaces, self.num_envs)
         if spaces != self.spaces:
             raise EnvError(f"{self._config.id}: the spaces of {worker} are {spaces}, expected {self.spaces}.")
         worker.share(self._shared.file)
 
     def _rows(self, command: str, argument: int, seconds: float) -> Rows:
-        """What all workers make of a command: copies of the shared rows."""
+        """Sends a command to all workers; returns a copy of the shared rows."""
         for worker in self._workers:
             worker.ask(command, argument)
         for worker in self._workers:
             try:
                 events = worker.answer(seconds)
             except WorkerError as error:
-                events = self._start_anew(worker, error)
+                events = self._restart(worker, error)
             self._events += [event._replace(copy=worker.copies.start + event.copy) for event in events]
         assert self._shared is not None
         rows = self._shared.rows
         return Rows({name: seen.copy() for name, seen in rows.obs.items()}, *(part.copy() for part in rows[1:]))
 
-    def _start_anew(self, worker: Worker, error: WorkerError) -> list[Event]:
-        """Replaces a worker that failed by one that has given first rows.
+    def _restart(self, worker: Worker, error: WorkerError) -> list[EnvEvent]:
+        """Replaces a failed worker, and resets its copies.
 
         Raises:
-            EnvError: it has failed too often.
+            EnvError: the worker has failed too often.
         """
-        often, minutes, told = self._config.worker_failures, self._config.worker_failure_minutes, []
+        limit, minutes, events = self._config.worker_failures, self._config.worker_failure_minutes, []
         while True:
             worker.end(END_SECONDS)
             what = f"{self._config.id}: {worker} {error} (step {self._steps})"
-            if worker.count_failure(60.0 * minutes) >= often:
+            if worker.count_failure(60.0 * minutes) >= limit:
                 raise EnvError(
-                    f"{what}; failures in {minutes:g} minutes: {often}.\n{error.trace}".rstrip()
-                    + f"\nCorrect the environment, or allow more failures (--env.worker-failures, now {often}) or more "
-                    f"time (--env.worker-timeout, now {self._config.worker_timeout:g} s). With --env.workers 0 it is "
-                    "stepped in this process, where a debugger sees it."
+                    f"{what}; failures in {minutes:g} minutes: {limit}.\n{error.trace}".rstrip()
+                    + f"\nFix the environment, or allow more failures (--env.worker-failures, now {limit}) or more "
+                    f"time (--env.worker-timeout, now {self._config.worker_timeout:g} s). To debug it, use "
+                    "--env.workers 0: it then runs in this process."
                 )
-            told.append(Event(0, interrupted=f"{what}; it was started anew, and its copies begin new episodes."))
+            events.append(EnvEvent(0, interrupted=f"{what}; it was restarted, and its copies start new episodes."))
             worker.restarts += 1
             try:
                 worker.start(self._seed)
                 self._admit(worker)
                 worker.ask("reset")
-                return told + worker.answer(self._patience)
+                return events + worker.answer(self._patience)
             except WorkerError as again:
                 error = again

@@ -1,1 +1,1 @@
-"""What was learned, in use: act, encode, dream."""
+"""Uses a trained agent: act, encode, dream."""

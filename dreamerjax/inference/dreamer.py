@@ -1,14 +1,14 @@
-"""A trained agent to play with: ten lines from a run folder to acting and dreaming.
+"""A trained agent: acts, encodes episodes and dreams.
 
     agent = dreamerjax.load(dreamerjax.EXAMPLES / "cartpole")
     episode = agent.play(seed=0)                            # a real episode, greedy
-    seen = agent.encode(episode)                            # what the agent made of it: seen.value [T, 1], seen.kl ...
+    seen = agent.encode(episode)                            # latent states, values, ...: seen.value [T, 1], seen.kl
     dream = agent.dream(seen.states[20], horizon=30, copies=8)
     dream.obs["state"], dream.reward, dream.cont            # [H, 8, ...]
     dream = agent.dream(seen.states[20], actions=episode.actions[20:50])
 
-Arrays are numpy's, time in front, N dreams (or the one episode) after it. `dreamerjax/agent/dream.py` has the same as
-pure functions.
+Arrays are numpy's. The first axis is time, the second the dreams (or the one episode). `dreamerjax/agent/dream.py` has
+the same as pure functions.
 """
 
 import dataclasses
@@ -28,15 +28,15 @@ from dreamerjax.agent.dream import Dream, Encoding, Reading
 from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
 from dreamerjax.config import Config
 from dreamerjax.envs import EnvError, VectorEnv, make_env
-from dreamerjax.envs.frames import alike
+from dreamerjax.envs.frames import same_size
 from dreamerjax.envs.serial import SerialVectorEnv
 from dreamerjax.nets.rssm import repeat_latent
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.load import LoadedAgent, load_run
 from dreamerjax.types import Array, Batch, LatentState, PRNGKey, Rows, Spaces
 
-LONGEST = 1000  # steps of an episode that is played, if nobody says otherwise
-BLOCK = 32  # lengths are rounded up to multiples of it, so that few programs are compiled
+LONGEST = 1000  # default limit of a played episode in steps
+BLOCK = 32  # lengths are rounded up to multiples of this, so that few programs are compiled
 
 # (observations name -> [N, ...], key) -> actions [N, A], in JAX
 Player = Callable[[dict[str, Array], PRNGKey], Array]
@@ -45,8 +45,8 @@ Player = Callable[[dict[str, Array], PRNGKey], Array]
 class Played(NamedTuple):
     """A real episode, or the beginning of one."""
 
-    rows: Rows  # [T, 1, ...], in the order of time
-    # [T, height, width, 3] uint8 as the environment draws itself, all as large as the first; None if it does not.
+    rows: Rows  # [T, 1, ...]
+    # [T, height, width, 3] uint8 rendered by the environment, all of the first one's size; None if there are none.
     frames: np.ndarray | None
 
     def __len__(self) -> int:
@@ -59,19 +59,19 @@ class Played(NamedTuple):
 
     @property
     def ret(self) -> float:
-        """The return: its rewards, added up."""
+        """The return: the sum of rewards."""
         return float(self.rows.reward.sum())
 
 
 class Dreamer:
-    """An agent that has learned something: it acts, and it dreams.
+    """A trained agent.
 
     Attributes:
-        loaded: where it comes from, its settings, networks and parameters.
+        loaded: the agent's run, settings, networks and parameters.
     """
 
     def __init__(self, loaded: LoadedAgent) -> None:
-        """Of an agent that `load_run` gave; `dreamerjax.load` does both."""
+        """Takes the result of `load_run`; `dreamerjax.load` does both."""
         self.loaded = loaded
 
     @property
@@ -81,17 +81,17 @@ class Dreamer:
 
     @property
     def spaces(self) -> Spaces:
-        """What it sees and does."""
+        """The observations and actions."""
         return self.loaded.agent.spaces
 
     @property
     def title(self) -> str:
-        """What it knows, in words: "cartpole", "cartpole from pixels"."""
+        """The name of its environment, for people: "cartpole", "cartpole from pixels"."""
         env = self.config.env
         return f"{env.name} from pixels" if env.obs == "pixels" else env.name
 
     def make_env(self, *, seed: int = 0) -> VectorEnv:
-        """One copy of its environment.
+        """Makes one copy of the agent's environment.
 
         Raises:
             EnvError: it is not installed.
@@ -110,19 +110,19 @@ class Dreamer:
         """Plays one episode in a real environment.
 
         Args:
-            env: one copy; None: its own. One with other observations or actions is refused.
+            env: one environment with the agent's observations and actions; None: a new one.
             policy: "greedy", "sample", "random", or a function of observations [1, ...] and a key.
-            steps: after so many, it ends in any case; None: after 1,000, or `eval.max_episode_steps` if that is less.
+            steps: limit on the steps; None: 1,000, or `eval.max_episode_steps` if that is less.
             seed: of the environment's start, the latent states and the actions.
-            frames: keep what the environment draws, too.
+            frames: whether to render each step.
 
         Raises:
-            EnvError: the environment is not installed, does not suit the agent, or misbehaves.
-            RenderError: its frames are asked for, and it cannot be drawn.
+            EnvError: the environment is not installed, does not fit the agent, or fails.
+            RenderError: `frames` is true, and the environment cannot be rendered.
         """
         steps = steps or min(LONGEST, self.config.eval.max_episode_steps)
         owned = env is None
-        env = self._one_copy(env, seed)
+        env = self._env_or_own(env, seed)
         try:
             state, key = initial_policy_state(self.loaded.agent, 1), jax.random.PRNGKey(seed)
             generator = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ class Dreamer:
                     state, action, key = act(self.loaded.state.params, state, rows[-1].obs, rows[-1].is_first, key)
                 elif callable(policy):
                     key, own = jax.random.split(key)
-                    action = policy(rows[-1].obs, own)  # pyright: ignore[reportArgumentType]  numpy will do
+                    action = policy(rows[-1].obs, own)  # pyright: ignore[reportArgumentType]  numpy arrays work
                 else:
                     action = env.random_action(generator)
                 rows.append(env.step(np.asarray(action)))
@@ -146,14 +146,14 @@ class Dreamer:
                 env.close()
         return Played(
             rows=jax.tree.map(lambda *steps: np.stack(steps), *rows),
-            frames=np.stack(list(alike(drawn))) if drawn else None,
+            frames=np.stack(list(same_size(drawn))) if drawn else None,
         )
 
     def encode(self, episode: Played | Rows, *, seed: int = 0) -> Encoding:
-        """Lets the agent see rows [T, N, ...], and reads off what it makes of each.
+        """Encodes rows [T, N, ...]: latent states and predictions for each.
 
         Returns:
-            Arrays [T, N, ...]; `states[t]` is where to dream on from.
+            Arrays [T, N, ...]; `states[t]` can start a dream.
         """
         rows = episode.rows if isinstance(episode, Played) else episode
         length = len(rows.reward)
@@ -171,18 +171,18 @@ class Dreamer:
         copies: int = 1,
         seed: int = 0,
     ) -> Dream:
-        """Dreams on from a moment.
+        """Dreams from given latent states.
 
         Args:
             start: one latent state, or N of them.
-            horizon: H, steps; None: as many as there are actions, or 15.
+            horizon: H, steps; None: the number of actions, or 15.
             actions: [H, A] or [H, N, A], the same in all copies; or a function of the decoded observations [N, ...] and
-                a key; None: the agent's own policy, sampled.
+                a key; None: sampled from the agent's policy.
             copies: dreams from each state.
             seed: of the latent states and of sampled actions.
 
         Returns:
-            The dream: arrays [H, N * copies, ...], those from one state side by side.
+            The dream: arrays [H, N * copies, ...], with the copies of a state next to each other.
         """
         count = start.stoch.shape[0] * copies
         given = None
@@ -191,7 +191,7 @@ class Dreamer:
             given = given[:, None] if given.ndim == 2 else given
             if given.ndim != 3 or given.shape[-1] != self.spaces.action_size:
                 raise ValueError(
-                    f"The actions have the shape {np.shape(actions)}, expected [H, A] or [H, N, A] with A = "
+                    f"The actions have shape {np.shape(actions)}, expected [H, A] or [H, N, A] with A = "
                     f"{self.spaces.action_size}."
                 )
             given = given[:horizon]
@@ -207,11 +207,11 @@ class Dreamer:
         return _cut(run(self._params, start, jax.random.PRNGKey(seed), given, self._cont_discount), horizon)
 
     def read(self, states: LatentState) -> Reading:
-        """What the agent sees, expects and intends in latent states of N dreams, arrays [N, ...]."""
+        """Predictions from latent states: observations, rewards, values, ..., arrays [N, ...]."""
         return jax.device_get(_jit_read(self.loaded.agent)(self._params, states, self._cont_discount))
 
     def look(self, state: LatentState, obs: dict[str, np.ndarray], *, seed: int = 0) -> tuple[LatentState, np.ndarray]:
-        """Opens the eyes in N dreams: the states after the agent sees `obs` [N, ...], and its surprise [N] in nats."""
+        """Updates the states of N dreams with observations [N, ...]; returns them and the KL (surprise) [N] in nats."""
         return jax.device_get(_jit_look(self.loaded.agent)(self._params, state, obs, jax.random.PRNGKey(seed)))
 
     @property
@@ -222,44 +222,44 @@ class Dreamer:
     def _cont_discount(self) -> Array:
         return self.loaded.state.knobs.cont_discount
 
-    def _one_copy(self, env: VectorEnv | gymnasium.Env | None, seed: int) -> VectorEnv:
+    def _env_or_own(self, env: VectorEnv | gymnasium.Env | None, seed: int) -> VectorEnv:
         if env is None:
             return self.make_env(seed=seed)
         if isinstance(env, gymnasium.Env):
             env = SerialVectorEnv(self.config.env, num_envs=1, seed=seed, envs=[env])
         if (env.spaces, env.num_envs) != (self.spaces, 1):
             raise EnvError(
-                f"The environment has {env.num_envs} copies of {env.spaces}, expected 1 of what the agent has learned: "
+                f"The environment has {env.num_envs} copies with {env.spaces}, expected 1 with the agent's "
                 f"{self.spaces}."
             )
         return env
 
 
 def load(run: str | Path, *, step: int | None = None) -> Dreamer:
-    """Loads what a run has learned, from its newest good checkpoint.
+    """Loads the agent of a run from its newest undamaged checkpoint.
 
     Args:
         run: a run folder, or a folder of `dreamerjax.EXAMPLES`.
-        step: the checkpoint of so many environment steps instead; `checkpoint_steps` tells which there are.
+        step: environment steps of another checkpoint; `checkpoint_steps` lists them.
 
     Raises:
-        RunFolderError: it is no run folder.
-        CheckpointError: it has no good checkpoint, or one of another version or family.
+        RunFolderError: `run` is not a run folder.
+        CheckpointError: it has no undamaged checkpoint, or one of another version or family.
     """
     return Dreamer(load_run(Path(run).expanduser(), step=step))
 
 
 def checkpoint_steps(run: str | Path) -> list[int]:
-    """The environment steps at which a run kept what it had learned, in the order of time."""
+    """The environment steps of a run's checkpoints, in ascending order."""
     return checkpoint.steps(Path(run).expanduser() / "checkpoints")
 
 
 def _cut(reading: Any, length: int) -> Any:
-    """The first steps of a reading, as numpy arrays."""
+    """The first `length` steps, as numpy arrays."""
     return jax.tree.map(lambda x: x[:length], jax.device_get(reading))
 
 
-# Programs are compiled once for each agent (and length), whoever asks.
+# Programs are compiled once for each agent (and length).
 
 
 def _named_policy(agent: Agent, policy: str) -> Policy:

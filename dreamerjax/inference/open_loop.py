@@ -1,4 +1,7 @@
-"""How far ahead a dream can be trusted: many dreams beside what really happened under the same actions."""
+"""Open-loop predictions: compares dreams with real episodes under the same actions, to measure how far they are right.
+
+A stretch is a part of a real episode. The agent observes its first `context` rows and dreams the rest.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,29 +17,29 @@ from dreamerjax.inference.dreamer import Dreamer
 from dreamerjax.types import Rows
 
 
-class Compared(NamedTuple):
-    """N stretches of real episodes, and dreams of the same from a moment on."""
+class OpenLoopComparison(NamedTuple):
+    """N stretches of real episodes after the context, and dreams of them."""
 
-    rows: Rows  # [H, N, ...] what really happened after the moment
-    dreams: Sequence[Dream]  # each [H, N, ...] what was dreamed
+    rows: Rows  # [H, N, ...] the real rows after the context
+    dreams: Sequence[Dream]  # each [H, N, ...]
     known: np.ndarray  # [H, N] bool: the episode had not ended before
 
     def expected(self, name: str) -> np.ndarray:
-        """The median of an observation in the dreams, [H, N, ...]."""
+        """The median of an observation over the dreams, [H, N, ...]."""
         return np.median([dream.obs[name] for dream in self.dreams], axis=0)
 
     def error(self, name: str) -> np.ndarray:
-        """Absolute difference of the median dream from the truth [H, N, ...]; NaN where the episode had ended."""
+        """Absolute error of the median dream, [H, N, ...]; NaN after the end of the episode."""
         difference = np.abs(self.expected(name) - self.rows.obs[name])
         return np.where(self.known.reshape(*self.known.shape, *[1] * (difference.ndim - 2)), difference, np.nan)
 
     @property
     def survival(self) -> np.ndarray:
-        """Probability that the dreamed episode still goes on, [H, N]."""
+        """Probability that the dreamed episode has not ended, [H, N]."""
         return np.mean([np.cumprod(dream.cont, axis=0) for dream in self.dreams], axis=0)
 
 
-def compare(
+def compare_open_loop(
     dreamer: Dreamer,
     *,
     acting: Literal["greedy", "sample", "random"] = "sample",
@@ -45,20 +48,20 @@ def compare(
     starts: int = 200,
     copies: int = 8,
     seed: int = 0,
-) -> Compared:
-    """Dreams beside the truth.
+) -> OpenLoopComparison:
+    """Compares dreams with real episodes.
 
     Args:
         dreamer: the agent.
-        acting: who acts, before the moment and after it.
-        context: rows that the agent sees before it shuts its eyes; 1: the first row alone.
-        horizon: H, steps that it dreams.
-        starts: N, stretches; those whose episode ends within the context are left out.
-        copies: dreams of each; in each the agent sees the rows anew, so that what it is unsure of differs.
+        acting: the policy of the real episodes, during and after the context.
+        context: rows that the agent observes before it dreams; 1: only the first row of the episode.
+        horizon: H, steps of the dreams.
+        starts: N, stretches before those are removed whose episode ends within the context.
+        copies: dreams of each stretch; each encodes the context again, with other samples of the latent states.
         seed: of the environment, the actions and the dreams.
 
     Raises:
-        EnvError: the environment is not installed, or misbehaves.
+        EnvError: the environment is not installed, or fails.
     """
     agent, params = dreamer.loaded.agent, dreamer.loaded.state.params
     config = dataclasses.replace(dreamer.config.env, workers=0)
@@ -76,29 +79,29 @@ def compare(
     lasted = ~np.any([row.is_last for row in rows[:context]], axis=0)
     stacked: Rows = jax.tree.map(lambda *xs: np.stack(xs)[:, lasted], *rows)
     seen, followed = jax.tree.map(lambda x: x[:context], stacked), jax.tree.map(lambda x: x[context:], stacked)
-    # Nothing is done in the row of a reset. A dream that goes on needs an action there: the one before.
+    # The row of a reset has no action, but a dream that continues needs one: the previous action.
     before = np.roll(followed.prev_action, 1, axis=0)
     actions = np.where(followed.is_first[..., None], before, followed.prev_action)
     dreams = []
     for copy in range(copies):
         start = dreamer.encode(seen, seed=seed + copy).states[context - 1]
         dreams.append(dreamer.dream(start, actions=actions, seed=seed + copy))
-    return Compared(followed, dreams, np.cumprod(~followed.is_first, axis=0).astype(bool))
+    return OpenLoopComparison(followed, dreams, np.cumprod(~followed.is_first, axis=0).astype(bool))
 
 
 def trusted_steps(error: np.ndarray, tolerance: float) -> np.ndarray:
-    """For how many steps an error [H, N] stays within a tolerance, [N]; NaN, after the end of an episode, is within."""
+    """Number of first steps with an error [H, N] within a tolerance, [N]; NaN, after an episode's end, is within."""
     return np.cumprod(~(error > tolerance), axis=0).sum(0)
 
 
-def end_error(compared: Compared, over: np.ndarray | None = None) -> np.ndarray:
-    """By how many steps the end of an episode was dreamed too late (or too early: negative), [ended episodes].
+def end_error(compared: OpenLoopComparison, over: np.ndarray | None = None) -> np.ndarray:
+    """Number of steps by which dreams end too late (negative: too early), [episodes that ended].
 
-    Only stretches that really end because the task does count.
+    Includes only stretches that end by termination, not by a time limit.
 
     Args:
-        compared: the dreams beside the truth.
-        over: [H, N] bool, whether the dream has ended; None: where the continue head finds that more likely than not.
+        compared: the real rows and the dreams.
+        over: [H, N] bool, whether the dream has ended; None: where the continue head's survival is below one half.
     """
     ends, over = compared.rows.is_terminal & compared.known, compared.survival < 0.5 if over is None else over
     dreamed = np.where(over.any(0), over.argmax(0), len(over))

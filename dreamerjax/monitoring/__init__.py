@@ -1,1 +1,1 @@
-"""What a run tells: metrics, terminal, summary, diagnosis, alerts."""
+"""What a run reports: metrics, terminal, summary, diagnosis, alerts."""

@@ -1,8 +1,7 @@
-"""Watches a run's metrics for failures that have a name, and says so in words, with what to do.
+"""Alerts: known failures that are recognised in a run's metrics, with a description and a remedy.
 
-The rules (rules.py) read the lines of `metrics.jsonl` and nothing else, so the alerts of a run follow from its metrics:
-those of a run that resumes are found again, and `alerts_of` tells those of any finished run. Thresholds are settings
-(`alerts.*`).
+The rules (rules.py) read only the lines of `metrics.jsonl`, so the alerts of a run follow from its metrics: a resumed
+run finds its earlier alerts again, and `alerts_of` finds those of any run. Thresholds are settings (`alerts.*`).
 """
 
 from collections import deque
@@ -12,41 +11,41 @@ from typing import NamedTuple
 from dreamerjax.config import Config
 from dreamerjax.monitoring.rules import KINDS, RULES, Line
 
-LINES_KEPT = 4096  # of one kind: what is older than that is not looked at again
+LINES_KEPT = 4096  # newest lines of each kind that rules can read
 
 
 class Alert(NamedTuple):
-    """One failure that was seen, where it began to show."""
+    """One recognised failure, at the step at which it was recognised."""
 
     step: int  # environment steps
     update: int
     name: str  # such as "entropy collapsed"
     message: str  # with numbers
-    remedy: str = ""  # what to do, with the flags to give; it follows from the settings that the run has
+    remedy: str = ""  # what to do, with flags, depending on the run's settings
 
     def __str__(self) -> str:
         return f"{self.name}: {self.message}"
 
 
 class Watch:
-    """Sees every line of metrics as it is written; an alert is raised once, and again only after it had ceased."""
+    """Checks each line of metrics as it is written; raises an alert once, and again only after it has cleared."""
 
     def __init__(self, config: Config) -> None:
-        """Nothing was seen yet."""
+        """Starts without lines."""
         self._config = config
         self._lines: dict[str, deque[Line]] = {kind: deque(maxlen=LINES_KEPT) for kind in KINDS}
         self._raised: dict[str, Alert] = {}
 
     @property
-    def standing(self) -> dict[str, Alert]:
-        """Name -> alert of what was raised and has not ceased."""
+    def active(self) -> dict[str, Alert]:
+        """Name -> alert, of all raised alerts that have not cleared."""
         return dict(self._raised)
 
     def see(self, line: Line) -> list[Alert]:
-        """Takes the next line of metrics; what it shows that was not raised already."""
+        """Checks the next line of metrics; returns the new alerts."""
         alerts = []
-        for kind, telltale in KINDS.items():
-            if telltale not in line:
+        for kind, metric in KINDS.items():
+            if metric not in line:
                 continue
             self._lines[kind].append(line)
             for name, rule in RULES.items():

@@ -1,4 +1,4 @@
-"""The diagnosis of a run in training: rows of its replay -> numbers that show whether learning is sound."""
+"""The diagnosis during training: computes measures of learning from rows of the replay buffer."""
 
 import functools
 from collections.abc import Callable
@@ -13,32 +13,32 @@ from dreamerjax.replay.replay import Replay
 from dreamerjax.runtime.background import Background
 from dreamerjax.types import Batch, Metrics, PRNGKey, TrainState
 
-NEWEST_ROWS = 1024  # over all copies, at most
+NEWEST_ROWS = 1024  # at most, over all environments
 
 
 class Diagnosis:
-    """Asks `diagnose` about the newest rows and about all; compiled in a thread, beside the training."""
+    """Calls `diagnose` with the newest rows and with a random batch; compiled in a thread during training."""
 
     def __init__(self, agent: Agent, config: TrainConfig, replay: Replay, *, num_envs: int, seed: int) -> None:
-        """Nothing is compiled yet."""
+        """Does not compile yet."""
         self._config, self._replay, self._seed = config, replay, seed
         length = config.sequence_length
-        # As many as there are before the first update, so that one program does.
+        # As many as there are before the first update, so that one compiled program is enough.
         windows = max(1, min(NEWEST_ROWS, config.prefill) // (length * num_envs))
         self._steps = windows * length
-        # It runs seldom, so the compiler for CPUs need not try hard.
-        quickly = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-        self._diagnose = jax.jit(functools.partial(diagnose, agent, sequence_length=length), compiler_options=quickly)
+        # It runs rarely: on a CPU, a lower optimization level saves more compile time than it costs.
+        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+        self._diagnose = jax.jit(functools.partial(diagnose, agent, sequence_length=length), compiler_options=options)
         self._compiled: Callable[..., Metrics] = self._diagnose
         self._compiling: Background | None = None
 
     def compile(self, state: TrainState) -> None:
-        """Starts to compile for a state of these shapes; there must be rows by now, as many as a window needs."""
+        """Starts to compile for a state of these shapes; the replay must contain enough rows for a window."""
         inputs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, *self._inputs(0)))
         self._compiling = Background(functools.partial(self._compile, inputs))
 
     def run(self, state: TrainState, now: int) -> dict[str, float]:
-        """The numbers as of `now`, environment steps: the same whenever this step is reached, and without a trace."""
+        """The measures at environment step `now`. Deterministic; uses no shared random generator."""
         if self._compiling is not None:
             self._compiling.wait()
         return {name: float(x) for name, x in jax.device_get(self._compiled(state, *self._inputs(now))).items()}

@@ -1,9 +1,8 @@
 """Metrics on disk: one JSON object a line in `metrics.jsonl`, and the same numbers for TensorBoard.
 
 A line is `{"step": 4000, "update": 500, "wall_seconds": 61.2, "episode/return": 212.0, ...}`. It is written and
-flushed at once, so `tail -f` follows a run, and it is the record that everything else reads (the report, the
-comparisons). TensorBoard's event files are a second view of it and may lag by a few seconds; where they cannot be
-written, the metrics go on without them.
+flushed at once, so `tail -f` follows a run. The report and the comparisons read this file. TensorBoard's event files
+have the same numbers and may lag by a few seconds; if they cannot be written, only `metrics.jsonl` continues.
 """
 
 import contextlib
@@ -17,15 +16,16 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import Event as EventProto  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import RecordWriter
 
-RESERVED = ("step", "update", "wall_seconds")  # they open each line; a scalar cannot take their name
+RESERVED = ("step", "update", "wall_seconds")  # the first keys of each line; not allowed as names of scalars
 
 
 class MetricsWriter:
-    """Writes named scalars, one line for each call, and can go on where a checkpoint was taken."""
+    """Writes named scalars, one line for each call, and can continue from a checkpoint."""
 
     def __init__(
         self,
@@ -36,16 +36,16 @@ class MetricsWriter:
         purge_step: int | None = None,
         say: Callable[[str], None] = lambda text: None,
     ):
-        """Opens the file for appending and removes what a killed run may have left behind.
+        """Opens the file for appending and removes lines after the checkpoint, if a run was killed.
 
         Args:
             jsonl_path: the metrics file; it and its folder are made if missing.
             tensorboard_dir: folder for the event files, or None for no TensorBoard.
-            keep_bytes: keep this much of an existing file, as `position` gave it when a checkpoint was taken; 0 starts
-                over, None keeps all. In every case a half line at the end is removed.
-            purge_step: environment steps of that checkpoint: TensorBoard hides what earlier event files hold from this
+            keep_bytes: size to which an existing file is cut, from `position` when a checkpoint was saved; 0 starts
+                over, None keeps all. An incomplete last line is always removed.
+            purge_step: environment steps of that checkpoint: TensorBoard hides values of earlier event files from this
                 step on.
-            say: told once if the event files cannot be written.
+            say: called once with a message if the event files cannot be written.
 
         Raises:
             OSError: the metrics file or its folder cannot be made.
@@ -54,27 +54,27 @@ class MetricsWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.touch()
         _cut(self.path, keep_bytes)
-        # Without a buffer: what could not be written must not come back when the file is closed.
+        # Unbuffered: after a failed write, closing the file must not write the rest.
         self._file = self.path.open("ab", buffering=0)
         self._say, self._events = say, None
         if tensorboard_dir is not None:
-            with self._as_an_extra():
+            with self._optional():
                 self._events = _EventFile(Path(tensorboard_dir), purge_step)
 
     def write(self, step: int, update: int, wall_seconds: float, scalars: Mapping[str, Any]) -> None:
         """Writes one line, in the order given, and hands it to the operating system before it returns.
 
-        JSON has no NaN and no infinity: such a scalar is written as `null` (TensorBoard gets it as it is).
+        JSON has no NaN and no infinity: such scalars are written as `null` (TensorBoard gets the value).
 
         Args:
             step: environment steps so far.
             update: updates so far.
-            wall_seconds: seconds that the run has taken, written to the millisecond.
-            scalars: name -> Python, numpy or JAX number. A device array is waited for and copied.
+            wall_seconds: wall-clock time of the run in seconds, rounded to milliseconds.
+            scalars: name -> Python, numpy or JAX number. Waits for device arrays and copies them.
 
         Raises:
-            ValueError: a name is taken or a value is not a scalar.
-            OSError: the line cannot be written, for example because the disk is full; the file is as it was.
+            ValueError: a name is reserved or a value is not a scalar.
+            OSError: the line cannot be written, for example because the disk is full; the file is unchanged.
         """
         values = {name: _scalar(name, value) for name, value in scalars.items()}
         line: dict[str, int | float | None] = {
@@ -84,18 +84,18 @@ class MetricsWriter:
         }
         line |= {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._append(json.dumps(line, allow_nan=False).encode() + b"\n")
-        with self._as_an_extra():
+        with self._optional():
             if self._events is not None:
                 self._events.write(int(step), values)
 
     def write_gif(self, step: int, name: str, gif: bytes) -> None:
-        """Shows an animated GIF in TensorBoard; the metrics file takes none."""
-        with self._as_an_extra():
+        """Adds an animated GIF to TensorBoard; the metrics file has only numbers."""
+        with self._optional():
             if self._events is not None and gif:
                 self._events.write_gif(int(step), name, gif)
 
     def position(self) -> int:
-        """Size of the metrics file in bytes: what a checkpoint records, for `keep_bytes`."""
+        """Size of the metrics file in bytes, to store in a checkpoint for `keep_bytes`."""
         return self._file.tell()
 
     def close(self) -> None:
@@ -103,24 +103,24 @@ class MetricsWriter:
         try:
             self._file.close()
         finally:
-            with self._as_an_extra():
+            with self._optional():
                 if self._events is not None:
                     self._events.close()
 
     def _append(self, line: bytes) -> None:
-        begun, rest = self._file.tell(), memoryview(line)
+        start, rest = self._file.tell(), memoryview(line)
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError:
             with contextlib.suppress(OSError):
-                self._file.truncate(begun)
-                self._file.seek(begun)
+                self._file.truncate(start)
+                self._file.seek(start)
             raise
 
     @contextlib.contextmanager
-    def _as_an_extra(self) -> Iterator[None]:
-        """Gives TensorBoard up when it cannot be written, and says so; the metrics go on."""
+    def _optional(self) -> Iterator[None]:
+        """Stops writing TensorBoard files after an error, and reports it; the metrics continue."""
         try:
             yield
         except OSError as error:
@@ -128,7 +128,7 @@ class MetricsWriter:
             if events is not None:
                 with contextlib.suppress(OSError):
                     events.close()
-            self._say(f"Nothing more for TensorBoard, its files cannot be written: {error}")
+            self._say(f"TensorBoard files cannot be written and are stopped: {error}")
 
     def __enter__(self) -> Self:
         return self
@@ -140,18 +140,18 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Reads a metrics file, also while a run writes it and after one was killed.
+    """Reads a metrics file, also while a run writes it or after a run was killed.
 
     Args:
         path: the metrics file.
 
     Returns:
-        One dictionary for each line, keys in file order. `null` comes back as NaN, so that every scalar is a number.
-        A half line at the end is left out.
+        One dictionary for each line, keys in file order. `null` becomes NaN, so that all scalars are numbers. An
+        incomplete last line is ignored.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a whole line is not a JSON object.
+        ValueError: a complete line is not a JSON object.
     """
     rows = []
     lines = Path(path).read_bytes().splitlines(keepends=True)
@@ -174,27 +174,27 @@ def _parse(line: bytes) -> dict[str, Any] | None:
 
 def _scalar(name: str, value: Any) -> float:
     if name in RESERVED:
-        raise ValueError(f"A scalar cannot be named {name!r}: each line opens with {', '.join(RESERVED)}.")
+        raise ValueError(f"A scalar cannot be named {name!r}: {', '.join(RESERVED)} are reserved.")
     if np.shape(value) != ():
         raise ValueError(f"{name} has shape {np.shape(value)}, expected a scalar: reduce it first.")
     return float(value)
 
 
 def _cut(path: Path, keep_bytes: int | None) -> None:
-    """Shortens the file to at most `keep_bytes`, and further to the end of a line."""
+    """Cuts the file to at most `keep_bytes`, at the end of a line."""
     with path.open("r+b") as file:
         content = file.read() if keep_bytes is None else file.read(keep_bytes)
         file.truncate(content.rfind(b"\n") + 1)
 
 
 class _EventFile:
-    """One TensorBoard event file, written without threads: one record holds all scalars of a line."""
+    """One TensorBoard event file, written without threads; each record has all scalars of a line."""
 
-    FLUSH_SECONDS = 5.0  # a flush waits for the disk, so it is not done for each record
+    FLUSH_SECONDS = 5.0  # least time between flushes, which wait for the disk
 
     def __init__(self, folder: Path, purge_step: int | None):
         folder.mkdir(parents=True, exist_ok=True)
-        earlier = len(list(folder.glob("events.out.tfevents.*")))  # a name of its own, also within the same second
+        earlier = len(list(folder.glob("events.out.tfevents.*")))  # makes the name unique within a second
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{earlier}"
         self._writer = RecordWriter(str(folder / name))
         try:
@@ -214,7 +214,7 @@ class _EventFile:
             self._flush()
 
     def write_gif(self, step: int, name: str, gif: bytes) -> None:
-        width, height = (int.from_bytes(gif[start : start + 2], "little") for start in (6, 8))  # of the format's header
+        width, height = (int.from_bytes(gif[start : start + 2], "little") for start in (6, 8))  # from the GIF header
         image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=gif)
         self._add(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
@@ -222,7 +222,7 @@ class _EventFile:
         self._writer.close()
 
     def _add(self, **content: Any) -> None:
-        self._writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+        self._writer.write(EventProto(wall_time=time.time(), **content).SerializeToString())
 
     def _flush(self) -> None:
         self._writer.flush()

@@ -1,4 +1,4 @@
-"""What to do about a failure: settings to change, as flags that can be copied, and a few words."""
+"""Remedies for failures: a short text, and settings to change as command-line flags."""
 
 import re
 from collections.abc import Mapping
@@ -6,38 +6,38 @@ from typing import Any, NamedTuple
 
 from dreamerjax.config import Config, flatten
 
-FACTOR = 3.0  # by which a number is made larger or smaller: what is less is hardly seen
+FACTOR = 3.0  # for larger and smaller values of a setting: smaller factors have little effect
 
 
 class Remedy(NamedTuple):
-    """What to do."""
+    """A recommended action."""
 
-    changes: Mapping[str, Any]  # dotted key -> value to give; empty where no setting mends it
-    words: str  # what that does, or what else to do
+    changes: Mapping[str, Any]  # dotted key -> new value; empty if no setting helps
+    words: str  # the effect of the changes, or what else to do
 
     def __str__(self) -> str:
-        """One line, the flags last."""
+        """One line that ends with the flags."""
         return f"{self.words}: {self.flags}" if self.changes else self.words
 
     @property
     def flags(self) -> str:
-        """The flags, as they are typed after `python run.py`."""
+        """The flags for `python run.py`."""
         return " ".join(f"--{key.replace('_', '-')} {_typed(value)}" for key, value in self.changes.items())
 
 
 def words_and_flags(remedy: str) -> tuple[str, list[str]]:
-    """The two parts of a remedy as an alert has it: the words, and each flag with its value; there may be no flags."""
+    """Splits the text of a remedy into its words and its flags, each with its value."""
     words, *flags = re.split(r":? (?=--)", remedy)
     return words, flags
 
 
 def more(config: Config, *keys: str) -> dict[str, Any]:
-    """Settings -> three times what they are now; those that are 0 get their published value."""
+    """Setting -> three times its present value, or the published value if that is 0."""
     return _scaled(config, FACTOR, keys)
 
 
 def less(config: Config, *keys: str) -> dict[str, Any]:
-    """Settings -> a third of what they are now; those that are 0 stay out of it."""
+    """Setting -> a third of its present value; without settings that are 0."""
     return {key: value for key, value in _scaled(config, 1 / FACTOR, keys).items() if flatten(config)[key]}
 
 
@@ -47,7 +47,7 @@ def _scaled(config: Config, factor: float, keys: tuple[str, ...]) -> dict[str, A
 
 
 def _rounded(value: float) -> float:
-    """Two digits: 0.009, not 0.0089999."""
+    """Rounds to two digits: 0.009 instead of 0.0089999."""
     return float(f"{value:.2g}")
 
 

@@ -1,7 +1,7 @@
-"""The failures that have a name: how each shows in the metrics, and what to do about it.
+"""The known failures: how to recognise each in the metrics, and what to do about it.
 
-A rule reads lines of `metrics.jsonl` and nothing else. Its remedy stands right after it, and follows from the settings
-that the run has: three times, or a third of, the present value. docs/research.md explains both.
+A rule reads only lines of `metrics.jsonl`. Its remedy is defined right after it and depends on the run's settings:
+three times, or a third of, the present value. docs/research.md explains both.
 """
 
 import math
@@ -14,30 +14,32 @@ from dreamerjax.monitoring.remedy import Remedy, less, more
 Line = Mapping[str, float]  # of metrics.jsonl
 Lines = Mapping[str, Sequence[Line]]  # kind -> its lines, oldest first
 
-LEAST_CORRELATION = 0.3  # below it, predicted rewards fit nothing yet
+LEAST_CORRELATION = 0.3  # below it, predicted rewards are not meaningful yet
 
-# A kind of line, and a name that only lines of this kind have.
+# Kind of line -> a metric that only lines of this kind have.
 KINDS = {"train": "train/kl", "diagnosis": "diagnosis/value_bias", "eval": "eval/return_mean"}
 
 
 class Rule(NamedTuple):
     """One failure."""
 
-    kind: str  # of the line at which it is looked for
-    find: Callable[[Lines, Config], str | None]  # what was seen, with numbers; None: nothing
-    remedy: Callable[[Lines, Config], Remedy]  # what to do once it was seen
+    kind: str  # kind of the lines at which the rule is checked
+    find: Callable[[Lines, Config], str | None]  # returns a description with numbers; None: no failure
+    remedy: Callable[[Lines, Config], Remedy]  # called after `find` has found the failure
 
 
-def _lately(lines: Sequence[Line], name: str, count: int) -> list[float]:
-    """The newest `count` values of a metric; none if there are not so many, so that a rule waits."""
+def _newest(lines: Sequence[Line], name: str, count: int) -> list[float]:
+    """The newest `count` values of a metric; empty if there are fewer lines."""
     if len(lines) < count:
         return []
     return [line[name] for line in list(lines)[-count:] if name in line]
 
 
-def _all_lately(lines: Lines, kind: str, names: Sequence[str], count: int, holds: Callable[..., bool]) -> list[float]:
-    """The newest values of the metrics if the condition holds in each of the newest `count` lines; else nothing."""
-    columns = [_lately(lines[kind], name, count) for name in names]
+def _newest_if_all(
+    lines: Lines, kind: str, names: Sequence[str], count: int, holds: Callable[..., bool]
+) -> list[float]:
+    """The newest value of each metric if the condition is true in all of the newest `count` lines; else empty."""
+    columns = [_newest(lines[kind], name, count) for name in names]
     if not all(len(column) == count for column in columns):
         return []
     if not all(holds(*row) for row in zip(*columns, strict=True)):
@@ -55,34 +57,34 @@ def _after_not_a_number(lines: Lines, config: Config) -> Remedy:
     rates = ("agent.world_model.learning_rate", "agent.actor.learning_rate", "agent.critic.learning_rate")
     return Remedy(
         less(config, *rates),
-        "what is not a number stays so when the run is resumed: start a new one with smaller learning rates, and look "
-        "at the rewards and observations that came before",
+        "resuming does not help, because the parameters may be NaN: start a new run with smaller learning rates, and "
+        "check the preceding rewards and observations",
     )
 
 
 def _prior_without_gradient(lines: Lines, config: Config) -> str | None:
     names = ("train/grad_norm/prior", "train/grad_norm/encoder")
     least = config.alerts.prior_gradient
-    found = _all_lately(lines, "train", names, config.alerts.lines, lambda prior, encoder: prior < least * encoder)
+    found = _newest_if_all(lines, "train", names, config.alerts.lines, lambda prior, encoder: prior < least * encoder)
     if not found:
         return None
     under = lines["train"][-1].get("train/free_nats_share", math.nan)
     return (
-        f"gradient norm {found[0]:.2g}, against {found[1]:.2g} of the encoder; {under:.0%} of the rows are under the "
+        f"gradient norm {found[0]:.2g}, against {found[1]:.2g} of the encoder; {under:.0%} of the rows are below the "
         "free nats"
     )
 
 
 def _let_gradient_pass(lines: Lines, config: Config) -> Remedy:
     if config.agent.world_model.free_nats_gradient == "clip":
-        return Remedy({"agent.world_model.free_nats_gradient": "straight_through"}, "let it pass below the free nats")
-    return Remedy(more(config, "agent.world_model.dynamics_scale"), "weigh the loss that trains the prior more")
+        return Remedy({"agent.world_model.free_nats_gradient": "straight_through"}, "pass it below the free nats")
+    return Remedy(more(config, "agent.world_model.dynamics_scale"), "increase the weight of the prior's loss")
 
 
 def _latents_collapsed(lines: Lines, config: Config) -> str | None:
     alerts, model = config.alerts, config.agent.model
     highest = model.groups * math.log(model.classes)
-    found = _all_lately(
+    found = _newest_if_all(
         lines,
         "train",
         ["train/kl", "train/posterior_entropy"],
@@ -92,8 +94,8 @@ def _latents_collapsed(lines: Lines, config: Config) -> str | None:
     if not found:
         return None
     return (
-        f"the observation adds {found[0]:.2f} nats to what the prior says, and the posterior has "
-        f"{found[1] / highest:.0%} of the entropy that it could have; the KL may be weighed too high"
+        f"the KL between posterior and prior is {found[0]:.2f} nats, and the posterior has {found[1] / highest:.0%} of "
+        "its maximum entropy; the weight of the KL may be too high"
     )
 
 
@@ -106,82 +108,84 @@ def _weigh_kl_less(lines: Lines, config: Config) -> Remedy:
         if getattr(now, name) > getattr(published, name)
     }
     if heavy:
-        return Remedy(heavy, "weigh the KL as published")
-    return Remedy(more(config, "agent.world_model.reconstruction_scale"), "weigh the reconstruction more")
+        return Remedy(heavy, "reduce the weight of the KL to the published one")
+    return Remedy(more(config, "agent.world_model.reconstruction_scale"), "increase the weight of the reconstruction")
 
 
 def _entropy_collapsed(lines: Lines, config: Config) -> str | None:
     least, goal = config.alerts.entropy_share, config.env.solve_return
-    found = _all_lately(lines, "train", ["train/actor_entropy_share"], config.alerts.lines, lambda x: x < least)
+    found = _newest_if_all(lines, "train", ["train/actor_entropy_share"], config.alerts.lines, lambda x: x < least)
     score = lines["eval"][-1]["eval/return_mean"] if lines["eval"] else -math.inf
     if not found or (goal is not None and score >= goal):
         return None
-    short = "" if goal is None or score == -math.inf else f", with a return of {score:.0f} where {goal:g} is the goal"
-    return f"the policy has {found[0]:.1%} of the entropy that it could have{short}"
+    gap = "" if goal is None or score == -math.inf else f", with a return of {score:.0f} instead of {goal:g}"
+    return f"the policy has {found[0]:.1%} of its maximum entropy{gap}"
 
 
 def _explore_more(lines: Lines, config: Config) -> Remedy:
     changes = more(config, "agent.actor.entropy_scale")
     if config.agent.actor.entropy_schedule != "constant":
-        changes["agent.actor.entropy_schedule"] = "constant"  # or the larger scale fades, too
-    return Remedy(changes, "reward entropy more")
+        changes["agent.actor.entropy_schedule"] = "constant"  # otherwise the larger scale decays, too
+    return Remedy(changes, "increase the entropy bonus")
 
 
 def _collector_starved(lines: Lines, config: Config) -> str | None:
     most = config.alerts.data_wait_share
-    found = _all_lately(lines, "train", ["speed/data_wait_share"], config.alerts.lines, lambda x: x > most)
-    return f"{found[0]:.0%} of the time the updates wait for data" if found else None
+    found = _newest_if_all(lines, "train", ["speed/data_wait_share"], config.alerts.lines, lambda x: x > most)
+    return f"updates wait for data {found[0]:.0%} of the time" if found else None
 
 
 def _need_less_data(lines: Lines, config: Config) -> Remedy:
     if config.replay.storage == "memory":
-        return Remedy({"replay.storage": "device"}, "gather batches on the device, if the replay fits there")
-    words = "draw smaller batches"
-    if config.replay.storage == "disk":  # a run cannot take its replay from there into memory
-        words += " (or keep the replay of a new run in memory)"
+        return Remedy({"replay.storage": "device"}, "gather batches on the device, if the replay buffer fits there")
+    words = "sample smaller batches"
+    if config.replay.storage == "disk":  # a run cannot move its replay buffer from disk into memory
+        words += " (or start a new run with the replay buffer in memory)"
     return Remedy({"train.batch_size": max(1, config.train.batch_size // 2)}, words)
 
 
 def _replay_frozen(lines: Lines, config: Config) -> str | None:
     least = config.alerts.stored_share
-    found = _all_lately(lines, "train", ["replay/added_share"], config.alerts.lines, lambda x: x < least)
-    return f"{found[0]:.0%} of the rows that are collected reach it" if found else None
+    found = _newest_if_all(lines, "train", ["replay/added_share"], config.alerts.lines, lambda x: x < least)
+    return f"{found[0]:.0%} of the collected rows are stored" if found else None
 
 
 def _stop(lines: Lines, config: Config) -> Remedy:
     return Remedy(
         {},
-        "no setting mends this, it is a fault of the program or of a change to it: stop, because nothing that is "
-        "learned from here on comes from what the agent does",
+        "stop the run: this is a bug in the program or in a change to it, and the agent no longer learns from its "
+        "new experience",
     )
 
 
 def _cont_head_wrong(lines: Lines, config: Config) -> str | None:
     names, most = ("diagnosis/cont_predicted", "diagnosis/cont_real"), config.alerts.cont_error
-    found = _all_lately(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: abs(x - y) > most)
-    return f"it says {found[0]:.2f} where {found[1]:.2f} is right" if found else None
+    found = _newest_if_all(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: abs(x - y) > most)
+    return f"it predicts {found[0]:.2f} instead of {found[1]:.2f}" if found else None
 
 
 def _weigh_cont_more(lines: Lines, config: Config) -> Remedy:
     return Remedy(
         more(config, "agent.world_model.cont_scale"),
-        "check first that the environment ends episodes as terminated only where they are over, and as truncated at a "
-        "time limit; then weigh this loss more",
+        "check first that the environment reports `terminated` only at an end of the task, and `truncated` at a time "
+        "limit; then increase the weight of this loss",
     )
 
 
 def _dreams_end(lines: Lines, config: Config) -> str | None:
     names, most = ("diagnosis/dream_survival_h3", "diagnosis/cont_real"), config.alerts.survival_loss
-    found = _all_lately(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: x < y**3 - most)
-    return f"{found[0]:.0%} of them go on after 3 steps, where {found[1] ** 3:.0%} of episodes do" if found else None
+    found = _newest_if_all(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: x < y**3 - most)
+    return f"{found[0]:.0%} of them continue after 3 steps, against {found[1] ** 3:.0%} of episodes" if found else None
 
 
 def _mend_dreams(lines: Lines, config: Config) -> Remedy:
     newest = lines["diagnosis"][-1]
     real = newest["diagnosis/cont_real"]
     if abs(newest.get("diagnosis/cont_predicted", real) - real) > config.alerts.cont_error / 2:
-        return Remedy(more(config, "agent.world_model.cont_scale"), "weigh the continue loss more")
-    return _let_gradient_pass(lines, config)._replace(words="what is seen is judged rightly, so train the prior more")
+        return Remedy(more(config, "agent.world_model.cont_scale"), "increase the weight of the continue loss")
+    return _let_gradient_pass(lines, config)._replace(
+        words="the continue head is correct for posterior states, so train the prior more"
+    )
 
 
 def _reward_shifted(lines: Lines, config: Config) -> str | None:
@@ -192,7 +196,7 @@ def _reward_shifted(lines: Lines, config: Config) -> str | None:
 
     for where in ("previous", "next"):
         names = (f"diagnosis/reward_correlation_{where}", "diagnosis/reward_correlation")
-        found = _all_lately(lines, "diagnosis", names, alerts.diagnoses, fits_better)
+        found = _newest_if_all(lines, "diagnosis", names, alerts.diagnoses, fits_better)
         if found:
             return f"they fit the {where} row better than their own (correlation {found[0]:.2f} against {found[1]:.2f})"
     return None
@@ -201,15 +205,15 @@ def _reward_shifted(lines: Lines, config: Config) -> str | None:
 def _shift_rewards(lines: Lines, config: Config) -> Remedy:
     return Remedy(
         {},
-        "no setting mends this, the environment or a wrapper stores rewards one step off: row t holds the reward of "
-        "arriving at step t",
+        "fix the environment or wrapper, which stores rewards one step off: row t must contain the reward of arriving "
+        "at step t",
     )
 
 
 def _world_model_behind(lines: Lines, config: Config) -> str | None:
     names = ("diagnosis/world_model_loss_newest", "diagnosis/world_model_loss_replay")
     most = config.alerts.newest_loss
-    found = _all_lately(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: x > most * y)
+    found = _newest_if_all(lines, "diagnosis", names, config.alerts.diagnoses, lambda x, y: x > most * y)
     return f"its loss is {found[0]:.3g} on the newest rows and {found[1]:.3g} on all" if found else None
 
 
@@ -217,17 +221,17 @@ def _train_model_more(lines: Lines, config: Config) -> Remedy:
     if config.train.mode == "actor_critic":
         return Remedy(
             less(config, "agent.actor.learning_rate"),
-            "the world model is frozen in this mode: let the policy leave what the model knows more slowly",
+            "the world model is frozen in this mode: make the policy change more slowly",
         )
     if config.train.mode == "world_model":
         return Remedy(more(config, "train.ratio"), "make more updates for each environment step")
     if config.train.pacing in ("fixed", "throttle"):
-        return Remedy({"train.pacing": "surprise"}, "let the world model catch up while it is surprised")
-    return Remedy({"train.pacing_factor": config.train.pacing_factor + 1}, "let the world model catch up for longer")
+        return Remedy({"train.pacing": "surprise"}, "train the world model more while it is surprised")
+    return Remedy({"train.pacing_factor": config.train.pacing_factor + 1}, "train the world model more")
 
 
 def _delusional_dreaming(lines: Lines, config: Config) -> str | None:
-    """Dreamed value up, real return down, and more value than followed."""
+    """Dreamed value rises, real return falls, and the value exceeds the return that followed."""
     alerts, diagnoses, evals = config.alerts, lines["diagnosis"], lines["eval"]
     now = diagnoses[-1]
     before = [line for line in diagnoses if line["step"] <= now["step"] - alerts.window_steps]
@@ -240,7 +244,7 @@ def _delusional_dreaming(lines: Lines, config: Config) -> str | None:
         return None
     return (
         f"dreamed value {rise:+.0%} while return {fall:+.0%} over {alerts.window_steps:,} steps; value {value:.3g}, "
-        f"where {followed:.3g} followed"
+        f"but {followed:.3g} followed"
     )
 
 
@@ -253,12 +257,12 @@ def _trust_dreams_less(lines: Lines, config: Config) -> Remedy:
     horizon = max(1, config.agent.returns.imagination_horizon * 2 // 3)
     return Remedy(
         changes | {"agent.returns.imagination_horizon": horizon},
-        "the actor exploits errors of the world model: slow it, and dream less far",
+        "the actor exploits errors of the world model: slow it, and imagine fewer steps",
     )
 
 
 def _change(before: float, now: float) -> float:
-    """As a share of what was before; of 1 where that is smaller."""
+    """The change relative to the magnitude of `before`, but at least to 1."""
     return (now - before) / max(abs(before), 1.0)
 
 

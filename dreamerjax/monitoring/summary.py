@@ -1,4 +1,4 @@
-"""A run's summary in words: what it came to, what it cost, and what to type next."""
+"""A run's summary as text: the outcome, the cost, and useful next commands."""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -7,20 +7,20 @@ from typing import Any
 
 from dreamerjax.command import command
 
-FEWEST_EPISODES = 3  # that tell something about their spread
-UNFINISHED = {"interrupted": "Interrupted", "under way": "Under way"}  # why a run stopped -> how its outcome begins
+FEWEST_EPISODES = 3  # for a standard deviation
+UNFINISHED = {"interrupted": "Interrupted", "under way": "Under way"}  # why a run stopped -> start of its outcome
 
 
 def final_paragraph(summary: Mapping[str, Any], *, report: Path | None = None) -> str:
-    """What a run came to, in words, and the commands that one may want next.
+    """The outcome of a run, and useful next commands.
 
     Args:
         summary: the content of `summary.json`.
-        report: the page with everything that there is to see, if there is one.
+        report: the report's HTML page, if there is one.
 
     Returns:
-        One paragraph; what to do about the alerts, if there were any; commands. The latter two are indented, one a
-        line, and stand after a blank line.
+        One paragraph; the remedies of alerts, if there were any; commands. Remedies and commands are indented, one a
+        line, after a blank line.
     """
     sentences = [outcome(summary), *time_taken(summary), *_alerts(summary), f"Everything is in {summary['run_dir']}."]
     commands = list(_next_commands(summary, report))
@@ -36,7 +36,7 @@ def count(number: int, noun: str) -> str:
 
 
 def outcome(summary: Mapping[str, Any]) -> str:
-    """Solved or not, and how well: a sentence."""
+    """One sentence: solved or not, with the mean return."""
     env, goal = summary["env"], summary.get("solve_return")
     evaluation = summary.get("eval") or {}
     mean = evaluation.get("return_mean")
@@ -60,7 +60,7 @@ def outcome(summary: Mapping[str, Any]) -> str:
 
 
 def time_taken(summary: Mapping[str, Any]) -> Iterator[str]:
-    """When it was solved, and how long it took: sentences."""
+    """Sentences: when the run solved its task, and how long it took."""
     at = summary.get("solved_at")
     if at is not None and at["env_steps"] < summary["env_steps"]:
         yield f"It was solved after {_cost(at)}."
@@ -77,14 +77,14 @@ def _alerts(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _remedies(summary: Mapping[str, Any]) -> Iterator[str]:
-    """What to do about each alert, the newest of its name: lines."""
+    """Lines: the newest remedy of each kind of alert."""
     for name, remedy in {alert["name"]: alert.get("remedy") for alert in summary.get("alerts") or ()}.items():
         if remedy:
             yield f"  against {name}: {remedy}"
 
 
 def mean_and_spread(mean: float, std: float, episodes: int) -> str:
-    """A mean return with the standard deviation over its episodes, which fewer than three do not tell."""
+    """A mean return, with the standard deviation if there are at least three episodes."""
     return f"{mean:,.1f} ± {std:,.1f}" if episodes >= FEWEST_EPISODES else f"{mean:,.1f}"
 
 
@@ -94,7 +94,7 @@ def _cost(spent: Mapping[str, Any]) -> str:
 
 
 def _next_commands(summary: Mapping[str, Any], report: Path | None) -> Iterator[tuple[str, str]]:
-    """Purpose and command; the most likely wish comes first."""
+    """Purpose and command; the most likely next step first."""
     folder = shlex.quote(str(summary["run_dir"]))
     if summary["stopped"] == "interrupted":
         yield "go on", f"the same command with --run-dir {folder}"

@@ -20,7 +20,7 @@ from dreamerjax.play.labels import labels_for
 from dreamerjax.play.messages import BadMessageError, Message
 from dreamerjax.play.pictures import described, encoded, pack, strip
 from dreamerjax.play.tree import MAX_MOMENTS, Moment, Tree
-from dreamerjax.runtime.sentence import sentence_of
+from dreamerjax.runtime.error_text import one_line
 from dreamerjax.viz.renderer import ObservationRenderer
 
 END_BELOW = 0.5  # a dream ends when its continue probability falls below this
@@ -246,7 +246,7 @@ class Session:
         try:
             return encoded(draw())
         except RenderError as error:
-            why = sentence_of(error)
+            why = one_line(error)
             if why not in self._no_image:
                 self._no_image.add(why)
                 self._notes.append(f"No image: {why}")

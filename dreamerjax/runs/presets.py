@@ -1,11 +1,11 @@
-"""Settings of environments and their families, which come as YAML files, and of the user's own beside them."""
+"""Settings of environments and their suites, which come as YAML files, and of the user's own beside them."""
 
 import contextlib
 from pathlib import Path
 from typing import Literal
 
 from dreamerjax.config import ConfigError
-from dreamerjax.envs import FAMILIES, did_you_mean_id
+from dreamerjax.envs import SUITES, did_you_mean_id
 from dreamerjax.runs.settings import BUDGET, Layer, did_you_mean, read_yaml
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -19,19 +19,19 @@ Recipe = Literal["laptop", "published"]
 def read_env(
     name: str, obs: str | None = None, *, recipe: Recipe = "laptop", pixels: bool | None = None
 ) -> list[Layer]:
-    """The layers of an environment: what suits its family, then its own file, then its name.
+    """The layers of an environment: what suits its suite, then its own file, then its name.
 
-    Where images are seen, `<family>.pixels.yaml` and `<name>.pixels.yaml` come right after the files of these names.
+    Where images are seen, `<suite>.pixels.yaml` and `<name>.pixels.yaml` come right after the files of these names.
 
     Args:
-        name: of a file (`<name>.yaml`), or `family:ID`; a family may have a file, too.
+        name: of a file (`<name>.yaml`), or `suite:ID`; a suite may have a file, too.
         obs: the `env.obs` that later layers ask for; None: that of the files.
         recipe: the settings below those of an environment that takes a recipe (`takes_recipe`): those for a laptop, or
             none, which leaves the published ones.
         pixels: whether images are seen; None: where `obs` asks for them.
 
     Raises:
-        ConfigError: there is no such file and the name is no `family:ID`.
+        ConfigError: there is no such file and the name is no `suite:ID`.
     """
     files, last = _env_files(name)
     if takes_recipe(name):
@@ -48,14 +48,14 @@ def takes_recipe(name: str) -> bool:
     """Whether an environment starts from a recipe, the laptop's or the published one.
 
     These are Gymnasium's without a file of their own, and the user's own (`module:function`), unless a file says how
-    they learn; the other families say that themselves.
+    they learn; the other suites say that themselves.
 
     Raises:
         ConfigError: as `read_env`.
     """
     files, last = _env_files(name)
-    family = next((layer["env.id"] for layer in (last, *map(_env_layer, files)) if "env.id" in layer), name)
-    if family.partition(":")[0] in FAMILIES:
+    env_id = next((layer["env.id"] for layer in (last, *map(_env_layer, files)) if "env.id" in layer), name)
+    if env_id.partition(":")[0] in SUITES:
         return files == [LAPTOP]
     return not any(_says_how_to_learn(_env_layer(file)) for file in files)
 
@@ -75,7 +75,7 @@ def _says_how_to_learn(layer: Layer) -> bool:
 
 
 def _env_files(name: str) -> tuple[list[str], Layer]:
-    """The names of an environment's files, which need not all exist, the family's first; and the layer of its name.
+    """The names of an environment's files, which need not all exist, the suite's first; and the layer of its name.
 
     Raises:
         ConfigError: there is no such environment.
@@ -86,10 +86,10 @@ def _env_files(name: str) -> tuple[list[str], Layer]:
         return [name.partition(":")[0]], {"env.name": name, "env.id": name}
     known = [name for name, file in _files().items() if "env.id" in read_yaml(file)]
     meant = did_you_mean(name, known) or did_you_mean_id(name) or f" Known names: {', '.join(known)}."
-    families = ", ".join(f"`{family}:`" for family in FAMILIES if family != "gym")
+    suites = ", ".join(f"`{suite}:`" for suite in SUITES if suite != "gym")
     raise ConfigError(
         f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1; so do "
-        f"those of {families} and your own `module:function`."
+        f"those of {suites} and your own `module:function`."
     )
 
 

@@ -122,7 +122,7 @@ class Beginning:
         if self._parent is not None:
             self._parent.check(config)
         told = [self._recipe_told(recipe, platform, pixels=bool(pixels))] if self._takes_recipe else []
-        if look.goal.told and not said:
+        if look.goal.reason and not said:
             told.append(_goal_told(look))
         if not self._parent and ":" in self._name and (own := name_of(self._name)):
             told.append(f"There are settings for this task: --env {own} takes them.")
@@ -163,9 +163,9 @@ def _recipe_of(config: Config, *, env: bool) -> Layer:
 
 def _goal_told(look: Look) -> str:
     if look.goal.value is None:
-        return f"No return counts as solved: {look.goal.told}. --env.solve-return sets one."
+        return f"No return counts as solved: {look.goal.reason}. --env.solve-return sets one."
     return (
-        f"A mean return of {look.goal.value:g} counts as solved: {look.goal.told}. --env.solve-return sets another; "
+        f"A mean return of {look.goal.value:g} counts as solved: {look.goal.reason}. --env.solve-return sets another; "
         "none: train on to the end."
     )
 

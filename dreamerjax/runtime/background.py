@@ -1,8 +1,8 @@
-"""Work in a thread of its own, such as compiling, whose errors are not lost.
+"""Work in a thread, such as compiling; its errors are raised in the caller.
 
-Python must not end while a thread is in the compiler: the process would abort ("FATAL: exception not rethrown", exit
-code 134). So these threads are no daemons, and Python waits for them; who does not want to wait asks `any_running` and
-ends the process by `os._exit`.
+If Python exits while a thread is in the compiler, the process aborts ("FATAL: exception not rethrown", exit code 134).
+These threads are therefore not daemons, and Python waits for them at exit. To exit without waiting, check `any_running`
+and call `os._exit`.
 """
 
 import threading
@@ -10,31 +10,31 @@ from collections.abc import Callable
 
 
 class Background(threading.Thread):
-    """`compiling = Background(compile)` starts at once."""
+    """`compiling = Background(compile)` starts a thread at once."""
 
     def __init__(self, work: Callable[[], None]) -> None:
-        """Starts to work.
+        """Starts the thread.
 
         Args:
-            work: what to do.
+            work: the function to call.
         """
         super().__init__(daemon=False)
         self._work, self._error = work, None
         self.start()
 
     def run(self) -> None:
-        """Works; in the thread."""
+        """Runs in the thread."""
         try:
             self._work()
-        except BaseException as error:  # for whoever waits
+        except BaseException as error:  # raised by `wait` and `running`
             self._error = error
 
     @property
     def running(self) -> bool:
-        """Whether it still works.
+        """Whether the work is unfinished.
 
         Raises:
-            Exception: what the work raised.
+            Exception: the work's error.
         """
         if self._error is not None:
             raise self._error
@@ -44,7 +44,7 @@ class Background(threading.Thread):
         """Waits until the work is done.
 
         Raises:
-            Exception: what the work raised.
+            Exception: the work's error.
         """
         self.join()
         if self._error is not None:
@@ -52,5 +52,5 @@ class Background(threading.Thread):
 
 
 def any_running() -> bool:
-    """Whether any such thread still works, in the whole process."""
+    """Whether any `Background` thread of the process is running."""
     return any(isinstance(thread, Background) for thread in threading.enumerate())

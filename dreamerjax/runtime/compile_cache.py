@@ -1,9 +1,9 @@
-"""Traced programs that outlive the process: a second start of the same settings does not trace and lower them again.
+"""Stores traced programs on disk: a second start with the same settings does not trace and lower them again.
 
-The compiler's own cache finds a program only after Python has traced it, which takes longer than all the rest of such a
-start. So the traced program is stored beside it, under all that it was made from: this package's source, the libraries'
-versions, JAX's settings, the device and what the caller names. What cannot be stored is traced each time. Who changes
-the program while it runs calls `trace_anew` first: the source does not tell of it.
+JAX's compile cache finds a program only after Python has traced it, which takes most of such a start. This cache
+therefore stores the traced program next to it. The key is a hash of this package's source, the libraries' versions,
+JAX's settings, the device and the caller's `of`. Programs that cannot be exported are traced each time. Call
+`disable()` before monkeypatching: the key hashes source files only.
 """
 
 import functools
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import export
 
-KEPT = 64  # programs, of 0.1 to 1 MB each: the newest
+KEPT = 64  # newest programs, of 0.1 to 1 MB each
 UNREADABLE = (
     OSError,
     EOFError,
@@ -32,40 +32,40 @@ UNREADABLE = (
 )
 
 
-_anew = False
+_disabled = False
 
 
-def trace_anew() -> None:
-    """From now on, this process neither reads nor stores programs: for code that replaces functions of this package."""
-    global _anew
-    _anew = True
+def disable() -> None:
+    """Neither reads nor stores programs in this process from now on. For code that monkeypatches this package."""
+    global _disabled
+    _disabled = True
 
 
 class Traced(NamedTuple):
-    """A program without Python's part in it."""
+    """An exported program."""
 
-    exported: bytes  # of its leaves alone
-    outputs: Any  # the pytree that it returns, without anything in it
+    exported: bytes  # a function of lists of leaves
+    outputs: Any  # the structure of the returned pytree
 
 
 def lower(
     function: Callable[..., Any], inputs: tuple[Any, ...], *, of: Any, donate: tuple[int, ...] = ()
 ) -> jax.stages.Lowered:
-    """`jax.jit(function).lower(*inputs)`, without tracing it if it was traced before, in whatever process.
+    """`jax.jit(function).lower(*inputs)`, without tracing if this or another process traced it before.
 
     Args:
         function: of pytrees.
         inputs: their shapes and dtypes, `jax.ShapeDtypeStruct`s.
-        of: what else the program depends on, with a telling `repr`: settings, spaces.
-        donate: positions of the inputs that may be overwritten.
+        of: everything else that the program depends on, such as settings and spaces; its `repr` is part of the key.
+        donate: positions of the inputs whose buffers may be reused.
     """
     folder = jax.config.values["jax_compilation_cache_dir"]
-    stored = Path(folder) / "traced" / _key((of, inputs)) if folder and not _anew else None
+    stored = Path(folder) / "traced" / _key((of, inputs)) if folder and not _disabled else None
     traced = _read(stored) if stored else None
     if traced is None:
         try:
             traced = _trace(function, inputs)
-        except (NotImplementedError, ValueError):  # calls into Python, or what JAX does not promise to keep
+        except (NotImplementedError, ValueError):  # Python callbacks, or operations without export stability
             return jax.jit(function, donate_argnums=donate).lower(*inputs)
         if stored:
             _write(stored, traced)
@@ -80,7 +80,7 @@ def lower(
 def _trace(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Traced:
     structure, outputs = jax.tree.structure(inputs), None
 
-    # Leaves alone, because an export does not know the project's own containers.
+    # Leaves only, because `export` does not support this project's containers.
     def flat(*leaves: Any) -> list[Any]:
         nonlocal outputs
         result = function(*jax.tree.unflatten(structure, leaves))
@@ -107,7 +107,7 @@ def _key(of: Any) -> str:
 
 @functools.cache
 def _source() -> str:
-    """A digest of this package's files."""
+    """A hash of this package's source files."""
     digest = hashlib.sha256()
     package = Path(__file__).parents[1]
     for file in sorted(package.rglob("*.py")):
@@ -124,7 +124,7 @@ def _read(file: Path) -> Traced | None:
 
 
 def _write(file: Path, traced: Traced) -> None:
-    """Stores a program for later; a disk that is full costs time and nothing else."""
+    """Stores a program; ignores errors such as a full disk."""
     part = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Memory of this process and of the machine, and whether a replay fits into it."""
+"""Memory of this process and of the machine, and whether a replay buffer fits into it."""
 
 import contextlib
 import ctypes
@@ -10,21 +10,21 @@ from dreamerjax.config import ConfigError, ModelConfig, ReplayConfig
 from dreamerjax.replay.replay import row_bytes
 from dreamerjax.types import Spaces
 
-# Files in which a container's limit and use stand: of control groups of version 2, and of version 1.
+# Files with a container's memory limit and usage: cgroup v2 and v1.
 CONTAINER = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
 
 
-USABLE = 0.9  # share of the free memory that a replay may take: programs need some, too
+USABLE = 0.9  # share of the free memory available to the replay buffer; the rest is for programs
 
 
 def check_replay_fits(config: ReplayConfig, spaces: Spaces, model: ModelConfig) -> None:
-    """Refuses a replay that would not fit into the memory that is free now, before anything is allocated.
+    """Checks that the replay buffer fits into the free memory, before anything is allocated.
 
     Raises:
-        ConfigError: it does not; the message says which capacity would, and what else there is.
+        ConfigError: it does not fit; the message names a capacity that does, and an alternative.
     """
     row = row_bytes(spaces, model if config.context else None, images=config.storage != "disk")
     free = free_memory()
@@ -33,22 +33,22 @@ def check_replay_fits(config: ReplayConfig, spaces: Spaces, model: ModelConfig) 
     fits = int(USABLE * free / row)
     rounded = max(1, fits - fits % 10 ** max(0, len(str(fits)) - 2))
     images = any(spec.is_image for spec in spaces.obs) and config.storage != "disk"
-    otherwise = ", or --replay.storage disk, which keeps the images in files" if images else ""
+    otherwise = ", or --replay.storage disk, which stores images in files" if images else ""
     raise ConfigError(
-        f"replay.capacity is {config.capacity:,} rows, which take {_bytes(row * config.capacity)}, and this machine "
-        f"has {_bytes(free)} free. Give --replay.capacity {rounded}, which fits{otherwise}."
+        f"replay.capacity is {config.capacity:,} rows, which need {_bytes(row * config.capacity)}, but this machine "
+        f"has {_bytes(free)} free. Use --replay.capacity {rounded}, which fits{otherwise}."
     )
 
 
 def memory_sentence(replay_bytes: int, capacity: int) -> str:
-    """What the replay will take when it is full, against what the machine has now."""
-    sentence = f"The replay will take {_bytes(replay_bytes)} at its capacity of {capacity:,} rows"
+    """The memory of the full replay buffer, and the free memory of the machine."""
+    sentence = f"The replay buffer will need {_bytes(replay_bytes)} at its capacity of {capacity:,} rows"
     free = free_memory()
     return f"{sentence}." if free is None else f"{sentence}; this machine has {_bytes(free)} free."
 
 
 def free_memory() -> int | None:
-    """Bytes that programs can still take, in this container if it has a limit; None where the system does not tell."""
+    """Free memory in bytes, within the container's limit if there is one; None if the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
@@ -65,7 +65,7 @@ def _bytes(count: int) -> str:
 
 
 def memory_mb() -> float:
-    """Memory of this process in MB: what it holds now, or its high-water mark where the system tells no more."""
+    """Resident memory of this process in MB; its peak where the system does not report the present value."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
     except OSError:
@@ -73,10 +73,10 @@ def memory_mb() -> float:
 
 
 def give_back_memory() -> None:
-    """Gives memory that is free within this process back to the system, where the C library can (glibc).
+    """Returns freed memory of this process to the system, if the C library supports it (glibc).
 
-    It would keep what lies between pieces that are in use, and a film leaves many such holes: at each one of a long
-    run it took more.
+    Otherwise glibc keeps free memory between used blocks, and the fragmentation from making films makes the process
+    grow during a long run.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

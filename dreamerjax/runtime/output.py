@@ -1,4 +1,4 @@
-"""Standard output that can be lost while it is used: `| head` has read enough, a terminal closes, a disk is full."""
+"""Handles the loss of standard output: a closed pipe (`| head`), a closed terminal, a full disk."""
 
 import contextlib
 import errno
@@ -7,54 +7,54 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
-CLOSED_PIPE = 128 + 13  # exit codes, as shells have them for SIGPIPE
-CLOSED_TERMINAL = 128 + 1  # ... and for SIGHUP
+CLOSED_PIPE = 128 + 13  # exit code, as for SIGPIPE in shells
+CLOSED_TERMINAL = 128 + 1  # as for SIGHUP
 NOT_WRITABLE = 2
 
 
 class LostOutputError(Exception):
-    """Standard output cannot be written any more; the message says why, `exit_code` how the process should end."""
+    """Standard output can no longer be written; `exit_code` is the process's exit code."""
 
     def __init__(self, reason: str, exit_code: int) -> None:
-        """Takes half a sentence."""
+        """Takes a short reason, such as "Broken pipe"."""
         super().__init__(reason)
         self.exit_code = exit_code
 
 
 class Output:
-    """Takes the place of `sys.stdout`: `with contextlib.redirect_stdout(Output(when_lost)): ...`.
+    """Replaces `sys.stdout`: `with contextlib.redirect_stdout(Output(when_lost)): ...`.
 
-    When a write fails, `when_lost` is called, once. From then on everything that is written is dropped, so that nobody
-    else meets the same error: not a library that prints, and not the interpreter, which flushes the stream at its end.
+    When a write fails, `when_lost` is called once. Later writes are dropped, so the same error is not raised again in
+    libraries that print, or in the interpreter when it flushes the stream at exit.
     """
 
     def __init__(self, when_lost: Callable[[LostOutputError], None]) -> None:
-        """Stands in for what is `sys.stdout` now.
+        """Wraps the current `sys.stdout`.
 
         Args:
-            when_lost: told why; may raise. Any thread that prints may call it.
+            when_lost: called with the error, in the thread that prints; may raise.
         """
         self.lost: LostOutputError | None = None
         self._when_lost = when_lost
-        # None: it was closed before Python began.
+        # `sys.stdout` is None if it was closed before Python started.
         self._file: TextIO = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         self._is_terminal = not self._file.closed and self._file.isatty()
 
     def write(self, text: str) -> int:
-        """Writes a text, if it can."""
+        """Writes a text, unless the output is lost."""
         self._try(self._file.write, text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Writes several, if it can."""
+        """Writes several texts, unless the output is lost."""
         self._try(self._file.writelines, lines)
 
     def flush(self) -> None:
-        """Hands on what was written, if it can."""
+        """Flushes the stream, unless the output is lost."""
         self._try(self._file.flush)
 
     def isatty(self) -> bool:
-        """Whether it is a terminal, or was: one that is gone says no, and then nobody would write to it and notice."""
+        """Whether the stream was a terminal at first: a closed one returns False, which would hide the loss."""
         return self._is_terminal
 
     def __getattr__(self, name: str) -> Any:
@@ -66,13 +66,13 @@ class Output:
         try:
             write(*arguments)
             return
-        except LostOutputError as error:  # of the one that this one stands in for
+        except LostOutputError as error:  # from a wrapped `Output`
             lost = error
         except OSError as error:
             lost = LostOutputError(error.strerror or str(error), self._exit_code(error))
         except ValueError:
             if not self._file.closed:
-                raise  # a character that the encoding does not have
+                raise  # a character that cannot be encoded
             lost = LostOutputError("it was closed", CLOSED_PIPE)
         self.lost = lost
         silence(self._file)
@@ -85,7 +85,7 @@ class Output:
 
 
 def complain(text: str) -> None:
-    """Prints a line to standard error, if that is still there."""
+    """Prints a line to standard error, unless it is closed."""
     if sys.stderr is None:
         return
     try:
@@ -95,15 +95,15 @@ def complain(text: str) -> None:
 
 
 def complain_in_handler(text: str) -> None:
-    """As `complain`, from within a signal handler, which may have interrupted a write to the same stream."""
+    """As `complain`, but safe in a signal handler that may interrupt a write to the same stream."""
     with contextlib.suppress(OSError):
         os.write(2, f"{text}\n".encode(errors="replace"))
 
 
 def silence(stream: TextIO) -> None:
-    """Lets what a stream still holds, and what is written to it later, go nowhere."""
+    """Redirects a stream's buffered and future output to the null device."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         descriptor = stream.fileno()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)

@@ -1,17 +1,17 @@
-"""Traces of JAX's profiler while a run trains, in short chunks: where the time goes, operation by operation."""
+"""Records traces with JAX's profiler during training, in short chunks."""
 
 from pathlib import Path
 from typing import Any
 
 import jax
 
-HOW_TO_OPEN = "open https://ui.perfetto.dev and drag a perfetto_trace.json.gz of it into the page"
+HOW_TO_OPEN = "open https://ui.perfetto.dev and drag one of its perfetto_trace.json.gz files into the page"
 
 
 class Profiler:
-    """Records a few dispatches now and then; does nothing without a folder.
+    """Records a few dispatches at intervals; does nothing without a folder.
 
-    A trace of a long time would be too large to open, and the first dispatches are not like those that follow.
+    A long trace would be too large to open, and the first dispatches are not typical.
     """
 
     def __init__(
@@ -20,18 +20,18 @@ class Profiler:
         """Records nothing yet.
 
         Args:
-            folder: a folder `chunk-<dispatch>` is made in it for each chunk; None: record nothing.
-            first: dispatches to let pass before the first chunk.
+            folder: where to make a folder `chunk-<dispatch>` for each chunk; None: record nothing.
+            first: dispatches before the first chunk.
             dispatches: length of a chunk.
-            every: from the start of one chunk to the start of the next, in dispatches.
-            chunks: how many at most.
+            every: dispatches from the start of one chunk to the start of the next.
+            chunks: greatest number of chunks.
         """
         self._folder = folder
         self._starts = {first + every * index for index in range(chunks)} if folder else set()
         self._dispatches, self._count, self._ends = dispatches, 0, 0
 
     def dispatched(self, results: Any) -> None:
-        """A dispatch was made; begins or ends a chunk after it if that is due, and waits for `results` only then."""
+        """Call after each dispatch. Starts or ends a chunk if it is due, and waits for `results` only then."""
         self._count += 1
         if self._ends == self._count:
             jax.block_until_ready(results)
@@ -42,7 +42,7 @@ class Profiler:
             self._ends = self._count + self._dispatches
 
     def close(self) -> None:
-        """Ends a chunk that is being recorded."""
+        """Ends the chunk being recorded, if any."""
         if self._ends:
             self._ends = 0
             jax.profiler.stop_trace()

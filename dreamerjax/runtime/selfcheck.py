@@ -1,14 +1,14 @@
-"""The same numbers on this back-end as on the CPU? One real update, forward and backward, on both.
+"""Checks that this back-end computes the same numbers as the CPU, with one full update on both.
 
-The update is cut open, and each part gets the same numbers on both machines: the metrics show the forward pass, the
-gradients the backward pass, and the optimizer is compared apart from them, on the CPU's gradients. For it divides each
-gradient by the gradient's own size: where a gradient is 0 but for rounding, rounding alone decides between a full step
-up and a full step down, on a healthy machine, too.
+The update is compared in parts with the same inputs on both machines: metrics for the forward pass, gradients for the
+backward pass, and the optimizer separately, on the CPU's gradients. The optimizer normalises gradients by their own
+size: where a gradient is 0 up to rounding, rounding alone decides between a full step up and a full step down, also on
+a healthy machine.
 
-Everything is computed in float32 with the most exact matrix multiplication, so what remains is rounding. Latents are
-sampled, and rounding can tip a sample that lies on the edge, after which all numbers are others: with 3,000 samples of
-four classes and errors of 1e-6, about one healthy machine in fifty has one. A fault shows with every seed, so a
-difference counts only if another seed has one, too.
+All parts are computed in float32 with the highest matrix multiplication precision, so that only rounding differs.
+Latents are sampled, and rounding can change a sample near a threshold, after which all numbers differ: with 3,000
+samples of four classes and errors of 1e-6, this happens on about one healthy machine in fifty. A fault appears with
+every seed, so a difference counts only if a second seed shows one, too.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ from dreamerjax.runtime.backend import Backend
 from dreamerjax.types import ActionSpec, Batch, Device, Metrics, ObsSpec, Spaces, TrainState, Variables
 
 TOLERANCE = 1e-3  # of the largest magnitude in the same array; float32 rounding stays below 1e-4
-FLOOR = 1e-3  # no array of gradients is measured by less than this share of the largest magnitude in its network
-SMALLEST = 1e-12  # gradients below it are 0 for the optimizer: see `_resolved`
-EARLIER = 3  # updates of the optimizer before the one that is compared, so that its moments are not zero
-SEEDS = 2  # that must all show a difference
+FLOOR = 1e-3  # least scale of an array of gradients, as a share of the largest magnitude in its network
+SMALLEST = 1e-12  # smaller gradients are set to 0 for the optimizer: see `_resolved`
+EARLIER = 3  # optimizer updates before the compared one, to make its moments nonzero
+SEEDS = 2  # the check fails only if all of them show a difference
 LENGTH, SIZE, HORIZON = 6, 4, 3  # T, B, H
 SPACES = Spaces((ObsSpec("state", (4,)),), (ActionSpec("discrete", 2),))
 
@@ -46,21 +46,21 @@ Grads = dict[str, Variables]  # by field of `Params`
 
 
 class Machine(NamedTuple):
-    """How one machine computes the two parts of an update: from arrays of any device to arrays of numpy."""
+    """The two parts of an update on one machine: functions from arrays on any device to numpy arrays."""
 
     gradients: Callable[[TrainState, Batch], tuple[Metrics, Grads]]
     optimizer: Callable[[TrainState, Grads], TrainState]
 
 
 class Difference(NamedTuple):
-    """How far one array is from the CPU's."""
+    """The difference of one array from the CPU's."""
 
     name: str
-    relative: float  # largest difference over the magnitude that it is measured by
+    relative: float  # largest absolute difference, divided by the array's scale
 
 
 class Report(NamedTuple):
-    """The verdict, and why."""
+    """The verdict and the differences."""
 
     passed: bool
     differences: list[Difference]  # largest first
@@ -68,26 +68,25 @@ class Report(NamedTuple):
 
 
 def compare_with_cpu(backend: Backend, *, seed: int = 0) -> Report:
-    """Makes one update on the back-end and one on the CPU.
+    """Compares one update on the back-end with the same update on the CPU.
 
-    On the CPU itself, the compiled update is compared with the same operations one by one, without the compiler's
-    fusions.
+    On the CPU itself, the compiled update is compared with the same operations executed one by one, without fusion.
 
     Args:
         backend: selected with `also_cpu`.
-        seed: of parameters, rows and keys; the next one is tried, too, if there are differences.
+        seed: of parameters, rows and keys; if there are differences, the next seed is tried, too.
 
     Returns:
-        The differences of every metric and gradient, and of every step and moment of the optimizer, with a verdict.
+        The differences of all metrics and gradients, and of all steps and moments of the optimizer, with a verdict.
     """
     agent = build_agent(_config().agent, SPACES)
     machine, here = machine_of(agent, jax.devices()[0]), jax.devices("cpu")[0]
     alone = backend.platform == "cpu"
-    reference = one_by_one(machine) if alone else machine_of(agent, here)
+    reference = uncompiled(machine) if alone else machine_of(agent, here)
     other = "the same operations one by one" if alone else "the CPU"
     lines = []
     for attempt in range(seed, seed + SEEDS):
-        differences = compare(agent, machine, reference, seed=attempt)
+        differences = compare_updates(agent, machine, reference, seed=attempt)
         passed = all(d.relative <= TOLERANCE for d in differences)
         lines.append(
             f"{backend.platform} ({backend.device}) against {other}: {len(differences)} arrays of one update, float32, "
@@ -97,7 +96,7 @@ def compare_with_cpu(backend: Backend, *, seed: int = 0) -> Report:
         if passed:
             break
     if passed and attempt > seed:
-        lines.append("Only one seed shows a difference: rounding tipped a sample that lay on the edge.")
+        lines.append("Only one seed shows a difference: rounding changed a sample near its threshold.")
     lines.append(
         f"Verdict: {'the same numbers' if passed else 'DIFFERENT NUMBERS'} (tolerance {TOLERANCE:g} of each array's "
         "largest magnitude; the largest differences are listed)."
@@ -105,17 +104,17 @@ def compare_with_cpu(backend: Backend, *, seed: int = 0) -> Report:
     return Report(passed, differences, "\n".join(lines))
 
 
-def compare(agent: Agent, machine: Machine, reference: Machine, *, seed: int = 0) -> list[Difference]:
-    """Every array of one update on both machines, furthest first.
+def compare_updates(agent: Agent, machine: Machine, reference: Machine, *, seed: int = 0) -> list[Difference]:
+    """Compares all arrays of one update on two machines; largest differences first.
 
     Args:
         agent: the static parts.
-        machine: in question.
-        reference: whose numbers are right.
+        machine: to check.
+        reference: with correct numbers.
         seed: of parameters, rows and keys.
     """
     with jax.default_device(jax.devices("cpu")[0]):
-        state, batch = _as_if_learned(agent, seed), _rows(seed)
+        state, batch = _random_state(agent, seed), _rows(seed)
     (metrics, grads), (metrics_there, grads_there) = (each.gradients(state, batch) for each in (reference, machine))
     differences = _differences("metrics", metrics_there, metrics, floor=FLOOR)
     for name, grad in grads.items():
@@ -148,7 +147,7 @@ def machine_of(agent: Agent, device: Device) -> Machine:
 
 @functools.lru_cache(maxsize=1)
 def _programs(agent: Agent) -> Machine:
-    """Traced once for all devices."""
+    """The two functions, traced once for all devices."""
 
     def gradients(state: TrainState, batch: Batch) -> tuple[Metrics, Grads]:
         found = update_gradients(agent, state, batch)
@@ -157,17 +156,17 @@ def _programs(agent: Agent) -> Machine:
     return Machine(jax.jit(gradients), jax.jit(functools.partial(apply_gradients, agent)))
 
 
-def one_by_one(machine: Machine) -> Machine:
-    """The same operations without a compiler that sees more than one of them."""
+def uncompiled(machine: Machine) -> Machine:
+    """The same operations, compiled one by one."""
 
-    def uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    def eager(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*inputs: Any) -> Any:
             with jax.disable_jit():
                 return function(*inputs)
 
         return run
 
-    return Machine(uncompiled(machine.gradients), uncompiled(machine.optimizer))
+    return Machine(eager(machine.gradients), eager(machine.optimizer))
 
 
 def _config() -> Config:
@@ -175,7 +174,7 @@ def _config() -> Config:
         Config(
             agent=AgentConfig(
                 model=ModelConfig(size="300k"),
-                world_model=WorldModelConfig(free_nats=0.1),  # the prior gets no gradient where its KL is below
+                world_model=WorldModelConfig(free_nats=0.1),  # the prior has no gradient where its KL is below
                 returns=ReturnsConfig(imagination_horizon=HORIZON),
                 optimizer=OptimizerConfig(warmup_updates=0),
                 precision="float32",
@@ -184,12 +183,12 @@ def _config() -> Config:
     )
 
 
-def _as_if_learned(agent: Agent, seed: int) -> TrainState:
-    """A state whose every gradient is worth comparing.
+def _random_state(agent: Agent, seed: int) -> TrainState:
+    """A state with nonzero gradients for all parameters.
 
-    Heads start at zero, and with them the actor's gradient: so all parameters are random here. Then the farthest
-    two-hot bins, of 5e8, would drown returns in rounding: so a bin is the less likely the farther it is. Learning rates
-    are 1, or the parameters' own rounding would hide what the optimizer adds to them.
+    All parameters are random: at initialization, the heads and the actor's gradient are zero. The biases of two-hot
+    bins decrease with distance from the centre, because the outermost bins, of 5e8, would dominate returns with
+    rounding errors. Learning rates are 1, so that the parameters' rounding does not hide the optimizer's steps.
     """
     generator, bins = np.random.default_rng(seed), agent.config.model.bins
 
@@ -202,25 +201,25 @@ def _as_if_learned(agent: Agent, seed: int) -> TrainState:
     key = jax.random.PRNGKey(seed)
     shapes = jax.eval_shape(functools.partial(init_train_state, agent), key)
     params, slow_critic = jax.tree_util.tree_map_with_path(random, (shapes.params, shapes.slow_critic))
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)  # as the optimizer's first state is
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)  # also the optimizer's initial state
     knobs = init_knobs(agent.config)
     knobs = dataclasses.replace(knobs, **{name: jnp.ones(()) for name in vars(knobs) if name.endswith("learning_rate")})
     return dataclasses.replace(zeros, params=params, slow_critic=slow_critic, knobs=knobs, key=key)
 
 
 def _resolved(grads: Grads) -> Grads:
-    """The gradients with 0 for those that the optimizer cannot resolve in float32.
+    """Sets gradients to 0 if the optimizer cannot resolve them in float32.
 
-    The square of a gradient of 1e-18 is below float32's normal numbers. Some machines keep it and some take it for 0,
-    as they may; divided by its root, the step is 1 on the former and 300 on the latter.
+    The square of a gradient of 1e-18 is subnormal in float32. Machines may keep it or flush it to 0; after division by
+    its root, the step is 1 on the former and 300 on the latter.
     """
     return jax.tree.map(lambda x: np.where(np.abs(x) < SMALLEST, np.zeros_like(x), x), grads)
 
 
 def _with_moments(machine: Machine, state: TrainState, grads: Grads, seed: int) -> TrainState:
-    """The state with the optimizer's moments after some updates on gradients of this size; nothing else has moved.
+    """The state with the optimizer's moments after some updates on gradients of this size; all else is unchanged.
 
-    Without a past, every step would be plus or minus one, whatever the gradient.
+    With zero moments, every step would be plus or minus one for any gradient.
     """
     generator = np.random.default_rng(seed)
     for _ in range(EARLIER):
@@ -246,19 +245,19 @@ def _rows(seed: int) -> Batch:
 
 
 def _differences(name: str, result: Any, reference: Any, *, floor: float = 0.0) -> list[Difference]:
-    """Every array of floats of one group; not a number counts as infinitely far.
+    """The differences of all float arrays of one group; NaN counts as infinite.
 
-    An array is measured by the largest magnitude in it, and by no less than a share of the largest in its group, the
-    floor. A gradient is a sum whose terms may cancel, and rounding is a share of the terms, not of what they leave: an
-    array of gradients that are 0 but for rounding has nothing in it to be measured by. Its terms are of the size of
-    the other gradients of its network, which come from the same losses. `TOLERANCE` times `FLOOR` of these are 1e-6,
-    sixteen times the rounding of a float32.
+    The scale of an array is its largest magnitude, but at least `floor` times the largest magnitude in its group. A
+    gradient is a sum with terms that may cancel, and its rounding error is proportional to the terms, not to the sum:
+    an array of gradients that are 0 up to rounding has no scale of its own. Its terms have the size of the network's
+    other gradients, which come from the same losses. `TOLERANCE` times `FLOOR` is 1e-6, sixteen times float32's
+    rounding.
 
     Args:
-        name: of the group, in front of the arrays' own.
+        name: of the group, the prefix of the arrays' names.
         result: a pytree of arrays.
-        reference: the same with the right numbers.
-        floor: a share of the largest magnitude in the group; 0 where numbers are no sums.
+        reference: the same with correct numbers.
+        floor: a share of the largest magnitude in the group; 0 for numbers that are not sums.
     """
     pairs = [
         (path, np.asarray(there), np.asarray(here))
@@ -268,11 +267,11 @@ def _differences(name: str, result: Any, reference: Any, *, floor: float = 0.0) 
         if jnp.issubdtype(there.dtype, jnp.floating)
     ]
     largest = [float(np.abs(here).max()) for _, _, here in pairs]
-    least = max(floor * max(largest, default=0.0), float(np.finfo(np.float32).tiny))
+    smallest = max(floor * max(largest, default=0.0), float(np.finfo(np.float32).tiny))
     differences = []
     for (path, there, here), own in zip(pairs, largest, strict=True):
         with np.errstate(invalid="ignore"):
-            relative = float(np.abs(there - here).max()) / max(own, least)
+            relative = float(np.abs(there - here).max()) / max(own, smallest)
         full = f"{name}.{jax.tree_util.keystr(path, simple=True, separator='.')}"
         differences.append(Difference(full, relative if np.isfinite(relative) else float("inf")))
     return differences

@@ -47,6 +47,6 @@ def apply_variant(arguments: list[str]) -> list[str]:
     if at is None:
         return arguments
     name = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 : at + 2]), "")
-    compile_cache.trace_anew()  # the compile cache's key does not include the variant
+    compile_cache.disable()  # the compile cache's key does not include the variant
     load_variant(name)()
     return arguments[:at] + arguments[at + (1 if "=" in arguments[at] else 2) :]

@@ -8,12 +8,12 @@ import numpy as np
 
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import initial_policy_state, jit_policy
-from dreamerjax.envs import Event, StateError, VectorEnv
+from dreamerjax.envs import EnvEvent, StateError, VectorEnv
 from dreamerjax.replay.replay import Replay
 from dreamerjax.types import Device, Params
 
 
-class Episode(NamedTuple):
+class EpisodeStats(NamedTuple):
     """A finished episode."""
 
     ret: float  # sum of rewards
@@ -29,15 +29,15 @@ class EpisodeCounter:
         self.ret = np.zeros(num_envs, np.float64)
         self.length = np.zeros(num_envs, np.int64)
 
-    def add(self, reward: np.ndarray, is_first: np.ndarray, is_last: np.ndarray) -> list[tuple[int, Episode]]:
+    def add(self, reward: np.ndarray, is_first: np.ndarray, is_last: np.ndarray) -> list[tuple[int, EpisodeStats]]:
         """Counts one row of each copy; returns (copy, episode) for those that ended."""
         self.ret = np.where(is_first, 0.0, self.ret) + reward
         self.length = np.where(is_first, 0, self.length + 1)
         return self.now(is_last) if is_last.any() else []
 
-    def now(self, copies: np.ndarray) -> list[tuple[int, Episode]]:
+    def now(self, copies: np.ndarray) -> list[tuple[int, EpisodeStats]]:
         """(copy, episode so far) of the chosen copies [num_envs] bool."""
-        return [(int(i), Episode(float(self.ret[i]), int(self.length[i]))) for i in np.flatnonzero(copies)]
+        return [(int(i), EpisodeStats(float(self.ret[i]), int(self.length[i]))) for i in np.flatnonzero(copies)]
 
 
 class News(NamedTuple):
@@ -84,7 +84,7 @@ class Collector:
         rows = self._rows
         self._policy(params, self._policy_state, rows.obs, rows.is_first, self._key)
 
-    def step(self, params: Params | None) -> list[Episode]:
+    def step(self, params: Params | None) -> list[EpisodeStats]:
         """Makes one step of all copies.
 
         Args:
@@ -130,7 +130,7 @@ class Collector:
         for event in self._env.take_events():
             self._hear(event)
 
-    def _hear(self, event: Event) -> None:
+    def _hear(self, event: EnvEvent) -> None:
         if event.interrupted:
             self._news.interruptions.append(event.interrupted)
         if event.note:

@@ -10,8 +10,8 @@ import numpy as np
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import Policy, initial_policy_state, jit_policy
 from dreamerjax.config import EnvConfig, EvalConfig
-from dreamerjax.envs import EnvError, Event, VectorEnv, make_env
-from dreamerjax.training.collector import Episode, EpisodeCounter
+from dreamerjax.envs import EnvError, EnvEvent, VectorEnv, make_env
+from dreamerjax.training.collector import EpisodeCounter, EpisodeStats
 from dreamerjax.types import Params, PRNGKey
 
 MOST_INTERRUPTIONS = 5  # for each episode that is wanted
@@ -44,23 +44,23 @@ class Onlooker:
     def progress(self, finished: int, wanted: int, steps: int) -> None:
         """So many episodes of those that are wanted have ended, after so many steps of each copy; told at each step."""
 
-    def event(self, event: Event) -> None:
+    def event(self, event: EnvEvent) -> None:
         """Something happened in the environments."""
 
 
 class Finished(NamedTuple):
     """The episodes of an evaluation."""
 
-    by_copy: list[list[Episode]]
+    by_copy: list[list[EpisodeStats]]
     cut: int  # of them, those that were ended because they were too long
 
     @property
-    def episodes(self) -> list[Episode]:
+    def episodes(self) -> list[EpisodeStats]:
         """All of them."""
         return [episode for copy in self.by_copy for episode in copy]
 
 
-def summarise(episodes: Sequence[Episode], *, cut: int = 0) -> Evaluation:
+def summarise(episodes: Sequence[EpisodeStats], *, cut: int = 0) -> Evaluation:
     """The statistics of whole episodes, `cut` of which were ended because they were too long."""
     returns = np.array([episode.ret for episode in episodes])
     return Evaluation(
@@ -116,7 +116,7 @@ def play_episodes(
         EnvError: the environment misbehaves, or hardly ever ends an episode as it should.
     """
     onlooker = onlooker or Onlooker()
-    wanted, finished, cut, steps = int(quota.sum()), [list[Episode]() for _ in quota], 0, 0
+    wanted, finished, cut, steps = int(quota.sum()), [list[EpisodeStats]() for _ in quota], 0, 0
     counter, cut_short = EpisodeCounter(len(quota)), []
     rows = env.reset(seed=seed)
     while quota.any():

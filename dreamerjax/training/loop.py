@@ -22,8 +22,7 @@ import numpy as np
 from dreamerjax.agent.agent import build_agent, init_knobs
 from dreamerjax.agent.train_step import Mode
 from dreamerjax.config import Config, family_key, flatten
-from dreamerjax.envs import EnvError, VectorEnv, make_env
-from dreamerjax.envs import Event as EnvEvent
+from dreamerjax.envs import EnvError, EnvEvent, VectorEnv, make_env
 from dreamerjax.monitoring.diagnosis import Diagnosis
 from dreamerjax.monitoring.terminal import Display
 from dreamerjax.replay.device import make_replay
@@ -35,10 +34,10 @@ from dreamerjax.runs.load import LoadedAgent, spaces_as_host
 from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.runtime.backend import Backend
 from dreamerjax.runtime.background import Background
+from dreamerjax.runtime.error_text import one_line, without_numbers
 from dreamerjax.runtime.interrupt import Interrupt
 from dreamerjax.runtime.memory import check_replay_fits, give_back_memory, memory_sentence
 from dreamerjax.runtime.profiler import Profiler
-from dreamerjax.runtime.sentence import reason_of, sentence_of
 from dreamerjax.training.collector import Collector
 from dreamerjax.training.evaluation import Evaluation, Evaluator, Onlooker, cut_sentence
 from dreamerjax.training.learner import Learner
@@ -232,7 +231,7 @@ class Loop:
     def _run_phases(self) -> dict[str, Any]:
         train = self._config.train
         warm_up = train.mode == "joint" and self._counters.warmup_updates < train.world_model_warmup
-        for line in self._env.told:
+        for line in self._env.descriptions:
             self._reporter.note(line)
         if self._replay.bytes_at_capacity >= WORTH_TELLING:
             self._reporter.note(memory_sentence(self._replay.bytes_at_capacity, self._config.replay.capacity))
@@ -264,7 +263,7 @@ class Loop:
             return f"{reason or type(second).__name__} {self._newest_checkpoint()}"
         return f"Saved at {steps:,} environment steps; the same command with --run-dir {self._folder.path} goes on."
 
-    def last_words(self) -> str:
+    def exit_message(self) -> str:
         """What is saved, and what is lost, where the process ends now, without saving: a sentence."""
         steps, folder = self._collector.env_steps, self._folder.path
         try:
@@ -503,9 +502,9 @@ class Loop:
                 self._reporter.filmed(film)
             missing = films.missing
         except Exception as error:
-            missing = [sentence_of(error)]
+            missing = [one_line(error)]
         for why in missing:
-            self._reporter.note_once(f"no film: {reason_of(why)}", f"No film: {why}")
+            self._reporter.note_once(f"no film: {without_numbers(why)}", f"No film: {why}")
         give_back_memory()
 
     def _check_interrupt(self) -> None:

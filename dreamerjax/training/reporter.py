@@ -21,7 +21,7 @@ from dreamerjax.monitoring.terminal import Display, Progress
 from dreamerjax.runs.run_folder import RunFolder, RunFolderError
 from dreamerjax.runtime.backend import Backend, versions
 from dreamerjax.runtime.memory import memory_mb
-from dreamerjax.training.collector import Episode, News
+from dreamerjax.training.collector import EpisodeStats, News
 from dreamerjax.training.evaluation import Evaluation
 
 SPEED_WINDOW_SECONDS = 20.0  # speeds are means over this long
@@ -110,7 +110,7 @@ class Reporter:
         """Environment steps were made, and so many rows reached the replay."""
         self._line_steps, self._line_rows = self._line_steps + steps, self._line_rows + rows
 
-    def episode_ended(self, episode: Episode) -> None:
+    def episode_ended(self, episode: EpisodeStats) -> None:
         """A training episode has ended."""
         self._returns.append(episode.ret)
         more = {f"episode/{name}": value for name, value in episode.metrics.items()}

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dreamerjax.inference.dreamer import Dreamer
-from dreamerjax.inference.open_loop import Compared, compare
+from dreamerjax.inference.open_loop import OpenLoopComparison, compare_open_loop
 from dreamerjax.types import Spaces
 from dreamerjax.viz.page import Chart, chart
 
@@ -53,7 +53,7 @@ def measure_dream_accuracy(dreamer: Dreamer) -> DreamAccuracy | None:
     """
     images = any(spec.is_image for spec in dreamer.spaces.obs)
     starts, copies = (STARTS_OF_IMAGES, COPIES_OF_IMAGES) if images else (STARTS, COPIES)
-    compared = compare(dreamer, context=CONTEXT, horizon=HORIZON, starts=starts, copies=copies)
+    compared = compare_open_loop(dreamer, context=CONTEXT, horizon=HORIZON, starts=starts, copies=copies)
     if compared.known.shape[1] < MIN_SEGMENTS:
         return None
     trained = min(dreamer.config.agent.returns.imagination_horizon, HORIZON)
@@ -70,7 +70,7 @@ def measure_dream_accuracy(dreamer: Dreamer) -> DreamAccuracy | None:
     return DreamAccuracy(sentence, [*charts, _survival_chart(dreamed, real, trained)])
 
 
-def errors_of(compared: Compared, spaces: Spaces) -> Iterator[Error]:
+def errors_of(compared: OpenLoopComparison, spaces: Spaces) -> Iterator[Error]:
     """The errors: absolute for each number of a vector, mean over an image's pixels, share of wrong integers."""
     ended = ~compared.known
     for spec in spaces.obs:
@@ -86,7 +86,7 @@ def errors_of(compared: Compared, spaces: Spaces) -> Iterator[Error]:
         yield Error(spec.name, np.where(ended, np.nan, share), 1.0)
 
 
-def survival_of(compared: Compared) -> tuple[np.ndarray, np.ndarray]:
+def survival_of(compared: OpenLoopComparison) -> tuple[np.ndarray, np.ndarray]:
     """The share of dreams [H] and of episodes [H] that continue after each step.
 
     A segment that a time limit cuts short counts until then.

@@ -15,8 +15,8 @@ from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.dream import open_loop
 from dreamerjax.agent.policy import initial_policy_state
 from dreamerjax.envs import VectorEnv
-from dreamerjax.envs.frames import alike
-from dreamerjax.envs.one_copy import one_copy
+from dreamerjax.envs.frames import same_size
+from dreamerjax.envs.single_env import single_env
 from dreamerjax.runs.load import LoadedAgent
 from dreamerjax.training.evaluation import greedy_policy
 from dreamerjax.types import Array, Batch
@@ -64,7 +64,7 @@ def compare_dream_with_episode(
     agent, params = loaded.agent, loaded.state.params
     generator, policy = np.random.default_rng(seed), greedy_policy(agent)
     state, key = initial_policy_state(agent, 1), jax.random.PRNGKey(seed)
-    with one_copy(loaded.config.env, seed=seed, lent=lent) as env:
+    with single_env(loaded.config.env, seed=seed, lent=lent) as env:
         rows = [env.reset(seed=seed)]
         while len(rows) < context + horizon and not rows[-1].is_last.any():
             state, action, key = policy(params, state, rows[-1].obs, rows[-1].is_first, key)
@@ -113,7 +113,7 @@ def state_frames(seen: DreamComparison, renderer: ObservationRenderer) -> np.nda
         for obs in (seen.true, one_dream)
         for t in range(len(seen))
     )
-    return _side_by_side(np.split(np.stack(list(alike(pictures))), 2), seen.context)
+    return _side_by_side(np.split(np.stack(list(same_size(pictures))), 2), seen.context)
 
 
 def _drawn(renderer: ObservationRenderer, obs: dict[str, np.ndarray]) -> np.ndarray:

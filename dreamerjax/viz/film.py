@@ -11,10 +11,10 @@ import numpy as np
 
 from dreamerjax.agent.policy import initial_policy_state
 from dreamerjax.envs import VectorEnv
-from dreamerjax.envs.one_copy import one_copy
+from dreamerjax.envs.single_env import single_env
 from dreamerjax.replay.file_names import file_name, text_of
 from dreamerjax.runs.load import LoadedAgent
-from dreamerjax.runtime.sentence import reason_of, sentence_of
+from dreamerjax.runtime.error_text import one_line, without_numbers
 from dreamerjax.training.evaluation import greedy_policy
 from dreamerjax.training.reporter import Film, Films
 from dreamerjax.viz.dreams import DreamComparison, compare_dream_with_episode, dream_frames, plot_dream, state_frames
@@ -93,8 +93,8 @@ class _FilmWriter:
         try:
             yield
         except Exception as error:  # from the environment, ffmpeg, the disk or matplotlib
-            why = sentence_of(error)
-            reason = reason_of(why.replace(file, "") if file else why)
+            why = one_line(error)
+            reason = without_numbers(why.replace(file, "") if file else why)
             if reason not in self._reasons:
                 self._reasons.add(reason)
                 self.films.missing.append(why)
@@ -131,7 +131,7 @@ def film_episode(loaded: LoadedAgent, *, seed: int, lent: VectorEnv | None = Non
     """Frames, each [height, width, channels], of one greedy episode; none without rendering and images."""
     agent, params = loaded.agent, loaded.state.params
     image = next((spec.name for spec in agent.spaces.obs if spec.is_image), None)
-    with one_copy(loaded.config.env, seed=seed, lent=lent) as env:
+    with single_env(loaded.config.env, seed=seed, lent=lent) as env:
         rows = env.reset(seed=seed)
         state, key = initial_policy_state(agent, 1), jax.random.PRNGKey(seed)
         policy = greedy_policy(agent)

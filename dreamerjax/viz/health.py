@@ -43,7 +43,7 @@ def draw_health(run_dir: Path, config: Config, file: Path) -> list[Alert]:
     grid = figure.subplots(rows, COLUMNS, sharex=True)
     for axes, panel in zip(grid.flat, PANELS, strict=True):
         draw_panel(axes, lines, panel, alerts)
-        level = judge_panel(panel, lines, config, watch.standing).level
+        level = judge_panel(panel, lines, config, watch.active).level
         axes.set_title(panel.title, fontsize="small", loc="left")
         axes.set_title(WORDS[level].lower(), fontsize="small", loc="right", color=COLOURS[level])
         axes.spines[["top", "right"]].set_visible(False)

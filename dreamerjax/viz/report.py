@@ -21,7 +21,7 @@ from dreamerjax.monitoring.summary import UNFINISHED, count, in_words, mean_and_
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.load import LoadedAgent, load_run, read_settings
 from dreamerjax.runs.run_folder import RunFolderError, changed_keys, no_run_folder
-from dreamerjax.runtime.sentence import sentence_of
+from dreamerjax.runtime.error_text import one_line
 from dreamerjax.viz.curves import draw_returns, finish_returns, return_limits, series, training_caption
 from dreamerjax.viz.dream_accuracy import measure_dream_accuracy
 from dreamerjax.viz.film import Filmed, filmed
@@ -79,9 +79,7 @@ def write_report(run_dir: Path) -> Path:
         "plots": [one for one in media if one.name.startswith("dream") and not one.is_film],
         "left_out": [one.file.name for one in left_out],
         "accuracy": _accuracy(loaded, notes) if loaded else None,
-        "alerts": [
-            (alert, watch.standing.get(alert.name) == alert, *words_and_flags(alert.remedy)) for alert in alerts
-        ],
+        "alerts": [(alert, watch.active.get(alert.name) == alert, *words_and_flags(alert.remedy)) for alert in alerts],
         "diagnostics": list(_diagnostics(lines, config, watch, alerts)),
         "changed": _changed(config),
         "settings": {key: _as_text(value) for key, value in flatten(config).items()},
@@ -103,7 +101,7 @@ def _readable(films: Sequence[Filmed], notes: dict[str, str]) -> Iterator[Media]
         try:
             yield read_media(one)
         except Exception as error:
-            notes["films"] = f"Some films cannot be shown: {sentence_of(error)}"
+            notes["films"] = f"Some films cannot be shown: {one_line(error)}"
 
 
 def _metrics_of(run_dir: Path) -> Lines:
@@ -227,7 +225,7 @@ def _diagnostics(lines: Lines, config: Config, watch: Watch, alerts: Sequence[Al
             axes.set(xlabel="environment steps", xlim=(0, max(1, lines[-1]["step"])))
 
         text = ", ".join(f"{label} {value[0]:.3g}" for label, value in newest.items() if len(value))
-        verdict = judge_panel(panel, lines, config, watch.standing)
+        verdict = judge_panel(panel, lines, config, watch.active)
         title = panel.title[0].upper() + panel.title[1:]
         svg = chart(draw, f"{panel.title}, last values: {text}. {WORDS[verdict.level]}: {verdict.sentence}")
         yield Chart(title, svg, verdict.sentence, verdict.level)
@@ -237,10 +235,10 @@ def _accuracy(loaded: LoadedAgent, notes: dict[str, str]) -> Any:
     try:
         accuracy = measure_dream_accuracy(Dreamer(loaded))
     except EnvError as error:
-        notes["accuracy"] = f"The comparison of dreams with episodes needs the environment: {sentence_of(error)}"
+        notes["accuracy"] = f"The comparison of dreams with episodes needs the environment: {one_line(error)}"
         return None
     except Exception as error:
-        notes["accuracy"] = f"Dreams could not be compared with episodes: {sentence_of(error)}"
+        notes["accuracy"] = f"Dreams could not be compared with episodes: {one_line(error)}"
         return None
     if accuracy is None:
         notes["accuracy"] = "The episodes are too short to compare dreams with them."

@@ -13,7 +13,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from dreamerjax.envs.frames import alike
+from dreamerjax.envs.frames import same_size
 
 MIN_PIXELS = 256  # smaller frames are enlarged by a whole factor to at least this height and width ...
 MAX_PIXELS = 2048  # ... but to at most this
@@ -30,7 +30,7 @@ def write_mp4(frames: Iterable[np.ndarray], file: Path, *, frames_per_second: fl
     Raises:
         OSError: the file cannot be written, or ffmpeg is missing; no partial file is left.
     """
-    rest = alike(map(_presentable, frames))
+    rest = same_size(map(_presentable, frames))
     first = next(rest, None)
     if first is None:
         return False
@@ -121,7 +121,7 @@ def first_frame(file: Path) -> bytes:
 
 def as_gif(frames: Iterable[np.ndarray], *, frames_per_second: float) -> bytes:
     """Frames, each [height, width, 3] uint8, as an animated GIF; other sizes are resized to the first."""
-    first, *rest = (Image.fromarray(frame) for frame in alike(frames))
+    first, *rest = (Image.fromarray(frame) for frame in same_size(frames))
     written = io.BytesIO()
     first.save(written, "GIF", save_all=True, append_images=rest, duration=round(1000 / frames_per_second), loop=0)
     return written.getvalue()

@@ -21,7 +21,7 @@ LENGTH = 12  # of an episode
 
 
 class Counting(gymnasium.Env):
-    """Tells its episode (by a random number of it) and its step, and which action led there."""
+    """Observes a random number of the episode, the step, and the action before."""
 
     observation_space = Box(-1e9, 1e9, (3,), np.float64)
     action_space = Discrete(2)
@@ -89,7 +89,7 @@ def _show_what_is_outside(obs: np.ndarray) -> np.ndarray:
     return np.array([2e9, *obs[1:]])
 
 
-# What the tests make, by name.
+# The environments that the tests make, by name.
 well = Counting
 raises = partial(Counting, _raise)
 exits = partial(Counting, _exit)
@@ -103,7 +103,7 @@ shows_what_is_outside = partial(Counting, _show_what_is_outside)
 
 def meets() -> gymnasium.Env:
     def fault(obs: np.ndarray) -> np.ndarray:
-        """Waits until two processes are here, in the folder that the environment variable `MEETING` names."""
+        """Waits until two processes have added a file to the folder of the environment variable `MEETING`."""
         meeting = Path(os.environ["MEETING"])
         (meeting / str(os.getpid())).touch()
         while len(list(meeting.iterdir())) < 2:

@@ -1,4 +1,4 @@
-"""What actions are called: in the environment's own words, or after its action space."""
+"""Names of actions: from the environment, or from its action space."""
 
 import enum
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ ACTUATORS = SimpleNamespace(nu=2, actuator=lambda i: SimpleNamespace(name=["hip"
         ({}, None),
     ],
 )
-def test_the_words_of_the_environment(words: dict, names: list[str] | None) -> None:
+def test_names_from_the_environment(words: dict, names: list[str] | None) -> None:
     assert own_action_names(Named(**words), 2) == names
 
 
@@ -57,7 +57,7 @@ def test_the_words_of_the_environment(words: dict, names: list[str] | None) -> N
         (Dict(grip=Box(0, 1, (1,)), move=Discrete(2)), ["grip", "move 1", "move 2"]),
     ],
 )
-def test_the_words_of_the_space(space: gymnasium.Space, names: list[str]) -> None:
+def test_names_from_the_space(space: gymnasium.Space, names: list[str]) -> None:
     action = action_of(space, label="mine:make")
     assert action.names == names
     assert len(action.names) == action.size

@@ -1,4 +1,4 @@
-"""What counts as outside of a space's bounds: more than rounding, whatever the bounds."""
+"""The bounds of a space, with a tolerance for rounding."""
 
 import numpy as np
 import pytest
@@ -36,13 +36,13 @@ def test_a_bound_of_the_space_is_inside_in_any_precision(low, high):
         (0.1, np.inf, 0.09),
     ],
 )
-def test_what_is_further_off_is_outside(low, high, value):
+def test_values_beyond_the_tolerance_are_outside(low, high, value):
     seen = taken(low, high, np.array([value]))
     assert seen.value == np.float32(value)
     assert seen.outside
 
 
 @pytest.mark.parametrize(("low", "high", "value"), [(0.1, 0.1, np.nan), (0.0, np.inf, np.inf)])
-def test_what_is_not_finite_is_no_observation(low, high, value):
+def test_values_that_are_not_finite_are_refused(low, high, value):
     with pytest.raises(BadValueError, match="is not finite"):
         taken(low, high, np.array([value]))

@@ -1,4 +1,4 @@
-"""Gymnasium environments: the arrival convention, actions, going on after a restart, and every refusal."""
+"""Gymnasium environments: the arrival convention, actions, resuming, and all errors."""
 
 import contextlib
 import itertools
@@ -22,16 +22,16 @@ from gymnasium.wrappers import (
 
 from dreamerjax.config import EnvConfig, ImageConfig
 from dreamerjax.envs import (
-    FAMILIES,
+    SUITES,
     EnvError,
     UnknownEnvironmentError,
     UnsupportedSpaceError,
     VectorEnv,
+    dependencies,
     look_at,
     make_env,
-    missing,
 )
-from dreamerjax.envs.goal import goal_of
+from dreamerjax.envs.reward_threshold import registered_goal
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ ONE_HOT = np.eye(2, dtype=np.float32)
 
 
 class Scripted(gymnasium.Env):
-    """Plays back one observation for each step, and remembers the actions that it was given."""
+    """Returns the given observations, one for each step, and records the actions."""
 
     def __init__(self, observation_space: Space = VECTOR, action_space: Space = BUTTON, observations=(), reward=0.0):
         self.observation_space, self.action_space = observation_space, action_space
@@ -63,7 +63,7 @@ class Scripted(gymnasium.Env):
 
 
 class Forgetful(Scripted, gymnasium.utils.EzPickle):
-    """Its pickle holds only how it was made, like that of many simulators."""
+    """Its pickle contains only its constructor arguments, as in many simulators."""
 
     def __init__(self):
         gymnasium.utils.EzPickle.__init__(self)
@@ -71,7 +71,7 @@ class Forgetful(Scripted, gymnasium.utils.EzPickle):
 
 
 class Unpicklable(Scripted):
-    """Holds something that cannot be pickled."""
+    """Has an attribute that cannot be pickled."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -114,7 +114,7 @@ def seeds_of(seed: int, num_envs: int) -> list[int]:
 @pytest.mark.parametrize("limit", [500, 7], ids=["terminated", "truncated"])
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_rows_are_arrivals_as_in_a_cartpole_stepped_by_hand(register, limit, num_envs):
-    """Each copy's rows, against `gymnasium.make` stepped and reset by hand with the same actions."""
+    """Compares each copy's rows with `gymnasium.make`, stepped and reset by hand with the same actions."""
     env_id = register(gymnasium.spec("CartPole-v1").entry_point, limit=limit)
     env = make(env_id, num_envs=num_envs, seed=5)
     generator = np.random.default_rng(0)
@@ -131,7 +131,7 @@ def test_rows_are_arrivals_as_in_a_cartpole_stepped_by_hand(register, limit, num
             assert tuple(array[copy] for array in rows[2:]) == row[2:]
             if action is None:
                 break
-            if rows.is_last[copy]:  # whatever the action, the next row is the first of a new episode
+            if rows.is_last[copy]:  # the next row starts a new episode, with any action
                 ends += 1
                 row = (by_hand.reset()[0], no_action, 0.0, True, False, False)
             else:
@@ -142,7 +142,7 @@ def test_rows_are_arrivals_as_in_a_cartpole_stepped_by_hand(register, limit, num
     assert np.any(time_limits) == (limit == 7)
 
 
-def test_rows_have_the_promised_shapes_and_dtypes():
+def test_shapes_and_dtypes_of_rows():
     env = make("gym:Pendulum-v1", num_envs=4, seed=0)
     assert env.spaces == ((ObsSpec("state", (3,)),), (ActionSpec("continuous", 1),))
     for rows in (env.reset(), env.step(np.zeros((4, 1), np.float32))):
@@ -152,7 +152,7 @@ def test_rows_have_the_promised_shapes_and_dtypes():
         assert all(flag.shape == (4,) and flag.dtype == bool for flag in rows[3:])
 
 
-def test_rows_stay_as_they_were():
+def test_later_steps_do_not_change_earlier_rows():
     env = make("gym:CartPole-v1", num_envs=2, seed=0)
     rows = env.reset()
     before = rows.obs["state"].copy()
@@ -163,7 +163,7 @@ def test_rows_stay_as_they_were():
     np.testing.assert_array_equal(later.prev_action, np.eye(2))
 
 
-def test_reset_starts_anew_and_copies_differ_whatever_their_number():
+def test_reset_repeats_the_first_episodes_and_copies_differ():
     env = make("gym:CartPole-v1", num_envs=3, seed=1)
     first = env.reset()
     env.step(env.random_action(np.random.default_rng(0)))
@@ -233,15 +233,15 @@ def test_random_actions():
 
 @pytest.mark.parametrize("steps", [0, 10, 23], ids=["at the start", "in an episode", "between an end and its reset"])
 @pytest.mark.parametrize("name", CLASSIC)
-def test_going_on_after_a_restart_is_exact(register, name, steps):
-    """Over several episode ends, so that the random resets are the same ones, too."""
+def test_resuming_is_exact(register, name, steps):
+    """Over several episode ends, to check the random resets, too."""
     env_id = register(gymnasium.spec(name).entry_point, limit=23)
     generator = np.random.default_rng(0)
     env = make(env_id, num_envs=2, seed=3)
     rows = env.reset()
     for _ in range(steps):
         rows = env.step(env.random_action(generator))
-    assert rows.is_last.any() == (steps == 23 and name != "CartPole-v1")  # which rarely gets to the limit
+    assert rows.is_last.any() == (steps == 23 and name != "CartPole-v1")  # which rarely reaches the limit
     state = env.state()
     assert state is not None
 
@@ -262,18 +262,18 @@ def test_going_on_after_a_restart_is_exact(register, name, steps):
 
 
 @pytest.mark.parametrize("entry_point", [Forgetful, Unpicklable])
-def test_environments_that_cannot_be_saved_say_so(register, entry_point):
+def test_environments_that_cannot_be_saved_have_no_state(register, entry_point):
     env = make(register(entry_point), num_envs=1, seed=0)
     env.reset()
     assert env.state() is None
 
 
-def test_a_state_of_something_else_is_refused():
+def test_a_state_of_another_environment_is_refused():
     env = make("gym:CartPole-v1", num_envs=2, seed=0)
     for env_id, num_envs in (("gym:CartPole-v1", 3), ("gym:Acrobot-v1", 2)):
         other = make(env_id, num_envs=num_envs, seed=0).state()
         assert other is not None
-        with pytest.raises(EnvError, match=f"is of {num_envs} copies of {env_id}, expected 2 of gym:CartPole-v1"):
+        with pytest.raises(EnvError, match=f"has {num_envs} copies of {env_id}, expected 2 of gym:CartPole-v1"):
             env.load(other)
     state = env.state()
     assert state is not None
@@ -300,23 +300,23 @@ def test_the_users_own_module(tmp_path, monkeypatch):
     [
         (
             "Acrobot-v1",
-            "The environment `Acrobot-v1` names no family, expected {known}. Did you mean `gym:Acrobot-v1`?",
+            "The environment `Acrobot-v1` names no suite, expected {known}. Did you mean `gym:Acrobot-v1`?",
         ),
         (
             "cartpole-v1",
-            "The environment `cartpole-v1` names no family, expected {known}. Did you mean `gym:CartPole-v1`?",
+            "The environment `cartpole-v1` names no suite, expected {known}. Did you mean `gym:CartPole-v1`?",
         ),
-        ("xyzzy", "The environment `xyzzy` names no family, expected {known}."),
-        ("", "The environment `` names no family, expected {known}."),
+        ("xyzzy", "The environment `xyzzy` names no suite, expected {known}."),
+        ("", "The environment `` names no suite, expected {known}."),
         (
             "gim:CartPole-v1",
-            "The environment `gim:CartPole-v1` has an unknown family, 'gim', expected {known}. "
+            "The environment `gim:CartPole-v1` has an unknown suite, 'gim', expected {known}. "
             "Did you mean `gym:CartPole-v1`?",
         ),
-        ("gym:CartPool-v1", "Gymnasium knows no environment `CartPool-v1`. Did you mean `gym:CartPole-v1`?"),
-        ("gym:CartPole", "Gymnasium knows no environment `CartPole`. Did you mean `gym:CartPole-v1`?"),
-        ("gym:CartPole-v9", "Gymnasium knows no environment `CartPole-v9`. Did you mean `gym:CartPole-v1`?"),
-        ("gym:xyzzy", "Gymnasium knows no environment `xyzzy`. Is the package that registers it installed?"),
+        ("gym:CartPool-v1", "Gymnasium has no environment `CartPool-v1`. Did you mean `gym:CartPole-v1`?"),
+        ("gym:CartPole", "Gymnasium has no environment `CartPole`. Did you mean `gym:CartPole-v1`?"),
+        ("gym:CartPole-v9", "Gymnasium has no environment `CartPole-v9`. Did you mean `gym:CartPole-v1`?"),
+        ("gym:xyzzy", "Gymnasium has no environment `xyzzy`. Is the package that registers it installed?"),
         (
             "gym:no_such_module:A-v0",
             "gym:no_such_module:A-v0: the module `no_such_module` cannot be imported: No module named 'no_such_module'"
@@ -324,21 +324,23 @@ def test_the_users_own_module(tmp_path, monkeypatch):
         ),
         (
             "no_such_module:A",
-            "The environment `no_such_module:A` has an unknown family, 'no_such_module', expected {known}.\n{nowhere}",
+            "The environment `no_such_module:A` has an unknown suite, 'no_such_module', expected {known}.\n{nowhere}",
         ),
     ],
 )
 def test_unknown_environments(env_id, message):
     with pytest.raises(UnknownEnvironmentError) as caught:
         make(env_id, num_envs=1, seed=0)
-    known = ", ".join(f"{family}:ID" for family in FAMILIES)
-    nowhere = f"There is no `no_such_module` in this folder, {os.getcwd()}, nor among the installed packages."
+    known = ", ".join(f"{suite}:ID" for suite in SUITES)
+    nowhere = (
+        f"There is no module `no_such_module` in the current folder, {os.getcwd()}, or among the installed packages."
+    )
     assert str(caught.value) == message.replace("{known}", f"{known}, or module:function of your own").replace(
         "{nowhere}", nowhere
     )
 
 
-def test_a_missing_dependency_says_what_to_install(register):
+def test_the_error_of_a_missing_dependency_has_the_command_to_install_it(register):
     def entry_point():
         raise gymnasium.error.DependencyNotInstalled('Box2D is not installed, run `pip install "gymnasium[box2d]"`')
 
@@ -368,7 +370,7 @@ def test_a_missing_dependency_says_what_to_install(register):
         ("gym:FrozenLake-v1", "pygame", ""),
     ],
 )
-def test_what_is_not_installed_is_named_with_the_line_that_installs_it(monkeypatch, tmp_path, env_id, absent, extra):
+def test_errors_name_missing_packages_with_the_command_to_install_them(monkeypatch, tmp_path, env_id, absent, extra):
     (tmp_path / "needy.py").write_text(
         "import gymnasium\n"
         "def imports_when_called():\n    import mujoco\n"
@@ -389,23 +391,27 @@ def test_what_is_not_installed_is_named_with_the_line_that_installs_it(monkeypat
     assert str(caught.value).splitlines()[-1] == f"Install it: pip install {requirement}"
 
 
-def test_a_package_that_has_no_line_here_is_named(monkeypatch, tmp_path):
+def test_the_error_names_an_unknown_missing_package(monkeypatch, tmp_path):
     (tmp_path / "needy_too.py").write_text("def env():\n    import no_such_simulator.arm\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EnvError) as caught:
         make("needy_too:env", num_envs=1, seed=0)
-    assert str(caught.value).endswith("Install the package that has it, probably: pip install no_such_simulator")
+    assert str(caught.value).endswith("Install the package that provides it, probably: pip install no_such_simulator")
     with pytest.raises(EnvError) as caught:
         make("needy_too.part:env", num_envs=1, seed=0)
-    assert "install" not in str(caught.value), "the module is there, and has no such part"
+    assert "install" not in str(caught.value), "the module exists, but has no such submodule"
 
 
-def test_every_extra_that_is_named_exists():
+def test_all_extras_in_messages_exist():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {f"dreamerjax[{name}]" for name in project["optional-dependencies"]}
-    named = {*missing.MODULES.values(), *missing.EXTRAS.values(), *(family.install for family in FAMILIES.values())}
+    named = {
+        *dependencies.MODULES.values(),
+        *dependencies.EXTRAS.values(),
+        *(suite.install for suite in SUITES.values()),
+    }
     assert named <= extras | {"pygame", "dreamerjax"}
-    assert set(missing.REGISTERED_BY.values()) <= set(missing.MODULES)
+    assert set(dependencies.REGISTERED_BY.values()) <= set(dependencies.MODULES)
 
 
 # The return that counts as solved
@@ -437,7 +443,7 @@ def cart_pole(**options):
         (lambda: gymnasium.make("Pendulum-v1"), None, None),
         (CartPoleEnv, None, None),
         (lambda: cart_pole(sutton_barto_reward=True), None, "sutton_barto_reward"),
-        (lambda: cart_pole(max_episode_steps=200), None, "its time limit is 200 in place of 500"),
+        (lambda: cart_pole(max_episode_steps=200), None, "its time limit is 200 instead of 500"),
         (lambda: cart_pole().unwrapped, None, "its time limit is none"),
         (lambda: TransformReward(cart_pole(), lambda reward: reward / 10), None, "TransformReward may change"),
         (lambda: ClipReward(cart_pole(), 0, 1), None, "ClipReward may change"),
@@ -446,16 +452,16 @@ def cart_pole(**options):
         (lambda: Brightened(Penalised(cart_pole())), None, "Penalised may change"),
     ],
 )
-def test_the_threshold_of_gymnasium_counts_where_it_holds(maker, value, why):
-    goal = goal_of(maker())
+def test_the_reward_threshold_of_gymnasium_counts_where_it_applies(maker, value, why):
+    goal = registered_goal(maker())
     assert goal.value == value
     if why is None:
-        assert goal.told == "", "there is none"
+        assert goal.reason == "", "there is none"
     else:
-        assert (why or "the reward_threshold of CartPole-v1") in goal.told
+        assert (why or "the reward_threshold of CartPole-v1") in goal.reason
 
 
-def test_the_threshold_holds_for_repeated_actions_whose_rewards_add_up():
+def test_the_reward_threshold_applies_with_repeated_actions():
     for repeat in (1, 2):
         assert look_at(EnvConfig(id="gym:CartPole-v1", action_repeat=repeat)).goal.value == 475
 
@@ -492,7 +498,7 @@ SMALL = {"height": 32, "width": 48}
     ],
     ids=str,
 )
-def test_every_kind_of_observation_arrives_as_it_was(register, space, specs):
+def test_every_kind_of_observation_is_converted(register, space, specs):
     space.seed(0)
     played = [space.sample() for _ in range(3)]
     env = make(
@@ -532,7 +538,7 @@ def test_an_observation_may_have_any_name(register, space, names):
 
 
 def leaves(space, value):
-    """The leaves of a space beside those of its value, by Gymnasium's own order."""
+    """Pairs of the leaves of a space and of its value, in Gymnasium's order."""
     if isinstance(space, Dict):
         return [leaf for key in space.spaces for leaf in leaves(space[key], value[key])]
     if isinstance(space, Tuple):
@@ -541,7 +547,7 @@ def leaves(space, value):
 
 
 @pytest.mark.parametrize(
-    ("space", "told"),
+    ("space", "expected"),
     [
         (Box(-1, 1, (0,)), "'state' is Box"),
         (Text(3), "'state' is Text("),
@@ -552,12 +558,12 @@ def leaves(space, value):
     ],
     ids=str,
 )
-def test_unsupported_observations_are_named(register, space, told):
+def test_unsupported_observations_are_named(register, space, expected):
     with pytest.raises(UnsupportedSpaceError) as caught:
         make(register(Scripted, observation_space=space), num_envs=1, seed=0)
     message = str(caught.value)
-    assert message.startswith(f"gym:Scripted-v0: the observation {told}")
-    assert "Supported are Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of those" in message
+    assert message.startswith(f"gym:Scripted-v0: the observation {expected}")
+    assert "Supported: Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these" in message
     assert message.count("\n") == 1
 
 
@@ -577,7 +583,7 @@ def test_unsupported_observations_are_named(register, space, told):
     ],
     ids=str,
 )
-def test_every_kind_of_action_is_one_of_its_space_and_the_one_chosen(register, space, specs):
+def test_every_kind_of_action_is_in_its_space_and_the_chosen_one(register, space, specs):
     scripted = Scripted(action_space=space)
     scripted.keep = lambda action: action  # as it was given, not as an array
     env = make(register(lambda: scripted), num_envs=1, seed=0)
@@ -605,7 +611,7 @@ def test_every_kind_of_action_is_one_of_its_space_and_the_one_chosen(register, s
 
 
 @pytest.mark.parametrize(
-    ("space", "told"),
+    ("space", "expected"),
     [
         (Box(-np.inf, np.inf, (2,)), "the action is Box(-inf, inf, (2,), float32)"),
         (Box(float32([0, 0]), float32([1, np.inf])), "the action is Box(0.0, [ 1. inf], (2,), float32)"),
@@ -616,17 +622,17 @@ def test_every_kind_of_action_is_one_of_its_space_and_the_one_chosen(register, s
     ],
     ids=str,
 )
-def test_unsupported_actions_are_named(register, space, told):
+def test_unsupported_actions_are_named(register, space, expected):
     with pytest.raises(UnsupportedSpaceError) as caught:
         make(register(Scripted, action_space=space), num_envs=1, seed=0)
     message = str(caught.value)
-    assert message.startswith(f"gym:Scripted-v0: {told}")
-    assert "Supported are Discrete, MultiDiscrete, MultiBinary, Box with finite bounds" in message
+    assert message.startswith(f"gym:Scripted-v0: {expected}")
+    assert "Supported: Discrete, MultiDiscrete, MultiBinary, Box with finite bounds" in message
     assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300], ids=["nan", "infinite", "too large for float32"])
-def test_observations_that_are_not_finite_are_told(register, bad):
+def test_observations_that_are_not_finite_are_errors(register, bad):
     space = Box(-np.inf, np.inf, (2,), np.float64)
     observations = [np.zeros(2), np.zeros(2), np.array([0.0, bad])]
     env = make(register(Scripted, observation_space=space, observations=observations), num_envs=2, seed=0)
@@ -639,7 +645,7 @@ def test_observations_that_are_not_finite_are_told(register, bad):
         env.step(action)
 
 
-def test_rewards_and_actions_that_are_not_finite_are_told(register):
+def test_rewards_and_actions_that_are_not_finite_are_errors(register):
     env = make(register(Scripted, reward=float("nan")), num_envs=1, seed=0)
     env.reset()
     with pytest.raises(EnvError, match=r"gym:Scripted-v0: the reward is not finite: nan \(copy 0, step 1\)"):

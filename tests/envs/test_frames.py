@@ -1,4 +1,4 @@
-"""Whatever `render` gives becomes one right picture, or an error that says what it was."""
+"""A return value of `render` becomes one correct picture, or an error that describes the value."""
 
 from collections import deque
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from PIL import Image
 
 from dreamerjax.config import EnvConfig
 from dreamerjax.envs import EnvError, RenderError, make_env
-from dreamerjax.envs.frames import FrameError, alike, as_frame, as_picture
+from dreamerjax.envs.frames import FrameError, as_frame, as_picture, same_size
 from dreamerjax.envs.jax_native import Arrival, JaxTask, JaxVectorEnv
 
 RGB = np.random.default_rng(0).integers(256, size=(5, 7, 3), dtype=np.uint8)
@@ -22,7 +22,7 @@ UNIT = RGB / 255
 
 
 class Tensor:
-    """As those of other libraries: what numpy reads by `__array__`."""
+    """A tensor of another library, which numpy reads with `__array__`."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array, self.shape, self.ndim = array, array.shape, array.ndim
@@ -32,7 +32,7 @@ class Tensor:
 
 
 class Unreadable:
-    """A tensor that is on a device."""
+    """A tensor on a device."""
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError("use .cpu() first")
@@ -80,18 +80,18 @@ PICTURES = {
     "a pixel": (RGB[:1, :1], RGB[:1, :1]),
 }
 NO_PICTURES = {
-    "None": (None, "gave None, expected a picture"),
+    "None": (None, "returned None, expected a picture"),
     "a list of None": ([None], "a list of 1, expected a picture"),
-    "an empty list": ([], "gave an empty list"),
-    "an empty deque": (deque(), "gave an empty deque"),
-    "text": ("+---+\n|   |", "gave a text"),
-    "bytes": (b"GIF89a", "gave bytes"),
-    "a number": (3, "gave an object of type int"),
-    "an object": (object(), "gave an object of type object"),
-    "a dictionary": ({"image": RGB}, "gave an object of type dict"),
+    "an empty list": ([], "returned an empty list"),
+    "an empty deque": (deque(), "returned an empty deque"),
+    "text": ("+---+\n|   |", "returned a string"),
+    "bytes": (b"GIF89a", "returned bytes"),
+    "a number": (3, "returned an object of type int"),
+    "an object": (object(), "returned an object of type object"),
+    "a dictionary": ({"image": RGB}, "returned an object of type dict"),
     "a tensor elsewhere": (Unreadable(), r"numpy cannot read \(use .cpu\(\) first\)"),
-    "ragged lists": ([[1, 2], [3]], "gave a list of 2, which numpy cannot read"),
-    "one axis": (RGB[0, 0], r"an array of the shape \(3,\)"),
+    "ragged lists": ([[1, 2], [3]], "returned a list of 2, which numpy cannot read"),
+    "one axis": (RGB[0, 0], r"an array of shape \(3,\)"),
     "five axes": (np.zeros((1, 1, 2, 2, 3)), r"\(1, 1, 2, 2, 3\)"),
     "no rows": (RGB[:0], r"\(0, 7, 3\)"),
     "no frames": (np.zeros((0, 5, 7, 3)), r"\(0, 5, 7, 3\)"),
@@ -110,27 +110,27 @@ NO_PICTURES = {
 
 
 @pytest.mark.parametrize(("given", "expected"), PICTURES.values(), ids=PICTURES)
-def test_what_shows_a_picture_is_one(given, expected):
+def test_pictures_are_converted(given, expected):
     frame = as_frame(given)
     assert (frame.dtype, frame.flags.c_contiguous, frame.flags.writeable) == (np.uint8, True, True)
     np.testing.assert_array_equal(frame, expected)
     assert not (isinstance(given, np.ndarray) and np.shares_memory(frame, given))
 
 
-@pytest.mark.parametrize(("given", "told"), NO_PICTURES.values(), ids=NO_PICTURES)
-def test_what_shows_none_is_told(given, told):
-    with pytest.raises(FrameError, match=told):
+@pytest.mark.parametrize(("given", "expected"), NO_PICTURES.values(), ids=NO_PICTURES)
+def test_other_values_are_errors(given, expected):
+    with pytest.raises(FrameError, match=expected):
         as_frame(given)
 
 
-def test_what_is_grey_may_stay_so():
+def test_grey_pictures_may_keep_one_channel():
     np.testing.assert_array_equal(as_picture(GREY), GREY[..., None])
     np.testing.assert_array_equal(as_picture(RGB), RGB)
 
 
 @pytest.mark.parametrize("size", [(10, 14), (2, 3), (5, 20), (30, 7), (1, 1)], ids=str)
-def test_frames_of_other_sizes_are_made_to_fit_the_first(size):
-    frames = list(alike([RGB, np.full((*size, 3), 200, np.uint8), RGB[:4]]))
+def test_frames_of_other_sizes_are_resized_to_the_first(size):
+    frames = list(same_size([RGB, np.full((*size, 3), 200, np.uint8), RGB[:4]]))
     assert [frame.shape for frame in frames] == [RGB.shape] * 3
     np.testing.assert_array_equal(frames[0], RGB)
     rows, columns = np.nonzero(frames[1][..., 0])
@@ -138,7 +138,7 @@ def test_frames_of_other_sizes_are_made_to_fit_the_first(size):
     scale = min(5 / size[0], 7 / size[1])
     assert (height, width) == tuple(max(1, round(scale * side)) for side in size)
     assert (frames[1][rows, columns] == 200).all()
-    assert len(rows) == height * width, "and black beside it"
+    assert len(rows) == height * width, "the rest is black"
     assert abs(rows.min() - (4 - rows.max())) <= 1, "in the middle"
 
 
@@ -146,12 +146,12 @@ def test_frames_of_other_sizes_are_made_to_fit_the_first(size):
 
 
 class Drawn(gymnasium.Env):
-    """Draws what its class says."""
+    """Renders the class attribute `pictures`."""
 
     observation_space = Box(-1, 1, (2,), np.float32)
     action_space = Discrete(2)
     render_mode = "rgb_array"
-    pictures: ClassVar[list[Any]] = [RGB]  # by step; the last one stays
+    pictures: ClassVar[list[Any]] = [RGB]  # one for each step; the last one is repeated
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         super().reset(seed=seed)
@@ -185,7 +185,7 @@ def class_that_draws(monkeypatch: pytest.MonkeyPatch, *pictures: Any, mode: str 
         (None, RGB, None),
     ],
 )
-def test_an_environment_is_drawn_if_its_mode_gives_pictures(monkeypatch, mode, picture, expected):
+def test_an_environment_is_rendered_if_its_mode_returns_pictures(monkeypatch, mode, picture, expected):
     env = make_env(class_that_draws(monkeypatch, picture, mode=mode), num_envs=1, seed=0)
     env.reset()
     frame = env.render()
@@ -195,28 +195,28 @@ def test_an_environment_is_drawn_if_its_mode_gives_pictures(monkeypatch, mode, p
 
 
 @pytest.mark.parametrize(
-    ("picture", "told"),
+    ("picture", "expected"),
     [
-        (None, ":Drawn: `render` gave None, expected a picture"),
-        (np.full((2, 2, 3), np.nan), "`render` gave a picture of numbers from nan to nan"),
+        (None, ":Drawn: `render` returned None, expected a picture"),
+        (np.full((2, 2, 3), np.nan), "`render` returned a picture of numbers from nan to nan"),
         (RuntimeError("no display"), ":Drawn: `render` raised RuntimeError: no display"),
         (SystemExit(1), "`render` raised SystemExit: 1"),
     ],
     ids=str,
 )
-def test_an_environment_that_cannot_be_drawn_says_why(monkeypatch, picture, told):
+def test_an_environment_that_cannot_be_rendered_is_an_error(monkeypatch, picture, expected):
     env = make_env(class_that_draws(monkeypatch, picture), num_envs=1, seed=0)
     env.reset()
-    with pytest.raises(RenderError, match=told):
+    with pytest.raises(RenderError, match=expected):
         env.render()
-    env.step(np.eye(2, dtype=np.float32)[:1])  # nothing else has happened
+    env.step(np.eye(2, dtype=np.float32)[:1])  # the environment still works
 
 
 @pytest.mark.parametrize(
     ("picture", "channels"),
     [(RGB, 3), (GREY, 1), (UNIT, 3), (np.concatenate([RGB, RGB[..., :1]], axis=-1), 3), ([RGB], 3), (UNIT[..., 0], 1)],
 )
-def test_what_is_drawn_can_be_what_is_seen(monkeypatch, picture, channels):
+def test_rendered_pictures_can_be_observations(monkeypatch, picture, channels):
     config = class_that_draws(monkeypatch, picture, mode="rgb_array_list" if isinstance(picture, list) else "rgb_array")
     for obs, names in (("pixels", ["image"]), ("both", ["image", "state"])):
         env = make_env(EnvConfig(id=config.id, obs=obs), num_envs=1, seed=0)
@@ -227,40 +227,40 @@ def test_what_is_drawn_can_be_what_is_seen(monkeypatch, picture, channels):
 
 
 @pytest.mark.parametrize(
-    ("second", "told"),
+    ("second", "expected"),
     [
-        (RGB[:4], r"the observation 'image' has the shape \(4, 7, 3\), expected \(5, 7, 3\)"),
-        (GREY, r"'image' has the shape \(5, 7, 1\), expected \(5, 7, 3\)"),
-        (None, "`render` gave None"),
+        (RGB[:4], r"the observation 'image' has shape \(4, 7, 3\), expected \(5, 7, 3\)"),
+        (GREY, r"'image' has shape \(5, 7, 1\), expected \(5, 7, 3\)"),
+        (None, "`render` returned None"),
         (RuntimeError("no display"), "`render` raised RuntimeError: no display"),
     ],
     ids=str,
 )
-def test_a_picture_that_becomes_another_is_no_observation(monkeypatch, second, told):
+def test_a_picture_of_another_shape_is_no_observation(monkeypatch, second, expected):
     config = class_that_draws(monkeypatch, RGB, second)
     env = make_env(EnvConfig(id=config.id, obs="pixels"), num_envs=1, seed=0)
     env.reset()
-    with pytest.raises(EnvError, match=told):
+    with pytest.raises(EnvError, match=expected):
         env.step(np.eye(2, dtype=np.float32)[:1])
 
 
-def test_what_cannot_be_drawn_cannot_be_seen(monkeypatch):
+def test_pixels_need_a_render_mode(monkeypatch):
     config = class_that_draws(monkeypatch, RuntimeError("no display"))
     with pytest.raises(RenderError, match="`render` raised RuntimeError: no display"):
         make_env(EnvConfig(id=config.id, obs="pixels"), num_envs=1, seed=0)
 
 
 @pytest.mark.parametrize(
-    ("draw", "told"),
+    ("draw", "expected"),
     [
         (lambda state: jnp.ones((5, 7)) * state, ""),
-        (lambda state: jnp.full((5, 7), jnp.nan), "task: `render` gave a picture of numbers from nan"),
-        (lambda state: jnp.ones(3), r"`render` gave an array of the shape \(3,\)"),
+        (lambda state: jnp.full((5, 7), jnp.nan), "task: `render` returned a picture of numbers from nan"),
+        (lambda state: jnp.ones(3), r"`render` returned an array of shape \(3,\)"),
         (lambda state: 1 / 0, "`render` raised ZeroDivisionError"),
     ],
     ids=["floats", "NaN", "one axis", "raises"],
 )
-def test_a_program_of_jax_is_drawn_in_the_same_way(draw, told):
+def test_jax_environments_are_rendered_in_the_same_way(draw, expected):
     def step(key: Any, state: Any, action: Any) -> Any:
         no = jnp.zeros((), bool)
         return state, Arrival(state[None], jnp.float32(1), no, no, {})
@@ -271,8 +271,8 @@ def test_a_program_of_jax_is_drawn_in_the_same_way(draw, told):
     env = JaxVectorEnv(task, EnvConfig(id="task"), num_envs=2, seed=0)
     assert env.render() is None
     env.reset()
-    if told:
-        with pytest.raises(RenderError, match=told):
+    if expected:
+        with pytest.raises(RenderError, match=expected):
             env.render()
     else:
         np.testing.assert_array_equal(env.render(), np.full((5, 7, 3), 255))

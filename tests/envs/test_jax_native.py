@@ -1,4 +1,4 @@
-"""Environments that are JAX functions: the rows of each copy, new episodes, what is told, and going on exactly."""
+"""Environments that are JAX functions: the rows of each copy, new episodes, events, and exact resuming."""
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,13 @@ STAY, GO = np.eye(2, dtype=np.float32)
 
 
 def reset(key):
-    """A walk from a random place; [place, steps]."""
+    """A walk from a random position; [position, steps]."""
     state = {"place": jax.random.uniform(key), "time": jnp.zeros((), jnp.int32)}
     return state, see(state)
 
 
 def step(key, state, action):
-    """Each `GO` adds 1; above 4 the task ends, after 7 steps its time is over."""
+    """Each `GO` adds 1; the task ends above 4, the time limit is 7 steps."""
     del key
     place = state["place"] + action
     state = {"place": place, "time": state["time"] + 1}
@@ -55,13 +55,13 @@ def test_spaces_and_first_rows():
     assert not np.array_equal(env.reset(seed=1).obs["state"], rows.obs["state"])
 
 
-def test_one_copy_comes_to_an_end_and_the_other_to_its_time_limit():
+def test_one_copy_terminates_and_the_other_reaches_its_time_limit():
     env = make()
     start = env.reset().obs["state"][:, 0]
     actions = np.stack([GO, STAY])
     for time in range(1, LIMIT + 3):
         rows = env.step(actions)
-        turn = time % 5  # the first copy ends with its fourth step, and starts anew with the next one
+        turn = time % 5  # the first copy ends with its fourth step, and the next one starts an episode
         assert rows.is_first.tolist() == [turn == 0, time == LIMIT + 1]
         assert rows.is_last.tolist() == [turn == 4, time == LIMIT]
         assert rows.is_terminal.tolist() == [turn == 4, False]
@@ -90,7 +90,7 @@ def test_episodes_of_a_copy_differ():
     assert len(starts) == 9
 
 
-def test_repeated_actions_are_one_step_and_stop_at_an_end():
+def test_repeated_actions_are_one_step_and_stop_at_the_end_of_an_episode():
     env = make(num_envs=1, action_repeat=3)
     start = env.reset().obs["state"][0, 0]
     rows = env.step(GO[None])
@@ -103,7 +103,7 @@ def test_repeated_actions_are_one_step_and_stop_at_an_end():
 
 
 @pytest.mark.parametrize("steps", [0, 3, 4])
-def test_going_on_after_a_restart_is_exact(steps):
+def test_resuming_is_exact(steps):
     env = make()
     env.reset()
     generator = np.random.default_rng(0)
@@ -118,22 +118,22 @@ def test_going_on_after_a_restart_is_exact(steps):
         jax.tree.map(np.testing.assert_array_equal, env.step(action), fresh.step(action))
 
 
-def test_a_state_of_something_else_is_refused():
+def test_a_state_of_another_environment_is_refused():
     env = make()
     env.reset()
     state = env.state()
     assert state is not None
-    with pytest.raises(EnvError, match="is of 2 copies of test:walk, expected 3 of test:walk"):
+    with pytest.raises(EnvError, match="has 2 copies of test:walk, expected 3 of test:walk"):
         make(num_envs=3).load(state)
     with pytest.raises(EnvError, match="saved state of test:walk cannot be read"):
         env.load(state[:-20])
     other = TASK._replace(reset=lambda key: ({"place": jnp.zeros(3)}, jnp.zeros(2)))
-    with pytest.raises(EnvError, match="saved state of test:walk is of another version of it"):
+    with pytest.raises(EnvError, match="saved state is from another version of test:walk"):
         make(other).load(state)
 
 
 def spoiled(bad_obs: float, bad_reward: float) -> JaxTask:
-    """The walk, whose third step leads to something that is no good, in the first copy only: it goes."""
+    """The walk with an invalid value at its third step, in the first copy only, because only that one moves."""
 
     def spoilt_step(key, state, action):
         state, arrival = step(key, state, action)
@@ -151,19 +151,19 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_not_finite_stops_the_run(what):
-    obs, reward, told = BAD[what]
+def test_values_that_are_not_finite_stop_the_run(what):
+    obs, reward, expected = BAD[what]
     env = make(spoiled(obs, reward))
     env.reset()
     for _ in range(2):
         env.step(np.stack([GO, STAY]))
-    with pytest.raises(EnvError, match=rf"test:walk: {told}.*\(copy 0, step 3\)"):
+    with pytest.raises(EnvError, match=rf"test:walk: {expected}.*\(copy 0, step 3\)"):
         env.step(np.stack([GO, STAY]))
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_what_is_not_finite_starts_a_new_episode_where_that_is_wanted(what):
-    obs, reward, told = BAD[what]
+def test_values_that_are_not_finite_can_start_a_new_episode(what):
+    obs, reward, expected = BAD[what]
     env = make(spoiled(obs, reward), on_bad_observation="skip-episode")
     env.reset()
     for time in range(1, 5):
@@ -172,12 +172,12 @@ def test_what_is_not_finite_starts_a_new_episode_where_that_is_wanted(what):
         np.testing.assert_array_equal(rows.obs["state"][:, 1], [time % 3, time])
         events = env.take_events()
         assert [event.copy for event in events] == ([0] if time == 3 else [])
-        assert all(told in event.interrupted for event in events)
+        assert all(expected in event.interrupted for event in events)
         if time == 3:
             assert (rows.reward[0], rows.prev_action[0].any()) == (0, False)
 
 
-def test_an_environment_that_never_starts_well_is_told():
+def test_an_environment_that_never_starts_well_is_an_error():
     env = make(
         TASK._replace(reset=lambda key: (reset(key)[0], jnp.full(2, jnp.nan))), on_bad_observation="skip-episode"
     )
@@ -207,7 +207,7 @@ def test_vectors_are_scaled_to_the_bounds_of_the_task():
     np.testing.assert_allclose(rows.obs["state"][:, 0] - start, [2, -2], rtol=1e-6)
 
 
-def test_it_draws_the_first_copy_if_it_can():
+def test_render_returns_the_first_copy():
     assert make().render() is None
     env = make(TASK._replace(draw=lambda state: jnp.full((4, 4, 3), state["time"], jnp.uint8)))
     assert env.render() is None
@@ -218,7 +218,7 @@ def test_it_draws_the_first_copy_if_it_can():
     assert (picture.dtype, picture.shape, picture.max()) == (np.uint8, (4, 4, 3), 1)
 
 
-def test_a_task_without_metrics_tells_nothing():
+def test_a_task_without_metrics_has_no_events():
     def silent_step(key, state, action):
         state, arrival = step(key, state, action)
         return state, arrival._replace(metrics={})

@@ -1,4 +1,4 @@
-"""Pictures that pygame drew: the same numbers as Gymnasium reads, and pygame as it was afterwards."""
+"""Pictures of pygame: the same numbers as Gymnasium reads, and pygame is restored afterwards."""
 
 import gymnasium
 import numpy as np
@@ -12,7 +12,7 @@ pygame = pytest.importorskip("pygame")
 
 
 @pytest.mark.parametrize("name", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0"])
-def test_every_pixel_is_the_one_that_gymnasium_reads(monkeypatch, name):
+def test_all_pixels_are_those_that_gymnasium_reads(monkeypatch, name):
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     before = pygame.surfarray.pixels3d
     plain = gymnasium.make(name, render_mode="rgb_array")
@@ -32,7 +32,7 @@ def test_every_pixel_is_the_one_that_gymnasium_reads(monkeypatch, name):
 
 
 @pytest.mark.parametrize("depth", [24, 32])
-def test_surfaces_of_either_kind_are_read(depth):
+def test_surfaces_of_both_depths_are_read(depth):
     class Drawn(gymnasium.Env):
         def render(self):
             surface = pygame.Surface((6, 4), depth=depth)
@@ -42,7 +42,7 @@ def test_surfaces_of_either_kind_are_read(depth):
     np.testing.assert_array_equal(BlockFrames(Drawn()).render(), Drawn().render())
 
 
-def test_environments_that_pygame_draws_are_read_so():
+def test_environments_rendered_by_pygame_have_the_wrapper():
     env = make_env(EnvConfig(id="gym:CartPole-v1", obs="pixels"), num_envs=1, seed=0)
     layers = [env._envs[0]]
     while isinstance(layers[-1], gymnasium.Wrapper):

@@ -1,4 +1,4 @@
-"""Environments in processes: the same rows as without, and a supervisor that loses and mixes none when one fails."""
+"""Environments in worker processes: the same rows as without, and none lost or mixed when a worker fails."""
 
 import contextlib
 import multiprocessing
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dreamerjax.config import EnvConfig, ImageConfig
-from dreamerjax.envs import EnvError, EnvFailureError, Event, StateError, VectorEnv, make_env
+from dreamerjax.envs import EnvError, EnvEvent, EnvFailureError, StateError, VectorEnv, make_env
 from dreamerjax.envs.serial import SerialVectorEnv
 from dreamerjax.envs.worker_process import Worker
 from dreamerjax.envs.workers import WorkerVectorEnv
@@ -35,27 +35,27 @@ def config(name: str, **options) -> EnvConfig:
 
 @contextlib.contextmanager
 def made(name: str, *, num_envs: int, seed: int = 0, **options) -> Iterator[VectorEnv]:
-    """An environment, closed at the end; no process and no shared memory may be left."""
+    """An environment, closed at the end; no process and no shared memory may remain."""
     before = set(multiprocessing.active_children()), sorted(SHARED_MEMORY.glob("*"))
     env = make_env(config(name, **options), num_envs=num_envs, seed=seed)
     try:
         yield env
     finally:
         env.close()
-        env.close()  # once more does nothing
+        env.close()  # a second call does nothing
         assert (set(multiprocessing.active_children()), sorted(SHARED_MEMORY.glob("*"))) == before
 
 
 @pytest.fixture
 def once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The fault happens in one copy only, the first that comes to it; the file is there then."""
+    """The fault happens only in the first copy that reaches it, which makes the file."""
     mark = tmp_path / "happened"
     monkeypatch.setenv("FAULT_ONCE", str(mark))
     return mark
 
 
-def play(env: VectorEnv, steps: int) -> tuple[dict[str, np.ndarray], list[Event]]:
-    """What the replay holds after `steps` random steps, [steps + 1, copies, ...]; and what happened beside."""
+def play(env: VectorEnv, steps: int) -> tuple[dict[str, np.ndarray], list[EnvEvent]]:
+    """The rows of `steps` random steps, [steps + 1, copies, ...], and the events."""
     replay = Replay(env.spaces, num_envs=env.num_envs, capacity=10_000, seed=0)
     generator = np.random.default_rng(1)
     replay.add(env.reset())
@@ -90,7 +90,7 @@ def check_streams(rows: dict[str, np.ndarray]) -> list[tuple[int, int]]:
                 assert not rows["prev_action"][row, copy].any()
                 assert rows["reward"][row, copy] == 0
                 assert row == 0 or last[row - 1]
-                assert row == 0 or episode[row] != episode[row - 1], "another episode, not the same again"
+                assert row == 0 or episode[row] != episode[row - 1], "a new episode, not a repeated one"
             else:
                 assert not last[row - 1]
                 assert (episode[row], step[row]) == (episode[row - 1], step[row - 1] + 1)
@@ -117,7 +117,7 @@ def test_rows_are_those_of_the_same_copies_in_this_process():
                 assert_same(one, other)
                 assert [x.dtype for x in one[1:]] == [x.dtype for x in other[1:]]
             assert_same(first, kept)
-            spread._workers[0].ask("reset", 77)  # and nobody waits for the answer, as after an interrupt
+            spread._workers[0].ask("reset", 77)  # the answer is not read, as after an interrupt
         with pytest.raises(ValueError, match=r"shape \(5,\), expected \[num_envs, A\] = \(5, 2\)"):
             spread.step(np.zeros(5, np.float32))
 
@@ -130,23 +130,23 @@ def test_there_are_no_more_workers_than_copies_and_images_come_through():
         assert len(np.unique(rows.obs["image"])) > 3
 
 
-def test_workers_step_at_the_same_time(tmp_path, monkeypatch):
+def test_workers_step_in_parallel(tmp_path, monkeypatch):
     monkeypatch.setenv("MEETING", str(tmp_path))
     with made("meets", num_envs=2, workers=2) as env:
         _, events = play(env, FAULTY_STEP)
-        assert not events, "the step ends when both have begun it"
-        assert env.state() is None, "it holds something that cannot be pickled"
+        assert not events, "the step ends when both have started it"
+        assert env.state() is None, "it has an attribute that cannot be pickled"
 
 
 @pytest.mark.parametrize(
-    ("fault", "options", "told"),
+    ("fault", "options", "expected"),
     [
         ("raises", {}, "raised RuntimeError: the arm is stuck"),
         ("exits", {}, "died with exit code 3"),
         ("hangs", {"worker_timeout": 5.0}, "did not answer within 5 s"),
     ],
 )
-def test_a_fault_cuts_the_episodes_of_its_worker_and_no_row_is_lost_or_mixed(once, fault, options, told):
+def test_a_fault_interrupts_its_workers_episodes_and_no_row_is_lost_or_mixed(once, fault, options, expected):
     steps, (seed, *_) = 40, np.random.SeedSequence((4, 1)).generate_state(1)  # of the first restart
     with made(fault, num_envs=4, seed=4, workers=2, **options) as env:
         rows, events = play(env, steps)
@@ -157,10 +157,10 @@ def test_a_fault_cuts_the_episodes_of_its_worker_and_no_row_is_lost_or_mixed(onc
     (event,) = (event for event in events if event.interrupted)
     assert event.copy == copies[0]
     assert event.interrupted == (
-        f"tests.envs.faulty_envs:{fault}: worker {copies[0] // 2} (copies {copies[0]} to {copies[1]}) {told} "
-        f"(step {FAULTY_STEP}); it was started anew, and its copies begin new episodes."
+        f"tests.envs.faulty_envs:{fault}: worker {copies[0] // 2} (copies {copies[0]} to {copies[1]}) {expected} "
+        f"(step {FAULTY_STEP}); it was restarted, and its copies start new episodes."
     )
-    # The other copies are those of a world without the fault, and these begin with episodes that nobody had before.
+    # The other copies' rows are the same as without the fault, and these copies start new episodes.
     undisturbed, _ = play(SerialVectorEnv(config("well"), num_envs=4, seed=4), steps)
     anew, _ = play(SerialVectorEnv(config("well"), num_envs=4, seed=int(seed)), steps - FAULTY_STEP)
     others = [copy for copy in range(4) if copy not in copies]
@@ -170,7 +170,7 @@ def test_a_fault_cuts_the_episodes_of_its_worker_and_no_row_is_lost_or_mixed(onc
     np.testing.assert_array_equal(rows["obs.state"][FAULTY_STEP:, copies, :2], anew["obs.state"][:, copies, :2])
 
 
-def test_a_bad_observation_that_may_be_skipped_costs_its_copy_alone_an_episode(once):
+def test_skipping_a_bad_observation_interrupts_one_copy_only(once):
     with made("shows_nan", num_envs=2, workers=2, on_bad_observation="skip-episode") as env:
         rows, events = play(env, 30)
     ((copy, row),) = check_streams(rows)
@@ -181,7 +181,7 @@ def test_a_bad_observation_that_may_be_skipped_costs_its_copy_alone_an_episode(o
     assert event.interrupted.endswith(f"(copy {copy}, step {FAULTY_STEP}).")
 
 
-def test_a_bad_observation_stops_at_once_with_its_own_message(once):
+def test_a_bad_observation_stops_the_run_with_its_message(once):
     with made("shows_nan", num_envs=2, workers=2) as env:
         with pytest.raises(
             EnvError,
@@ -193,7 +193,7 @@ def test_a_bad_observation_stops_at_once_with_its_own_message(once):
 
 
 @pytest.mark.parametrize(
-    ("fault", "failures", "told", "steps"),
+    ("fault", "failures", "expected", "steps"),
     [
         ("raises", 2, "raised RuntimeError: the arm is stuck", 2 * FAULTY_STEP),
         ("exits", 1, "died with exit code 3", FAULTY_STEP),
@@ -201,7 +201,7 @@ def test_a_bad_observation_stops_at_once_with_its_own_message(once):
         ("hangs", 1, "did not answer within 5 s", FAULTY_STEP),
     ],
 )
-def test_repeated_failure_of_one_worker_stops_with_what_it_said(fault, failures, told, steps):
+def test_repeated_failures_of_a_worker_stop_the_run_with_its_error(fault, failures, expected, steps):
     with made(fault, num_envs=1, workers=1, worker_timeout=5.0, worker_failures=failures) as env:
         assert env.state() is not None
         with pytest.raises(EnvError) as caught:
@@ -209,7 +209,8 @@ def test_repeated_failure_of_one_worker_stops_with_what_it_said(fault, failures,
         assert env.state() is None
     head, *trace, advice = str(caught.value).splitlines()
     assert head == (
-        f"tests.envs.faulty_envs:{fault}: worker 0 (copy 0) {told} (step {steps}); failures in 5 minutes: {failures}."
+        f"tests.envs.faulty_envs:{fault}: worker 0 (copy 0) {expected} (step {steps}); "
+        f"failures in 5 minutes: {failures}."
     )
     for setting in (f"--env.worker-failures, now {failures}", "--env.worker-timeout, now 5 s", "--env.workers 0"):
         assert setting in advice
@@ -255,14 +256,14 @@ def test_a_worker_that_dies_between_steps_is_noticed():
         assert not rows.is_first.any()
         np.testing.assert_array_equal(rows.prev_action, action)
         assert env.take_events() == []
-        assert_same(env.reset(), first)  # whatever happened
+        assert_same(env.reset(), first)  # after any failure
         env.step(action)
         assert_same(kill_and_step(), begun)  # the same as after the reset before
         with pytest.raises(EnvError, match=r"the action is not finite: .* \(copy 1, step 3\)"):  # of the whole run
             env.step(action * np.array([[1], [np.nan]], np.float32))
 
 
-def test_a_worker_that_hangs_does_not_keep_close_waiting():
+def test_close_does_not_wait_for_a_worker_that_hangs():
     with made("hangs", num_envs=1, workers=1) as env:
         assert isinstance(env, WorkerVectorEnv)
         env.reset()
@@ -270,12 +271,12 @@ def test_a_worker_that_hangs_does_not_keep_close_waiting():
             env.step(np.eye(2, dtype=np.float32)[:1])
         env._workers[0].ask("step", FAULTY_STEP)
         time.sleep(0.2)
-        env.close()  # it hangs for longer than a test may take
+        env.close()  # it hangs for longer than a test's time limit
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("name", ["gym:CartPool-v1", "talks"])
-def test_mistakes_are_told_at_once_as_without_workers(name):
+def test_user_errors_are_the_same_as_without_workers(name):
     with pytest.raises(EnvError) as expected:
         make_env(config(name), num_envs=1, seed=0)
     with pytest.raises(EnvError) as caught:
@@ -285,7 +286,7 @@ def test_mistakes_are_told_at_once_as_without_workers(name):
     assert multiprocessing.active_children() == []
 
 
-def test_an_environment_that_cannot_be_made_says_why():
+def test_the_error_of_an_environment_that_cannot_be_made_has_its_reason():
     with pytest.raises(EnvError) as caught:
         make_env(config("cannot_be_made", workers=1), num_envs=1, seed=0)
     message = str(caught.value)
@@ -294,16 +295,16 @@ def test_an_environment_that_cannot_be_made_says_why():
     assert multiprocessing.active_children() == []
 
 
-def test_a_worker_that_is_too_slow_at_its_start_is_told(monkeypatch):
+def test_a_worker_that_is_too_slow_to_start_is_an_error(monkeypatch):
     monkeypatch.setattr("dreamerjax.envs.workers.START_SECONDS", 0.05)
     with pytest.raises(
-        EnvError, match=r"is_slow_to_make: worker 0 \(copy 0\) did not answer within 0.05 s at its start"
+        EnvError, match=r"is_slow_to_make: worker 0 \(copy 0\) did not answer within 0.05 s during startup"
     ):
         make_env(config("is_slow_to_make", workers=1, worker_timeout=0.01), num_envs=1, seed=0)
     assert multiprocessing.active_children() == []
 
 
-def test_going_on_after_a_restart_is_exact():
+def test_resuming_is_exact():
     generator = np.random.default_rng(0)
     with made(CARTPOLE, num_envs=3, seed=3, workers=2) as env, made(CARTPOLE, num_envs=3, seed=9, workers=2) as fresh:
         env.reset()
@@ -322,17 +323,17 @@ def test_going_on_after_a_restart_is_exact():
         for num_envs, env_id in ((2, CARTPOLE), (3, "gym:Acrobot-v1")):
             other = SerialVectorEnv(config(env_id), num_envs=num_envs, seed=0).state()
             assert other is not None
-            with pytest.raises(StateError, match=f"is of {num_envs} copies of {env_id}, expected 3"):
+            with pytest.raises(StateError, match=f"has {num_envs} copies of {env_id}, expected 3"):
                 fresh.load(other)
         for damaged in (b"", b"nonsense", state[:-40]):
             with pytest.raises(StateError, match=f"saved state of {CARTPOLE} cannot be read"):
                 fresh.load(damaged)
-        assert fresh.reset().is_first.all(), "a refused state ends nothing"
+        assert fresh.reset().is_first.all(), "a refused state changes nothing"
         assert fresh.take_events() == []
 
 
-def test_a_state_goes_on_with_any_number_of_workers():
-    """From two processes into this one, and on into three."""
+def test_a_state_can_be_loaded_with_any_number_of_workers():
+    """From two processes to this one, and then to three."""
     generator = np.random.default_rng(0)
     serial = SerialVectorEnv(config(CARTPOLE), num_envs=3, seed=7)
     with made(CARTPOLE, num_envs=3, seed=3, workers=2) as two, made(CARTPOLE, num_envs=3, seed=9, workers=3) as three:
@@ -348,7 +349,7 @@ def test_a_state_goes_on_with_any_number_of_workers():
                 assert_same(other.step(action), one.step(action))
 
 
-def test_what_leaves_its_bounds_is_told_and_counted_from_workers_too():
+def test_values_outside_their_bounds_are_reported_and_counted_with_workers():
     with made("tests.envs.faulty_envs:shows_what_is_outside", num_envs=2, workers=1) as env:
         env.reset()
         for _ in range(FAULTY_STEP):
@@ -357,11 +358,11 @@ def test_what_leaves_its_bounds_is_told_and_counted_from_workers_too():
         events = env.take_events()
         assert sum(event.outside for event in events) == 2
         (note,) = [event.note for event in events if event.note]
-        assert "number 0 is 2e+09, declared are -1e+09 to 1e+09" in note
-        assert env.told == ("Sees state: a vector of 3 numbers.", "Does: one of 2.")
+        assert "number 0 is 2e+09, declared -1e+09 to 1e+09" in note
+        assert env.descriptions == ("Observation state: a vector of 3 numbers.", "Action: one of 2.")
 
 
-def test_episodes_are_ended_in_the_worker_that_has_them():
+def test_end_episodes_reaches_the_right_worker():
     with made(CARTPOLE, num_envs=3, seed=3, workers=2) as env:
         env.reset()
         action = np.eye(2, dtype=np.float32)[[0, 1, 0]]
@@ -390,7 +391,7 @@ if __name__ == "__main__":
             make_env(config, num_envs=2, seed=0)
         except KeyboardInterrupt:
             tell("interrupted")
-    leaving = children()  # workers of the first attempt may still be on their way out
+    leaving = children()  # workers of the first attempt may still be exiting
     env = make_env(config, num_envs=2, seed=0)
     workers = children() - leaving
     assert len(workers) == 2, workers
@@ -402,7 +403,7 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         tell("interrupted")
     env.reset()
-    assert children() - leaving == workers, "the same, undisturbed"
+    assert children() - leaving == workers, "the same processes"
 """
 
 
@@ -428,27 +429,27 @@ def running(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def said(process: subprocess.Popen[str]) -> str:
-    """The next word that the program prints."""
+    """The next word printed by the program."""
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
 
-def test_ctrl_c_is_for_the_parent_alone(tmp_path):
+def test_only_the_parent_handles_ctrl_c(tmp_path):
     with running(tmp_path, "tests.envs.faulty_envs:is_slow_to_make", "twice") as process:
         for doing in ("starting", "stepping"):
             assert said(process) == doing
             time.sleep(0.5)
             os.killpg(process.pid, signal.SIGINT)
             assert said(process) == "interrupted"
-        assert process.communicate() == ("", "")  # when the last of the group has ended
+        assert process.communicate() == ("", "")  # when the last process of the group has exited
     assert process.returncode == 0
 
 
 class Stop(BaseException):
-    """As KeyboardInterrupt, which pytest would take for itself."""
+    """Instead of KeyboardInterrupt, which pytest handles itself."""
 
 
-def test_ctrl_c_at_any_moment_leaves_no_worker_out_of_step():
+def test_after_ctrl_c_at_any_moment_workers_answer_the_right_request():
     def stop(number, frame):
         raise Stop
 
@@ -456,7 +457,7 @@ def test_ctrl_c_at_any_moment_leaves_no_worker_out_of_step():
     try:
         with made("tests.envs.faulty_envs:Counting", num_envs=2, workers=2) as env:
             env.reset()
-            for delay in np.random.default_rng(0).uniform(0.003, 0.01, 60):  # most of them lie within an answer
+            for delay in np.random.default_rng(0).uniform(0.003, 0.01, 60):  # most of them are during an answer
                 with pytest.raises(Stop):
                     step_until_stopped(env, delay)
                 env.reset()
@@ -480,19 +481,19 @@ def test_workers_end_with_a_parent_that_is_killed_even_if_they_hang(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "expected"),
     [
         ("shows_nan", r"the observation 'state' is not finite: \[nan"),
-        ("shows_another_shape", r"the observation 'state' has the shape \(2,\), expected \(3,\)"),
-        ("shows_another_dtype", r"the observation 'state' has the dtype <U1, expected numbers"),
+        ("shows_another_shape", r"the observation 'state' has shape \(2,\), expected \(3,\)"),
+        ("shows_another_dtype", r"the observation 'state' has dtype <U1, expected numbers"),
     ],
 )
-def test_in_this_process_a_bad_observation_stops_or_costs_its_episode(fault, told, once):
+def test_in_this_process_a_bad_observation_stops_the_run_or_interrupts_its_episode(fault, expected, once):
     env = SerialVectorEnv(config(fault), num_envs=2, seed=0)
     assert env.state() is not None
-    with pytest.raises(EnvError, match=rf"tests.envs.faulty_envs:{fault}: {told}.* \(copy 0, step {FAULTY_STEP}\)"):
+    with pytest.raises(EnvError, match=rf"tests.envs.faulty_envs:{fault}: {expected}.* \(copy 0, step {FAULTY_STEP}\)"):
         play(env, 20)
-    assert env.state() is None, "not all copies have made this step"
+    assert env.state() is None, "some copies have not made this step"
     once.unlink()
     env = SerialVectorEnv(config(fault, on_bad_observation="skip-episode"), num_envs=2, seed=0)
     rows, events = play(env, 20)
@@ -500,7 +501,7 @@ def test_in_this_process_a_bad_observation_stops_or_costs_its_episode(fault, tol
     assert check_streams(rows) == [(0, FAULTY_STEP - 1)]
 
 
-def test_in_this_process_what_an_environment_raises_is_told_with_its_traceback():
+def test_in_this_process_an_environments_error_has_its_traceback():
     env = SerialVectorEnv(config("raises"), num_envs=1, seed=0)
     assert env.state() is not None
     with pytest.raises(EnvFailureError) as caught:

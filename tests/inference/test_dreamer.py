@@ -1,4 +1,4 @@
-"""The public API: acting and dreaming, ten lines from a run folder."""
+"""The public API: acting, encoding and dreaming."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import dreamerjax
 from dreamerjax.agent.dream import dream, encode, look
 from dreamerjax.envs import EnvError
 from dreamerjax.inference.dreamer import Dreamer
-from dreamerjax.inference.open_loop import compare, end_error, trusted_steps
+from dreamerjax.inference.open_loop import compare_open_loop, end_error, trusted_steps
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.export import export
 from dreamerjax.runs.load import load_run
@@ -47,7 +47,7 @@ def test_an_episode_is_played_and_seen(agent: Dreamer) -> None:
 
 
 @pytest.mark.parametrize("policy", ["greedy", "sample", "random", lambda obs, key: np.eye(2)[[1]]])
-def test_whoever_acts(agent: Dreamer, policy: object) -> None:
+def test_each_policy_can_act(agent: Dreamer, policy: object) -> None:
     episode = agent.play(policy=policy, steps=4)  # pyright: ignore[reportArgumentType]
     assert len(episode) == 5
     assert (episode.actions.sum(-1) == 1).all()
@@ -55,10 +55,10 @@ def test_whoever_acts(agent: Dreamer, policy: object) -> None:
         assert (episode.actions[..., 1] == 1).all()
 
 
-def test_any_gymnasium_environment_of_the_same_spaces(agent: Dreamer) -> None:
+def test_an_environment_must_have_the_spaces_of_the_agent(agent: Dreamer) -> None:
     own = gymnasium.make("CartPole-v1")
     assert agent.play(own, seed=2, steps=5).rows.reward.sum() == 5
-    with pytest.raises(EnvError, match="expected 1 of what the agent has learned"):
+    with pytest.raises(EnvError, match="expected 1 with the agent's"):
         agent.play(gymnasium.make("Pendulum-v1"))
 
 
@@ -69,7 +69,7 @@ def test_encoding_is_that_of_the_pure_function_whatever_the_length(agent: Dreame
         loaded.agent, loaded.state.params, Batch(**episode.rows._asdict()), jax.random.PRNGKey(0), cont_discount=1.0
     )
     seen = agent.encode(episode)
-    # The first state of an episode does not depend on what was drawn; nor does its value's argument beyond rounding.
+    # The first state of an episode does not depend on the samples; nor does the input of its value, up to rounding.
     np.testing.assert_allclose(seen.states[0].deter, pure.states[0].deter, atol=1e-6)
     np.testing.assert_allclose(seen.post_logits[0], pure.post_logits[0], atol=1e-5)
 
@@ -90,7 +90,7 @@ def test_dreams_have_the_shapes_that_are_asked_for(agent: Dreamer) -> None:
         agent.dream(seen.states[2], actions=np.zeros((3, 5)))
 
 
-def test_copies_of_two_states_lie_side_by_side(agent: Dreamer) -> None:
+def test_copies_of_a_state_are_next_to_each_other(agent: Dreamer) -> None:
     rows = jax.tree.map(
         lambda *x: np.concatenate(x, 1), *(agent.play(policy="random", seed=s, steps=4).rows for s in (1, 2))
     )
@@ -122,7 +122,7 @@ def test_a_dream_starts_where_the_pure_one_does(agent: Dreamer) -> None:
     np.testing.assert_allclose(agent.dream(state, actions=actions).states[0].deter, pure.states[0].deter, atol=1e-6)
 
 
-def test_opening_the_eyes_is_what_observing_does(agent: Dreamer) -> None:
+def test_look_does_what_observing_does(agent: Dreamer) -> None:
     """A dreamed step and then a look is `observe_step` with the same numbers."""
     episode = agent.play(seed=1, steps=6)
     loaded, seen = agent.loaded, agent.encode(episode)
@@ -152,7 +152,7 @@ def test_an_agent_is_loaded_without_its_environment(run_dir: Path, monkeypatch: 
         agent.play()
 
 
-def test_an_exported_agent_is_the_same_but_for_rounding(run_dir: Path, tmp_path: Path) -> None:
+def test_an_exported_agent_is_the_same_up_to_rounding(run_dir: Path, tmp_path: Path) -> None:
     (run_dir / "metrics.jsonl").write_text('{"step": 1}\n')
     written = export(run_dir, tmp_path / "gift", steps=[100, None])
     assert [path.name for path in written] == ["0000000100", "0000000200"]
@@ -168,7 +168,7 @@ def test_an_exported_agent_is_the_same_but_for_rounding(run_dir: Path, tmp_path:
 
 
 def test_fidelity_of_dreams(agent: Dreamer) -> None:
-    compared = compare(agent, acting="random", context=3, horizon=12, starts=6, copies=2)
+    compared = compare_open_loop(agent, acting="random", context=3, horizon=12, starts=6, copies=2)
     error = compared.error("state")
     count = compared.rows.reward.shape[1]
     assert [dream.obs["state"].shape for dream in compared.dreams] == [(12, count, 4)] * 2
@@ -180,31 +180,29 @@ def test_fidelity_of_dreams(agent: Dreamer) -> None:
     assert (compared.survival <= 1).all()
 
 
-def test_a_dream_that_outlives_its_episode_is_given_actions_to_go_on(
-    agent: Dreamer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dream_that_continues_after_its_episode_has_actions(agent: Dreamer, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     dream = agent.dream
     monkeypatch.setattr(agent, "dream", lambda *args, **rest: given.append(rest["actions"]) or dream(*args, **rest))
-    compared = compare(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
+    compared = compare_open_loop(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
     reset = compared.rows.is_first
     assert reset.any()
-    assert (compared.rows.prev_action[reset] == 0).all()  # nothing is done in the row of a reset
+    assert (compared.rows.prev_action[reset] == 0).all()  # the row of a reset has no action
     assert (given[0].sum(-1) == 1).all()
     np.testing.assert_array_equal(given[0][~reset], compared.rows.prev_action[~reset])
 
 
-def test_steps_that_can_be_trusted() -> None:
+def test_trusted_steps() -> None:
     error = np.array([[0.0, 3.0, 1.0], [1.0, 0.0, np.nan], [5.0, 0.0, np.nan]])
     assert trusted_steps(error, 2.0).tolist() == [2, 0, 3]
 
 
-def test_when_an_end_was_dreamed(agent: Dreamer) -> None:
-    compared = compare(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
+def test_end_error(agent: Dreamer) -> None:
+    compared = compare_open_loop(agent, acting="random", context=1, horizon=60, starts=8, copies=1)
     real = compared.rows.is_terminal.argmax(0)
     late = compared._replace(dreams=[dream.replace(cont=np.ones_like(dream.cont)) for dream in compared.dreams])
     for n in range(8):
         late.dreams[0].cont[real[n] + n % 3 :, n] = 0.1
     assert end_error(late).tolist() == [n % 3 for n in range(8)]
-    over = np.arange(60)[:, None] >= real - 1  # as something else than the continue head may say
+    over = np.arange(60)[:, None] >= real - 1  # given instead of the continue head
     assert end_error(late, over).tolist() == [-1] * 8

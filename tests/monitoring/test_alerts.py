@@ -1,4 +1,4 @@
-"""Every alert: raised by what it names, once, and by nothing else."""
+"""Every alert is raised by its failure, once, and by nothing else."""
 
 import json
 import math
@@ -57,7 +57,7 @@ def config() -> Config:
 
 
 def run(*, sick: dict, start: int = 0, end: int = 6000) -> list[dict]:
-    """A line of each kind every 500 steps, with other numbers from the middle on."""
+    """A line of each kind every 500 steps; the given numbers change in the middle."""
     lines = []
     for step in range(500, end + 500, 500):
         more = sick if start < step else {}
@@ -84,18 +84,18 @@ def test_a_failure_is_named_once_and_nothing_else_is(config: Config, name: str) 
     assert alerts[0].remedy
 
 
-def test_an_alert_comes_again_only_after_it_had_ceased(config: Config) -> None:
+def test_an_alert_is_raised_again_only_after_it_has_cleared(config: Config) -> None:
     lines = run(sick=SICK["replay frozen"])
     twice = [*lines, *run(sick={}), *lines]
     assert [alert.name for alert in alerts_of(twice, config)] == ["replay frozen"] * 2
 
 
-def test_one_line_is_chance(config: Config) -> None:
+def test_one_line_raises_no_alert(config: Config) -> None:
     lines = run(sick=SICK["entropy collapsed"], end=500 * (config.alerts.lines - 1))
     assert alerts_of([*lines, *run(sick={})], config) == []
 
 
-def test_little_entropy_is_right_where_the_goal_is_reached(config: Config) -> None:
+def test_low_entropy_is_no_failure_where_the_goal_is_reached(config: Config) -> None:
     lines = run(sick=SICK["entropy collapsed"])
     solved = [line | {"eval/return_mean": 500.0} if "eval/return_mean" in line else line for line in lines]
     assert alerts_of(solved, config) == []
@@ -115,8 +115,8 @@ def test_delusional_dreaming(config: Config) -> None:
     alerts = alerts_of(dreams(returns=returns, values=values, followed=[40] * 6), config)
     assert [alert.name for alert in alerts] == ["delusional dreaming"]
     assert alerts[0].step == 2500
-    assert alerts[0].message == ("dreamed value +233% while return -60% over 2,000 steps; value 100, where 40 followed")
-    # A return that falls, or a value that rises, or one that is too high, is not enough.
+    assert alerts[0].message == ("dreamed value +233% while return -60% over 2,000 steps; value 100, but 40 followed")
+    # A falling return, a rising value or a value that is too high is not enough alone.
     calm = {"returns": [200] * 6, "values": [30] * 6, "followed": [200] * 6}
     for part in ({"returns": returns}, {"values": values}, {"followed": [10] * 6}):
         assert alerts_of(dreams(**{**calm, **part}), config) == []
@@ -124,7 +124,7 @@ def test_delusional_dreaming(config: Config) -> None:
 
 
 def test_rewards_below_zero_have_their_signs_right(config: Config) -> None:
-    """A return that falls from -100 to -200 while the dream thinks that all is well."""
+    """The return falls from -100 to -200 while the dreamed value rises."""
     returns, values = [-100, -100, -100, -150, -200, -200], [-90, -80, -60, -40, -20, -20]
     alerts = alerts_of(dreams(returns=returns, values=values, followed=[-90] * 6), config)
     assert [alert.name for alert in alerts] == ["delusional dreaming"]
@@ -140,14 +140,14 @@ def test_an_alert_is_json_and_a_sentence(config: Config) -> None:
     assert Alert(**json.loads(json.dumps(alert._asdict()))) == alert
 
 
-def test_what_stands_is_what_has_not_ceased(config: Config) -> None:
+def test_active_alerts_have_not_cleared(config: Config) -> None:
     watch = Watch(config)
     for line in run(sick=SICK["replay frozen"]):
         watch.see(line)
-    assert list(watch.standing) == ["replay frozen"]
+    assert list(watch.active) == ["replay frozen"]
     for line in run(sick={}):
         watch.see(line)
-    assert watch.standing == {}
+    assert watch.active == {}
 
 
 # Remedies
@@ -182,7 +182,7 @@ NO_SETTING_MENDS = {"replay frozen", "rewards are shifted"}
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("given", CONFIGS)
 def test_a_remedy_is_flags_that_change_the_settings(name: str, given: str) -> None:
-    """They are read as any flags, give good settings, and the page that explains the alert names each of them."""
+    """The flags parse, give valid settings, and docs/research.md names each of them."""
     config = CONFIGS[given]
     lines = {"train": [TRAIN], "diagnosis": [DIAGNOSIS | SICK.get(name, {})], "eval": []}
     remedy = RULES[name].remedy(lines, config)
@@ -205,10 +205,10 @@ def test_a_remedy_is_flags_that_change_the_settings(name: str, given: str) -> No
 def test_a_remedy_follows_from_the_present_settings(scale: float, flags: str) -> None:
     config = settings(agent__actor__entropy_scale=scale)
     (alert,) = alerts_of(run(sick=SICK["entropy collapsed"]), config)
-    assert alert.remedy == f"reward entropy more: --agent.actor.entropy-scale {flags}"
+    assert alert.remedy == f"increase the entropy bonus: --agent.actor.entropy-scale {flags}"
 
 
-def test_dreams_that_end_too_soon_are_mended_where_the_fault_is(config: Config) -> None:
+def test_the_remedy_for_dreams_that_end_too_soon_depends_on_the_continue_head(config: Config) -> None:
     def remedy(predicted: float) -> dict:
         lines = {"diagnosis": [DIAGNOSIS | {"diagnosis/cont_predicted": predicted}]}
         return dict(RULES["dreams end too soon"].remedy(lines, config).changes)

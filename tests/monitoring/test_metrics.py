@@ -1,4 +1,4 @@
-"""The metrics file: valid JSON whatever the numbers, and whole lines only, also after a kill."""
+"""The metrics file: valid JSON for all numbers, and complete lines only, also after a kill."""
 
 import json
 import math
@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import Event as EventProto  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboardX.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.record_writer import masked_crc32c
 
 from dreamerjax.monitoring.metrics import MetricsWriter, read_metrics
 
 
 def strict_json(line: str) -> dict:
-    """Parses as a strict reader does: NaN and Infinity, which Python would accept, are errors."""
+    """Parses strictly: NaN and Infinity, which Python would accept, are errors."""
 
     def refuse(constant: str):
         raise AssertionError(f"{constant} is not JSON")
@@ -37,7 +38,7 @@ def read_events(folder: Path) -> list:
             header, body = data[:8], data[12 : 12 + length]
             assert struct.unpack("I", data[8:12])[0] == masked_crc32c(header)
             assert struct.unpack("I", data[12 + length : 16 + length])[0] == masked_crc32c(body)
-            events.append(Event.FromString(body))
+            events.append(EventProto.FromString(body))
             data = data[16 + length :]
     return events
 
@@ -105,7 +106,7 @@ def test_resuming_cuts_what_came_after_the_checkpoint(tmp_path, left_behind):
     assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
 
 
-def test_without_a_checkpoint_only_a_half_line_is_cut(tmp_path):
+def test_without_a_checkpoint_only_an_incomplete_line_is_cut(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"ste')
     MetricsWriter(path, None).close()
@@ -126,7 +127,7 @@ def test_a_file_shorter_than_the_checkpoint_says_is_kept_whole_and_not_padded(tm
     assert path.read_text() == '{"step": 1}\n'
 
 
-def test_names_that_are_taken_and_arrays_are_refused_and_leave_no_half_line(tmp_path):
+def test_reserved_names_and_arrays_are_refused_and_leave_no_incomplete_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with MetricsWriter(path, tmp_path / "tensorboard") as writer:
         with pytest.raises(ValueError, match="cannot be named 'step'"):
@@ -136,7 +137,7 @@ def test_names_that_are_taken_and_arrays_are_refused_and_leave_no_half_line(tmp_
     assert path.read_text() == ""
 
 
-def test_reading_refuses_a_broken_line_unless_it_is_a_half_last_one(tmp_path):
+def test_reading_refuses_a_broken_line_unless_it_is_the_last_and_incomplete(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match="line 2: expected a JSON object"):
@@ -144,9 +145,9 @@ def test_reading_refuses_a_broken_line_unless_it_is_a_half_last_one(tmp_path):
     path.write_text('{"step": 1}\n[2]\n')
     with pytest.raises(ValueError, match="line 2"):
         read_metrics(path)
-    path.write_text('{"step": 1}\n{"step": 2}')  # whole, only its end of line is missing
+    path.write_text('{"step": 1}\n{"step": 2}')  # complete, except for its end of line
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
-    path.write_bytes(b'{"step": 1}\n\x00\x00\x00')  # what a power cut may leave
+    path.write_bytes(b'{"step": 1}\n\x00\x00\x00')  # as after a power failure
     assert read_metrics(path) == [{"step": 1}]
     path.write_text("")
     assert read_metrics(path) == []
@@ -180,13 +181,13 @@ def test_a_resumed_run_adds_an_event_file_that_purges_what_it_repeats(tmp_path):
     assert written.step == 10
 
 
-def test_a_place_that_cannot_be_written_says_so_and_leaves_nothing_open(tmp_path):
+def test_a_folder_that_cannot_be_written_is_an_error_and_leaves_nothing_open(tmp_path):
     (tmp_path / "a-file").write_text("")
     with pytest.raises(OSError, match="a-file"):
         MetricsWriter(tmp_path / "a-file" / "metrics.jsonl", None)
 
 
-def test_tensorboard_is_an_extra(tmp_path):
+def test_metrics_continue_without_tensorboard(tmp_path):
     (tmp_path / "a-file").write_text("")
     for tensorboard in (tmp_path / "a-file" / "tensorboard", Path("/dev/full")):
         said = []
@@ -198,7 +199,7 @@ def test_tensorboard_is_an_extra(tmp_path):
         assert [row["x"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [1.0, 2.0]
 
 
-def test_a_line_that_does_not_fit_is_left_out_whole_and_never_comes_back(tmp_path):
+def test_a_line_that_cannot_be_written_is_removed_and_not_written_later(tmp_path):
     path = tmp_path / "metrics.jsonl"
     writer = MetricsWriter(path, None)
     writer.write(1, 1, 1.0, {"x": 1.0})

@@ -1,4 +1,4 @@
-"""The last words of a run."""
+"""The final paragraph of a run."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class TestFinalParagraph:
         assert text.count("against") == 1, "a summary of an older version has no remedies"
 
     @pytest.mark.parametrize(("episodes", "score"), [(1, "222.0"), (2, "222.0"), (3, "222.0 ± 6.1")])
-    def test_a_spread_is_told_where_the_episodes_tell_one(self, episodes, score):
+    def test_a_standard_deviation_needs_three_episodes(self, episodes, score):
         few = SUMMARY["eval"] | {"episodes": episodes, "return_mean": 222.0}
         assert f"a mean return of {score} over" in final_paragraph(SUMMARY | {"eval": few})
 

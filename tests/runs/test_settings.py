@@ -40,7 +40,7 @@ def test_later_layers_win(envs: Path, tmp_path: Path) -> None:
     layers = [*read_env("ball"), read_yaml(file), read_yaml(another), read_flags(["--train.sequence-length", "5"])]
     config = combine(layers)
     assert config.log == Config().log, "defaults"
-    assert (config.seed, config.train.env_steps) == (1, 1000), "the family's file"
+    assert (config.seed, config.train.env_steps) == (1, 1000), "the suite's file"
     assert config.train.ratio == 2, "the environment's file"
     assert config.train.prefill == 3, "--config"
     assert config.train.batch_size == 4, "a second --config"
@@ -48,12 +48,12 @@ def test_later_layers_win(envs: Path, tmp_path: Path) -> None:
     assert (config.env.name, config.env.id) == ("ball", "toy:Ball-v0")
 
 
-def test_an_id_gets_the_settings_of_its_family_only(envs: Path) -> None:
+def test_an_id_gets_the_settings_of_its_suite_only(envs: Path) -> None:
     write(envs / "toy.yaml", "seed: 7")
     write(envs / "ball.yaml", "env: {id: 'toy:Ball-v0'}\nseed: 8")
     config = combine(read_env("toy:Ball-v0"))
     assert (config.env.name, config.env.id, config.seed) == ("toy:Ball-v0", "toy:Ball-v0", 7)
-    assert combine(read_env("other:Ball-v0")).seed == 0, "a family without a file"
+    assert combine(read_env("other:Ball-v0")).seed == 0, "a suite without a file"
 
 
 def test_where_images_are_seen_files_for_that_come_after_those_of_their_name(envs: Path) -> None:
@@ -256,7 +256,7 @@ def test_unknown_environments(envs: Path, name: str, message: str) -> None:
     assert "gym:ID" in str(caught.value)
 
 
-def test_a_familys_file_is_no_environment(envs: Path) -> None:
+def test_a_suites_file_is_no_environment(envs: Path) -> None:
     write(envs / "ball.yaml", "env: {id: 'toy:Ball-v0'}")
     write(envs / "toy.yaml", "seed: 1")
     with pytest.raises(ConfigError) as caught:

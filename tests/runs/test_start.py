@@ -71,7 +71,7 @@ def test_what_is_given_wins_over_the_machine_and_over_the_recipe() -> None:
 
 @pytest.mark.parametrize("name", ["cartpole", "dmc:walker-walk", "atari:pong", "gymnax:CartPole-v1"])
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
-def test_a_family_or_a_preset_with_settings_is_as_it_was(name: str, platform: str) -> None:
+def test_a_suite_or_a_preset_with_settings_is_as_it_was(name: str, platform: str) -> None:
     beginning = Beginning([{"env.name": name}])
     assert not beginning.needs_platform
     start = beginning.settings(look(STATE, CAMERA), platform)
@@ -126,9 +126,9 @@ def test_the_environments_own_goal_counts_where_nothing_else_says_one() -> None:
         assert start.config.env.solve_return == said
         assert not any("A mean return" in line for line in start.told)
     assert begin({"env.name": "cartpole"}, seen=look(goal=Goal(1.0, "x"))).config.env.solve_return == 475
-    start = begin(name, seen=look(goal=Goal(None, "the reward_threshold 475 does not hold here: why")))
+    start = begin(name, seen=look(goal=Goal(None, "the reward_threshold 475 does not apply: why")))
     assert start.config.env.solve_return is None
-    assert "No return counts as solved: the reward_threshold 475 does not hold here: why." in start.told[1]
+    assert "No return counts as solved: the reward_threshold 475 does not apply: why." in start.told[1]
 
 
 # Parents

@@ -1,4 +1,4 @@
-"""Programs that are traced once and stored: the same numbers, no second tracing, and no harm from a bad file."""
+"""Programs are traced once and stored: same numbers, no second tracing, and damaged files are replaced."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ SHAPES = (jax.ShapeDtypeStruct((3,), jnp.float32), {"y": jax.ShapeDtypeStruct(()
 
 
 class Pair(NamedTuple):
-    """A container that JAX's export does not know."""
+    """A container that JAX's export does not support."""
 
     sum: jax.Array
     nothing: None
@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def traced(of: str = "a") -> tuple[jax.stages.Lowered, int]:
-    """The program, and how often Python went through it."""
+    """The program, and how often it was traced."""
     calls = []
 
     def function(x: jax.Array, more: dict[str, jax.Array]) -> Pair:
@@ -54,7 +54,7 @@ def test_a_program_is_traced_once(folder: Path) -> None:
     assert len(list(folder.iterdir())) == 1
 
 
-def test_what_it_was_made_from_tells_it_from_others(folder: Path) -> None:
+def test_the_key_depends_on_what_a_program_was_made_from(folder: Path) -> None:
     traced("a")
     assert traced("b")[1] == 1
     assert traced("a")[1] == 0
@@ -65,7 +65,7 @@ def test_what_it_was_made_from_tells_it_from_others(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"no pickle", b"\x80\x04K\x01."])
-def test_a_damaged_file_is_made_anew(folder: Path, damage: bytes) -> None:
+def test_a_damaged_file_is_replaced(folder: Path, damage: bytes) -> None:
     traced()
     (file,) = folder.iterdir()
     file.write_bytes(damage)
@@ -92,8 +92,8 @@ def test_a_process_that_changes_the_program_neither_reads_nor_stores(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     traced("a")
-    monkeypatch.setattr(compile_cache, "_anew", False)  # and back again at the end
-    compile_cache.trace_anew()
+    monkeypatch.setattr(compile_cache, "_disabled", False)  # restored at the end
+    compile_cache.disable()
     assert traced("a")[1] == traced("b")[1] == 1
     assert len(list(folder.iterdir())) == 1
 
@@ -106,7 +106,7 @@ def test_donated_inputs_are_overwritten(folder: Path) -> None:
         assert given.is_deleted()
 
 
-def test_what_cannot_be_exported_is_traced_each_time(folder: Path) -> None:
+def test_programs_that_cannot_be_exported_are_traced_each_time(folder: Path) -> None:
     def function(x: jax.Array) -> jax.Array:
         return jax.pure_callback(lambda x: np.asarray(x) + 1, jax.ShapeDtypeStruct((3,), jnp.float32), x)
 

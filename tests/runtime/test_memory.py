@@ -1,4 +1,4 @@
-"""Memory of this process and of the machine, as they are told and given back."""
+"""Memory of this process and of the machine: reported, checked and returned to the system."""
 
 import ctypes
 import re
@@ -11,11 +11,11 @@ from dreamerjax.runtime.memory import check_replay_fits, free_memory, give_back_
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
 LIBC = ctypes.CDLL(None)
-PIECE, PIECES = 100_000, 2_000  # bytes; small enough that glibc does not ask the system for each
+PIECE, PIECES = 100_000, 2_000  # bytes; small enough that glibc does not use mmap for each
 
 
 @pytest.mark.skipif(not hasattr(LIBC, "malloc_trim"), reason="glibc alone gives holes back")
-def test_holes_between_what_is_in_use_are_given_back():
+def test_free_memory_between_used_blocks_is_returned():
     LIBC.malloc.restype, LIBC.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     give_back_memory()
     pieces = [LIBC.malloc(ctypes.c_size_t(PIECE)) for _ in range(PIECES)]
@@ -33,7 +33,7 @@ def test_holes_between_what_is_in_use_are_given_back():
     assert before - after > 0.8 * PIECE * PIECES / 1e6
 
 
-def test_a_replay_that_is_too_large_is_said_to_be():
+def test_a_replay_that_is_too_large_is_refused():
     free = free_memory()
     if free is None:
         pytest.skip("the system does not tell")
@@ -46,13 +46,13 @@ def test_a_replay_that_is_too_large_is_said_to_be():
         check_replay_fits(fits, spaces, model)
         with pytest.raises(ConfigError) as caught:
             check_replay_fits(ReplayConfig(capacity=4 * fits.capacity), spaces, model)
-        advised = re.search(r"Give --replay\.capacity (\d+), which fits", str(caught.value))
+        advised = re.search(r"Use --replay\.capacity (\d+), which fits", str(caught.value))
         assert advised is not None
         check_replay_fits(ReplayConfig(capacity=int(0.95 * int(advised[1]))), spaces, model)
         assert ("--replay.storage disk" in str(caught.value)) == disk
 
 
-def test_what_a_row_takes_is_what_the_replay_allocates():
+def test_the_size_of_a_row_is_what_the_replay_allocates():
     spaces = Spaces((ObsSpec("image", (32, 32, 1)), ObsSpec("board", (6, 7), 3)), (ActionSpec("continuous", 2),))
     model = resolve(Config()).agent.model
     for context in (model, None):

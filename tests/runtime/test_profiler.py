@@ -1,4 +1,4 @@
-"""Chunks of traces: when they begin and end, and that they are files that a viewer can read."""
+"""Chunks of traces: when they start and end, and that viewers can read their files."""
 
 import gzip
 import json
@@ -13,14 +13,14 @@ from dreamerjax.runtime.profiler import Profiler
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is begun and ended, instead of doing it."""
+    """Records the starts and stops instead of tracing."""
     said: list[str] = []
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder, **_: said.append(f"begin {Path(folder).name}"))
     monkeypatch.setattr(jax.profiler, "stop_trace", lambda: said.append("end"))
     return said
 
 
-def test_chunks_begin_and_end_where_they_should(traced: list[str], tmp_path: Path):
+def test_chunks_start_and_end_at_the_right_dispatches(traced: list[str], tmp_path: Path):
     profiler = Profiler(tmp_path, first=2, dispatches=3, every=5, chunks=2)
     when: list[tuple[int, str]] = []
     for dispatch in range(1, 20):

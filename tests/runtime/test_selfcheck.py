@@ -1,4 +1,4 @@
-"""The self-check: passes where the numbers are the same, and names what differs where they are not."""
+"""The self-check passes if the numbers are the same, and names the differences if they are not."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ from dreamerjax.runtime.selfcheck import TOLERANCE, Difference, Machine, Report,
 from tests.flawed import Flaw, flawed
 
 CPU = Backend("cpu", "a test")
-ACCELERATOR = Backend("rocm", "a test")  # whose device is the CPU, too
+ACCELERATOR = Backend("rocm", "a test")  # its device is also the CPU
 SHAPES = {"deter": 16, "hidden": 8, "groups": 4, "classes": 4, "blocks": 4, "bins": 31}
 PARTS = ("world_model", "actor", "critic")
 LAYERS = {f"{part}_layers": 1 for part in ("encoder", "decoder", "actor", "critic", "prior")}
@@ -34,7 +34,7 @@ RECURRENT = (4, 4, 4)  # shape of the kernel of the recurrent layer, in blocks
 
 
 class Devices(NamedTuple):
-    """A machine whose numbers are right, and one for each fault."""
+    """A machine with correct numbers, and one for each fault."""
 
     agent: Agent
     right: Machine
@@ -49,11 +49,11 @@ class Devices(NamedTuple):
 def devices() -> Devices:
     config = dataclasses.replace(selfcheck._config().agent, model=MODEL)
     agent = build_agent(config, selfcheck.SPACES)
-    inputs = (selfcheck._as_if_learned(agent, 0), selfcheck._rows(0))
+    inputs = (selfcheck._random_state(agent, 0), selfcheck._rows(0))
     right = machine_of(agent, jax.devices()[0])
 
     def update(representation_scale: Any, state: Any, batch: Any) -> Any:
-        """With the weight of one loss as data, so that the program without it is the same one."""
+        """With the weight of one loss as data, so that the program without the loss is not compiled again."""
         world_model = dataclasses.replace(config.world_model, representation_scale=representation_scale)
         changed = agent._replace(config=dataclasses.replace(config, world_model=world_model))
         gradients = update_gradients(changed, state, batch)
@@ -69,8 +69,8 @@ def devices() -> Devices:
 
 
 def found(devices: Devices, machine: Machine, *, seed: int = 0) -> dict[str, float]:
-    """What differs by more than is tolerated."""
-    differences = selfcheck.compare(devices.agent, machine, devices.right, seed=seed)
+    """The differences above the tolerance."""
+    differences = selfcheck.compare_updates(devices.agent, machine, devices.right, seed=seed)
     return {name: relative for name, relative in differences if relative > TOLERANCE}
 
 
@@ -79,32 +79,34 @@ def groups(names: Iterable[str]) -> set[str]:
     return {".".join(name.split(".")[: 1 if name.startswith(("metrics", "slow_critic")) else 2]) for name in names}
 
 
-def test_every_number_of_the_update_is_worth_comparing(devices: Devices) -> None:
-    state, batch = selfcheck._as_if_learned(devices.agent, 0), selfcheck._rows(0)
+def test_no_part_of_the_update_vanishes(devices: Devices) -> None:
+    state, batch = selfcheck._random_state(devices.agent, 0), selfcheck._rows(0)
     metrics, grads = devices.right.gradients(state, batch)
     for part in ("world_model", "actor", "critic"):
-        assert metrics[f"{part}_grad_norm"] > 1e-3, "a gradient that vanishes would make every back-end right"
+        assert metrics[f"{part}_grad_norm"] > 1e-3, "a gradient of 0 would pass on every back-end"
         assert all(np.abs(x).max() > 1e-5 for x in jax.tree.leaves(grads[part]))
-    assert 1e-3 < abs(metrics["return_mean"]) < 1e3, "a return of millions would drown in rounding"
-    compared = groups(difference.name for difference in selfcheck.compare(devices.agent, devices.right, devices.right))
+    assert 1e-3 < abs(metrics["return_mean"]) < 1e3, "a return of millions would have large rounding errors"
+    compared = groups(
+        difference.name for difference in selfcheck.compare_updates(devices.agent, devices.right, devices.right)
+    )
     assert compared == OF_OPTIMIZER | {"metrics", *(f"gradient.{part}" for part in PARTS)}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_rounding_in_every_product_is_no_fault(devices: Devices, seed: int) -> None:
-    """The last bit of the mantissa is rounded away from all that is multiplied, forward and backward."""
-    differences = selfcheck.compare(devices.agent, devices.flawed(Flaw(bits=22)), devices.right, seed=seed)
+def test_rounding_of_all_products_passes(devices: Devices, seed: int) -> None:
+    """Rounds off the last bit of the mantissa of all factors, forward and backward."""
+    differences = selfcheck.compare_updates(devices.agent, devices.flawed(Flaw(bits=22)), devices.right, seed=seed)
     assert 1e-8 < differences[0].relative < TOLERANCE / 10
     assert all(relative == 0 for name, relative in differences if not name.startswith(("metrics", "gradient")))
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_gradients_that_are_nought_but_for_rounding_are_no_fault(devices: Devices, seed: int) -> None:
-    """Another order of sums: an error that is a share of the largest gradient, where the own one is nought, too."""
+def test_gradients_that_are_zero_up_to_rounding_pass(devices: Devices, seed: int) -> None:
+    """Another order of summation: an error relative to the largest gradient, also where the gradient itself is 0."""
     generator = np.random.default_rng(seed)
 
     def exact(state: Any, batch: Any) -> Any:
-        """The actor's hidden layer has no gradient; of the two-hot bins, those that nobody hits have next to none."""
+        """The actor's hidden layer has no gradient; unused two-hot bins have almost none."""
         metrics, grads = devices.right.gradients(state, batch)
         grads["actor"]["params"]["mlp"] = jax.tree.map(np.zeros_like, grads["actor"]["params"]["mlp"])
         return metrics, grads
@@ -117,7 +119,9 @@ def test_gradients_that_are_nought_but_for_rounding_are_no_fault(devices: Device
         return metrics, grads
 
     reference = devices.right._replace(gradients=exact)
-    differences = selfcheck.compare(devices.agent, devices.right._replace(gradients=rounded), reference, seed=seed)
+    differences = selfcheck.compare_updates(
+        devices.agent, devices.right._replace(gradients=rounded), reference, seed=seed
+    )
     assert 1e-5 < differences[0].relative < TOLERANCE / 5
 
 
@@ -126,15 +130,15 @@ def test_gradients_that_are_nought_but_for_rounding_are_no_fault(devices: Device
     "flaw", [Flaw(transposed=True), Flaw(bits=10), Flaw(bits=7)], ids=["transposed", "TF32", "bfloat16"]
 )
 def test_a_fault_of_the_products_is_found(devices: Devices, flaw: Flaw, seed: int) -> None:
-    """One layer that multiplies by its kernel's transpose; all products of numbers that were rounded before."""
+    """One layer multiplies by the transpose of its kernel; or the factors of all products are rounded."""
     differing = found(devices, devices.flawed(flaw), seed=seed)
     assert max(differing.values()) > 1.5 * TOLERANCE
     assert groups(differing) >= {"gradient.actor", "gradient.world_model"}
-    assert not groups(differing) & OF_OPTIMIZER, "the optimizer is compared apart"
+    assert not groups(differing) & OF_OPTIMIZER, "the optimizer is compared separately"
 
 
 def test_a_loss_that_is_left_out_is_found(devices: Devices) -> None:
-    """The gradients alone show it: the metric of this loss is as it should be."""
+    """Only the gradients show it: the metric of this loss is correct."""
     differing = found(devices, devices.flawed(Flaw(), representation_scale=0.0))
     assert groups(differing) >= {"gradient.world_model"}
     assert "metrics.representation_loss" not in differing
@@ -142,7 +146,7 @@ def test_a_loss_that_is_left_out_is_found(devices: Devices) -> None:
 
 
 def test_a_term_of_a_loss_that_is_left_out_is_found(devices: Devices) -> None:
-    """The entropy, which is a thirtieth of the actor's advantage."""
+    """The entropy, a thirtieth of the actor's advantage."""
 
     def elsewhere(state: Any, batch: Any) -> Any:
         knobs = dataclasses.replace(state.knobs, entropy_scale=jnp.zeros(()))
@@ -177,9 +181,9 @@ def test_a_fault_of_the_optimizer_is_found(devices: Devices, optimizer: optax.Gr
     assert groups(differing) <= OF_OPTIMIZER
 
 
-def test_no_square_of_a_gradient_is_lost_in_the_optimizer(devices: Devices) -> None:
-    """Lost on one machine and kept on another, it would make a step of 300 there and of 1 here."""
-    state = selfcheck._as_if_learned(devices.agent, 0)
+def test_no_square_of_a_gradient_underflows_in_the_optimizer(devices: Devices) -> None:
+    """An underflow on one machine only would make a step of 300 there and of 1 on the other."""
+    state = selfcheck._random_state(devices.agent, 0)
 
     def of_all_sizes(x: Any) -> np.ndarray:
         return np.geomspace(1e-30, 1.0, x.size, dtype=np.float32).reshape(x.shape)
@@ -197,7 +201,7 @@ def test_no_square_of_a_gradient_is_lost_in_the_optimizer(devices: Devices) -> N
 
 
 def stub(metrics: Callable[[Any], Any] = float) -> Machine:
-    """Computes next to nothing."""
+    """Computes almost nothing."""
 
     def gradients(state: Any, batch: Any) -> Any:
         return {"loss": np.float32(metrics(1.5)), "share": np.float32(0.5)}, {}
@@ -206,7 +210,7 @@ def stub(metrics: Callable[[Any], Any] = float) -> Machine:
 
 
 def verdict(monkeypatch: pytest.MonkeyPatch, machine: Machine, backend: Backend = ACCELERATOR) -> Report:
-    """Of the real command on this machine and on one that is right."""
+    """The command with the given machine and a correct one."""
     machines = iter([machine, stub()])
     monkeypatch.setattr(selfcheck, "machine_of", lambda agent, device: next(machines))
     return compare_with_cpu(backend)
@@ -232,7 +236,7 @@ def test_a_difference_with_every_seed_is_a_fault(monkeypatch: pytest.MonkeyPatch
     assert "DIFFERENT NUMBERS" in report.text
 
 
-def test_a_difference_with_one_seed_alone_is_a_sample_that_tipped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_difference_with_only_one_seed_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     tips = iter([1.3, 1.0])
     report = verdict(monkeypatch, stub(lambda x: x * next(tips)))
     assert report.passed
@@ -240,8 +244,8 @@ def test_a_difference_with_one_seed_alone_is_a_sample_that_tipped(monkeypatch: p
     assert "Only one seed shows a difference" in report.text
 
 
-def test_on_the_cpu_operations_are_made_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The compiled function adds to a traced array; step by step, there is none."""
+def test_the_reference_on_the_cpu_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled function adds to a traced array; without compilation, there is none."""
 
     @jax.jit
     def loss(x: Any) -> Any:
@@ -272,8 +276,8 @@ def test_differences_by_hand(there: list[float], here: list[float], relative: fl
     assert differences == [Difference("of.a", pytest.approx(relative))]
 
 
-def test_a_small_array_is_measured_by_its_group() -> None:
-    """0 but for rounding beside 100: with a floor of 1e-3, by 0.1."""
+def test_the_scale_of_a_small_array_depends_on_its_group() -> None:
+    """0 up to rounding, in a group with 100: with a floor of 1e-3, the scale is 0.1."""
     there, here = (
         {"a": np.float32([100.0]), "b": {"c": np.float32([x])}, "steps": np.int32([9])} for x in (2e-6, 1e-6)
     )

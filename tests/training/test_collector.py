@@ -17,7 +17,7 @@ from dreamerjax.config import AgentConfig, Config, EnvConfig, resolve
 from dreamerjax.envs import VectorEnv, make_env
 from dreamerjax.replay.replay import Replay
 from dreamerjax.training import collector
-from dreamerjax.training.collector import Collector, Episode, EpisodeCounter
+from dreamerjax.training.collector import Collector, EpisodeCounter, EpisodeStats
 from dreamerjax.types import Params, Spaces
 from tests.tiny import MODEL, random_like
 
@@ -120,7 +120,7 @@ def test_finished_episodes_are_returned_with_what_they_earned() -> None:
         for copy in np.flatnonzero(rows["is_last"][step]):
             length = int(rows["obs.state"][step, copy, 1])
             earned = rows["reward"][step - length : step + 1, copy].sum(dtype=np.float64)
-            expected.append(Episode(float(earned), length))
+            expected.append(EpisodeStats(float(earned), length))
         assert episodes == expected
     assert [episode.length for episode in itertools.chain(*finished)][:4] == [2, 2, 3, 3]
 
@@ -240,6 +240,6 @@ def test_episode_counter_by_hand() -> None:
     counter = EpisodeCounter(2)
     no, yes = np.array([False, False]), np.array([True, True])
     assert counter.add(np.array([1.0, 2.0]), no, no) == []
-    assert counter.add(np.array([1.0, 2.0]), no, np.array([False, True])) == [(1, Episode(4.0, 2))]
+    assert counter.add(np.array([1.0, 2.0]), no, np.array([False, True])) == [(1, EpisodeStats(4.0, 2))]
     assert counter.add(np.array([1.0, 0.0]), np.array([False, True]), no) == []
-    assert counter.add(np.array([1.0, 5.0]), no, yes) == [(0, Episode(4.0, 4)), (1, Episode(5.0, 1))]
+    assert counter.add(np.array([1.0, 5.0]), no, yes) == [(0, EpisodeStats(4.0, 4)), (1, EpisodeStats(5.0, 1))]

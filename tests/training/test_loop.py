@@ -456,7 +456,7 @@ def test_resuming_equals_no_interruption(tmp_path: Path, uninterrupted: Path, wh
     second = play(tmp_path, config())
     assert second.summary["stopped"] == "budget"
     steps, updates = first.summary["env_steps"], first.summary["updates"]
-    told = [note for note in second.notes if not note.startswith(("Alert at", "Sees ", "Does: "))]
+    told = [note for note in second.notes if not note.startswith(("Alert at", "Observation ", "Action: "))]
     assert told == [f"Resumed at {steps} environment steps and {updates} updates."]
     assert_same_run(tmp_path, uninterrupted)
 

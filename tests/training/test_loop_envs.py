@@ -80,14 +80,16 @@ def test_an_evaluation_cuts_episodes_without_end_and_bounds_are_told_once(tmp_pa
         "Of 2 episodes of the evaluation, 2 did not end within 25 steps and were cut there: their returns count up to "
         "then (--eval.max-episode-steps)."
     ]
-    assert len([note for note in run.notes if "left the bounds" in note]) == 1
+    assert len([note for note in run.notes if "outside the bounds of its space" in note]) == 1
     outside = [row["env/outside_bounds"] for row in read_metrics(tmp_path / "metrics.jsonl") if "train/loss" in row]
     assert outside == sorted(outside)
     assert outside[-1] in (run.summary["env_steps"] - 11, run.summary["env_steps"] - 10)
-    assert run.notes[:2] == ["Sees state: a vector of 3 numbers.", "Does: one of 2."]
+    assert run.notes[:2] == ["Observation state: a vector of 3 numbers.", "Action: one of 2."]
 
     again = play(tmp_path, of("Endless", "--eval.max-episode-steps=25", "--env-steps=80"))
-    assert not [note for note in again.notes if "left the bounds" in note], "once a run, whatever its processes"
+    assert not [note for note in again.notes if "outside the bounds of its space" in note], (
+        "once a run, whatever its processes"
+    )
 
 
 def test_the_environment_that_trains_can_evaluate(tmp_path: Path) -> None:
@@ -116,8 +118,8 @@ def test_where_there_can_be_only_one_the_error_says_what_to_do(tmp_path: Path) -
     [
         ("", "--env.workers=1", ""),
         ("--env.num-envs=2 --env.workers=2", "", ""),
-        ("", "--env.num-envs=3", "The saved state is of 1 copies of gym:CartPole-v1, expected 3"),
-        ("--env.num-envs=3", "--env.num-envs=1 --env.workers=1", "The saved state is of 3 copies"),
+        ("", "--env.num-envs=3", "The saved state has 1 copies of gym:CartPole-v1, expected 3"),
+        ("--env.num-envs=3", "--env.num-envs=1 --env.workers=1", "The saved state has 3 copies"),
     ],
 )
 def test_a_run_is_resumed_with_other_workers_and_copies(tmp_path: Path, before: str, after: str, told: str) -> None:

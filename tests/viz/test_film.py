@@ -105,7 +105,7 @@ def test_an_environment_without_rendering_gives_only_the_plot(tmp_path):
 def test_films_use_lent_environments(tmp_path, monkeypatch):
     config = EnvConfig(id="gym:CartPole-v1", obs="both", image=ImageConfig(height=32, width=48))
     loaded, lent = untrained(tmp_path, config), make_env(config, num_envs=3, seed=0)
-    monkeypatch.setattr("dreamerjax.envs.one_copy.make_env", lambda *given, **options: 1 / 0)
+    monkeypatch.setattr("dreamerjax.envs.single_env.make_env", lambda *given, **options: 1 / 0)
     films, missing = film_run(loaded, lent=lent)
     assert ([film.name for film in films], missing) == (["episode", "dream_image", "dream"], [])
     assert lent.reset().is_first.all(), "they are not closed"
@@ -273,10 +273,10 @@ def test_unusual_frames_give_a_correct_film(film_odd, pictures, mode, colour):
         ),
         ([RED, RED, ValueError("first line\nsecond line")], ":Odd: `render` raised ValueError: first line"),
         ([SystemExit()], ":Odd: `render` raised SystemExit:"),
-        ([None], ":Odd: `render` gave None, expected a picture"),
-        ([RED, RED, None], ":Odd: `render` gave None, expected a picture"),
-        ([[]], ":Odd: `render` gave an empty list"),
-        ([np.full((8, 8, 3), np.nan)], ":Odd: `render` gave a picture of numbers from nan to nan"),
+        ([None], ":Odd: `render` returned None, expected a picture"),
+        ([RED, RED, None], ":Odd: `render` returned None, expected a picture"),
+        ([[]], ":Odd: `render` returned an empty list"),
+        ([np.full((8, 8, 3), np.nan)], ":Odd: `render` returned a picture of numbers from nan to nan"),
     ],
     ids=["raises", "raises later", "exits", "nothing", "nothing later", "empty list", "NaN"],
 )

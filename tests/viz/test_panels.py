@@ -51,7 +51,7 @@ def verdict(title: str, lines: list[dict[str, Any]], config: Config) -> Verdict:
     watch = Watch(config)
     for line in lines:
         watch.see(line)
-    return judge_panel(BY_TITLE[title], lines, config, watch.standing)
+    return judge_panel(BY_TITLE[title], lines, config, watch.active)
 
 
 @pytest.mark.parametrize("title", BY_TITLE)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from dreamerjax import cli
 from dreamerjax.envs import EnvError
-from dreamerjax.inference.open_loop import Compared
+from dreamerjax.inference.open_loop import OpenLoopComparison
 from dreamerjax.runs.lineage import Event
 from dreamerjax.runs.load import load_run
 from dreamerjax.types import ObsSpec, Rows, Spaces
@@ -218,7 +218,7 @@ def test_an_alert_is_shown_with_its_remedy(run: Path) -> None:
     text = page_of(run).text
     assert re.search(r"\d alerts?; docs/research.md explains each", text)
     assert "Not a number" in text
-    assert "Still active at the end. What to do: what is not a number stays so when the run is resumed" in text
+    assert "Still active at the end. What to do: resuming does not help, because the parameters may be NaN" in text
     assert re.search(r": --agent.world-model.learning-rate [\d.e-]+ --agent.actor.learning-rate ", text)
     assert "Alert since step 40, not a number" in text, "the panel also shows it"
 
@@ -373,14 +373,16 @@ def test_films_of_a_few_steps_are_selected_and_the_newest_have_priority(tmp_path
 # Accuracy of dreams
 
 
-def compared(*, obs: dict[str, np.ndarray], dreamed: dict[str, np.ndarray], cont: np.ndarray, **flags: Any) -> Compared:
+def compared(
+    *, obs: dict[str, np.ndarray], dreamed: dict[str, np.ndarray], cont: np.ndarray, **flags: Any
+) -> OpenLoopComparison:
     """Episode segments with one dream of each, [H, N, ...]."""
     steps, count = cont.shape
     off = np.zeros((steps, count), bool)
     flags = {"is_first": off, "is_last": off, "is_terminal": off} | flags
     rows = Rows(obs, np.zeros((steps, count, 1)), np.zeros((steps, count)), **flags)
     dream: Any = SimpleNamespace(obs=dreamed, cont=cont)
-    return Compared(rows, [dream], np.cumprod(~rows.is_first, axis=0).astype(bool))
+    return OpenLoopComparison(rows, [dream], np.cumprod(~rows.is_first, axis=0).astype(bool))
 
 
 def test_errors_of_numbers_pictures_and_integers() -> None:

@@ -1,4 +1,4 @@
-"""Packages that an environment needs and that are not installed: the line that installs them."""
+"""Finds the pip command that installs the packages an environment is missing."""
 
 import importlib.util
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from gymnasium.error import DependencyNotInstalled
 
-# Module -> what pip installs it with.
+# Module -> the requirement for pip.
 MODULES = {
     "Box2D": "dreamerjax[box2d]",
     "ale_py": "dreamerjax[atari]",
@@ -23,9 +23,9 @@ MODULES = {
     "popgym": "dreamerjax[popgym]",
     "pygame": "pygame",
 }
-# Modules whose package has another name, and no extra here.
+# Modules with another package name and without an extra of this package.
 PACKAGES = {"PIL": "pillow", "cv2": "opencv-python", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-# Gymnasium's own extras, as its errors name them.
+# Gymnasium's own extras, as in its error messages -> the requirement for pip.
 EXTRAS = {
     "atari": "dreamerjax[atari]",
     "box2d": "dreamerjax[box2d]",
@@ -33,55 +33,55 @@ EXTRAS = {
     "mujoco": "dreamerjax[mujoco]",
     "toy-text": "pygame",
 }
-# What IDs of other packages begin with -> the module that registers them with Gymnasium.
+# Prefix of an ID -> the module that registers it with Gymnasium.
 REGISTERED_BY = {"ALE/": "ale_py", "BabyAI-": "minigrid", "MiniGrid-": "minigrid"}
 
 
 def registering_module(env_id: str) -> str | None:
-    """The module that must be imported before Gymnasium knows this ID; None: none that is known here."""
+    """The module that must be imported to register this ID with Gymnasium; None if unknown."""
     return next((module for start, module in REGISTERED_BY.items() if env_id.startswith(start)), None)
 
 
 def install_line(error: BaseException) -> str:
-    """A line that installs what is missing, by the error that says so or by those that it came of; else nothing.
+    """The command that installs the missing package, found from the error and its causes; empty if there is none.
 
-    A part of a package that is installed is not missing in this sense, and neither is one of the user's own modules.
+    Missing submodules of installed packages do not count.
     """
     for cause in _causes(error):
         if isinstance(cause, DependencyNotInstalled):
             extra = re.search(r"gymnasium\[([\w-]+)\]", str(cause))
             if extra and (requirement := EXTRAS.get(extra[1].replace("_", "-"))):
                 return f"Install it: pip install {quoted(requirement)}"
-        elif isinstance(cause, ModuleNotFoundError) and cause.name and not _is_there(cause.name):
+        elif isinstance(cause, ModuleNotFoundError) and cause.name and not _is_installed(cause.name):
             known = cause.name.partition(".")[0] in MODULES
-            how = "Install it" if known else "Install the package that has it, probably"
+            how = "Install it" if known else "Install the package that provides it, probably"
             return f"{how}: pip install {requirement_of(cause.name)}"
     return ""
 
 
-def module_told(module: str) -> str:
-    """Of a module that an environment was to come from and that is not there: a line to stand below the error."""
-    if _is_there(module):
-        return ""  # the package is, and has no such part
+def missing_module_hint(module: str) -> str:
+    """A hint for the module of an environment that cannot be found, as a line to append to the error message."""
+    if _is_installed(module):
+        return ""  # the package is installed, but has no such submodule
     top = module.partition(".")[0]
     if top in MODULES:
         return f"\nInstall it: pip install {requirement_of(top)}"
-    return f"\nThere is no `{top}` in this folder, {os.getcwd()}, nor among the installed packages."
+    return f"\nThere is no module `{top}` in the current folder, {os.getcwd()}, or among the installed packages."
 
 
 def requirement_of(module: str) -> str:
-    """What pip must install for a module, as its arguments."""
+    """The requirement to install for a module, quoted for the shell."""
     top = module.partition(".")[0]
     return quoted(MODULES.get(top) or PACKAGES.get(top, top))
 
 
 def quoted(requirement: str) -> str:
-    """As a shell takes it: brackets mean something there."""
+    """Quotes a requirement with brackets, which shells would interpret."""
     return f'"{requirement}"' if "[" in requirement else requirement
 
 
-def _is_there(module: str) -> bool:
-    """Whether the package of a module is installed, so that something else is wrong."""
+def _is_installed(module: str) -> bool:
+    """Whether the package of a module is installed."""
     try:
         return importlib.util.find_spec(module.partition(".")[0]) is not None
     except (ImportError, ValueError):
@@ -89,7 +89,7 @@ def _is_there(module: str) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what it came of, and so on."""
+    """The error and its chain of causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,11 +1,11 @@
-"""What a family of environments does: under any actions, and in a short training that must run, end and be resumed.
+"""What a suite of environments does: under any actions, and in a short training that must run, end and be resumed.
 
-    python experiments/smoke_families.py dmc
+    python experiments/smoke_suites.py dmc
 
 First, the examples of docs/environments.md are stepped with random actions, and with the same action all the time: no
 step may be refused, and what left its declared bounds is told. Then a model that learns nothing is trained.
 
-The family's package must be installed; `make test-envs` does that for all of them.
+The suite's package must be installed; `make test-envs` does that for all of them.
 """
 
 import argparse
@@ -96,9 +96,9 @@ def smoke(env: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("families", nargs="+", choices=ENVS)
-    for family in parser.parse_args().families:
-        for env_id in EXAMPLES[family]:
+    parser.add_argument("suites", nargs="+", choices=ENVS)
+    for suite in parser.parse_args().suites:
+        for env_id in EXAMPLES[suite]:
             wander(env_id)
-        for env_id in ENVS[family]:
+        for env_id in ENVS[suite]:
             smoke(env_id)

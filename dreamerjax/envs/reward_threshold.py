@@ -1,8 +1,8 @@
-"""Gymnasium's `reward_threshold`, the mean return that counts as solved: whether it holds for an environment as it is.
+"""Gymnasium's `reward_threshold`, the mean return that counts as solved, if it applies to an environment.
 
-It does not hold where the reward or the length of an episode are others than those for which it was found: with other
-arguments, another time limit, or a wrapper that may change the reward. It holds for repeated actions
-(`env.action_repeat`), whose rewards add up.
+It does not apply if the rewards or the episode length differ from those of the registered environment: with other
+arguments, another time limit, or a wrapper that may change the reward. It applies with repeated actions
+(`env.action_repeat`), because their rewards are summed.
 """
 
 import math
@@ -27,7 +27,7 @@ from gymnasium.wrappers import (
 
 from dreamerjax.envs import Goal
 
-# Wrappers with a `step` of their own that leave the reward as it is. (The time limit is compared by its number.)
+# Wrappers with their own `step` that do not change the reward. (The number of the time limit is compared.)
 HARMLESS = (
     FrameStackObservation,
     HumanRendering,
@@ -40,28 +40,28 @@ HARMLESS = (
     TimeLimit,
 )
 PLAIN_STEPS = (gymnasium.Wrapper.step, gymnasium.ObservationWrapper.step, gymnasium.ActionWrapper.step)
-DRAWING = "render_mode"  # the argument that changes nothing but pictures
+DRAWING = "render_mode"  # affects pictures only
 
 
-def goal_of(env: gymnasium.Env) -> Goal:
-    """The threshold that the `spec` of an environment, with all of its wrappers, names."""
+def registered_goal(env: gymnasium.Env) -> Goal:
+    """The threshold in the `spec` of an environment with its wrappers, or why it does not apply."""
     spec = getattr(env.unwrapped, "spec", None)
     threshold = getattr(spec, "reward_threshold", None)
     if not isinstance(spec, EnvSpec) or not isinstance(threshold, numbers.Real) or not math.isfinite(threshold):
         return Goal()
     changed = next(_changes(env, spec), None)
     if changed:
-        return Goal(None, f"the reward_threshold {threshold:g} of {spec.id} does not hold here: {changed}")
+        return Goal(None, f"the reward_threshold {threshold:g} of {spec.id} does not apply: {changed}")
     return Goal(float(threshold), f"the reward_threshold of {spec.id}")
 
 
 def _changes(env: gymnasium.Env, spec: EnvSpec) -> Iterator[str]:
-    """What differs from the environment for which the threshold was found, in words."""
+    """Describes the differences from the registered environment."""
     registered = gymnasium.registry.get(spec.id)
     wrappers, limit = list(_wrappers(env)), None
     for wrapper in wrappers:
         limit = wrapper._max_episode_steps if type(wrapper) is TimeLimit else limit
-    if registered is None:  # a spec that the author of the environment wrote for it
+    if registered is None:  # the environment has a spec that is not registered
         own: list[str] = []
     else:
         own = [f"{one.entry_point}" for one in registered.additional_wrappers]
@@ -71,16 +71,16 @@ def _changes(env: gymnasium.Env, spec: EnvSpec) -> Iterator[str]:
         if is_env and type(env.unwrapped) is not maker:
             yield f"it is a {type(env.unwrapped).__name__}"
         if limit != registered.max_episode_steps:
-            yield f"its time limit is {limit or 'none'} in place of {registered.max_episode_steps or 'none'}"
+            yield f"its time limit is {limit or 'none'} instead of {registered.max_episode_steps or 'none'}"
         if (given := _arguments(spec)) != (usual := _arguments(registered)):
-            yield f"it is made with {given or 'no arguments'} in place of {usual or 'none'}"
+            yield f"its arguments are {given or 'none'} instead of {usual or 'none'}"
     for wrapper in wrappers:
         if not _keeps_reward(wrapper) and f"{type(wrapper).__module__}:{type(wrapper).__name__}" not in own:
             yield f"{type(wrapper).__name__} may change the reward"
 
 
 def _wrappers(env: Any) -> Iterator[gymnasium.Wrapper]:
-    """The wrappers, the outermost first."""
+    """The wrappers, outermost first."""
     while isinstance(env, gymnasium.Wrapper):
         yield env
         env = env.env

@@ -1,4 +1,4 @@
-"""Every family of environments whose package is installed; `make test-envs` installs each in a place of its own."""
+"""Every suite of environments with an installed package; `make test-envs` installs each in a separate environment."""
 
 import itertools
 import os
@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 
 from dreamerjax.config import EnvConfig, ImageConfig
-from dreamerjax.envs import FAMILIES, EnvError, UnknownEnvironmentError, VectorEnv, make_env, make_single
+from dreamerjax.envs import SUITES, EnvError, UnknownEnvironmentError, VectorEnv, make_env, make_single
 from dreamerjax.runs.presets import PRESETS, read_env
 from dreamerjax.runs.settings import combine
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
 
-# Warnings of other people's packages. That of SWIG, in Box2D, would end the process if it were an error.
+# Warnings of third-party packages. SWIG's warning, in Box2D, would abort the process if it were an error.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained:DeprecationWarning"),
@@ -36,7 +36,7 @@ IMAGE = ObsSpec("image", (64, 64, 3))
 
 
 class Case(NamedTuple):
-    """One environment of a family, and what is to be known of it."""
+    """One environment of a suite, with its expected properties."""
 
     package: str
     env_id: str
@@ -45,7 +45,7 @@ class Case(NamedTuple):
     typo: str = ""
     seen: Mapping[str, tuple[ObsSpec, ...]] = MappingProxyType({})  # other values of env.obs -> the observations
     refused: tuple[str, ...] = ()  # values of env.obs
-    saved: bool = True  # whether a run goes on exactly where it was
+    saved: bool = True  # whether its state can be saved
 
 
 WALKER = (ObsSpec("height", (1,)), ObsSpec("orientations", (14,)), ObsSpec("velocity", (9,)))
@@ -153,8 +153,8 @@ CASES = {
 }
 
 
-def families(names: Any = CASES) -> list[Any]:
-    """The families of these names, each left out where its package is not installed."""
+def suites(names: Any = CASES) -> list[Any]:
+    """The suites of these names, each skipped if its package is not installed."""
     return [pytest.param(name, id=name, marks=needs(name)) for name in names]
 
 
@@ -174,7 +174,7 @@ def make(env_id: str, *, num_envs: int = 2, seed: int = 0, **options) -> VectorE
 
 
 def walk(env: VectorEnv, steps: int = 50) -> list[Rows]:
-    """The rows of random actions, always the same ones."""
+    """The rows of random actions with a fixed seed."""
     generator = np.random.default_rng(0)
     return [env.reset(), *(env.step(env.random_action(generator)) for _ in range(steps))]
 
@@ -184,15 +184,15 @@ def same(left: Any, right: Any) -> bool:
 
 
 def only(env: VectorEnv, choice: int) -> np.ndarray:
-    """One choice, in every copy."""
+    """The same choice in all copies."""
     return np.eye(env.spaces.action_size, dtype=np.float32)[[choice] * env.num_envs]
 
 
-# What holds for all of them
+# All suites
 
 
-@pytest.mark.parametrize("name", families())
-def test_rows_are_as_promised_and_follow_from_the_seed(name):
+@pytest.mark.parametrize("name", suites())
+def test_rows_have_the_right_shapes_and_follow_from_the_seed(name):
     case = CASES[name]
     env, twin, other = make(case.env_id), make(case.env_id), make(case.env_id, seed=1)
     assert env.spaces == (case.obs, case.actions)
@@ -211,8 +211,8 @@ def test_rows_are_as_promised_and_follow_from_the_seed(name):
     assert same(env.reset(), rows[0])
 
 
-@pytest.mark.parametrize("name", families())
-def test_going_on_after_a_restart_is_exact_where_it_can_be(name):
+@pytest.mark.parametrize("name", suites())
+def test_resuming_is_exact_where_it_is_supported(name):
     case = CASES[name]
     env = make(case.env_id)
     walk(env, 20)
@@ -228,8 +228,8 @@ def test_going_on_after_a_restart_is_exact_where_it_can_be(name):
             assert same(env.step(action), fresh.step(action))
 
 
-@pytest.mark.parametrize("name", families([name for name in CASES if CASES[name].typo]))
-def test_a_name_that_is_not_there_is_told_with_the_one_that_was_meant(name):
+@pytest.mark.parametrize("name", suites([name for name in CASES if CASES[name].typo]))
+def test_the_error_of_a_misspelled_name_suggests_the_right_one(name):
     case = CASES[name]
     with pytest.raises(UnknownEnvironmentError) as caught:
         make(f"{name}:{case.typo}")
@@ -238,8 +238,8 @@ def test_a_name_that_is_not_there_is_told_with_the_one_that_was_meant(name):
         make(f"{name}:qqqqqqqq")
 
 
-@pytest.mark.parametrize("name", families([name for name in CASES if CASES[name].seen]))
-def test_what_is_seen_can_be_chosen(name):
+@pytest.mark.parametrize("name", suites([name for name in CASES if CASES[name].seen]))
+def test_env_obs_selects_observations(name):
     case = CASES[name]
     for obs, specs in case.seen.items():
         env = make(case.env_id, num_envs=1, obs=obs)
@@ -250,38 +250,38 @@ def test_what_is_seen_can_be_chosen(name):
             assert np.ptp(rows.obs["image"]) > 20
 
 
-@pytest.mark.parametrize("name", families([name for name in CASES if CASES[name].refused]))
-def test_what_cannot_be_seen_is_refused(name):
+@pytest.mark.parametrize("name", suites([name for name in CASES if CASES[name].refused]))
+def test_unsupported_env_obs_is_refused(name):
     case = CASES[name]
     for obs in case.refused:
         with pytest.raises(EnvError, match=rf"{re.escape(case.env_id)}: env\.obs is {obs}, expected auto or "):
             make(case.env_id, obs=obs)
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if name != "gym"])
-def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(name):
+@pytest.mark.parametrize("name", [name for name, suite in SUITES.items() if name != "gym"])
+def test_the_error_of_a_missing_package_has_the_command_to_install_it(name):
     if find_spec(CASES[name].package) is None:
         with pytest.raises(UnknownEnvironmentError) as caught:
             make(CASES[name].env_id)
         assert str(caught.value) == (
             f"{name}:... needs a package that is not installed (No module named '{CASES[name].package}').\n"
-            f'Install it: pip install "{FAMILIES[name].install}"'
+            f'Install it: pip install "{SUITES[name].install}"'
         )
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_settings_of_a_family_are_complete(name):
+@pytest.mark.parametrize("name", SUITES)
+def test_the_settings_of_a_suite_are_complete(name):
     assert (PRESETS / f"{name}.yaml").is_file()
     for obs in ("auto", "pixels"):
         config = combine([*read_env(f"{name}:anything", obs), {"env.obs": obs}])
         assert config.env.id == f"{name}:anything"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_docs_have_a_row_for_every_family(name):
+@pytest.mark.parametrize("name", SUITES)
+def test_the_docs_have_a_row_for_every_suite(name):
     rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| ") and f"`{name}:" in line]
     assert rows
-    assert name == "gym" or all(f'`"{FAMILIES[name].install}"`' in row and f"`{name}.yaml`" in row for row in rows)
+    assert name == "gym" or all(f'`"{SUITES[name].install}"`' in row and f"`{name}.yaml`" in row for row in rows)
 
 
 def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
@@ -301,7 +301,7 @@ def test_the_example_of_the_docs_works(tmp_path, monkeypatch):
 
 @needs("dmc")
 def test_dmc_ends_by_its_time_limit_and_repeats_actions():
-    """1000 frames are 500 steps; rows as those of dm_control, stepped by hand with each action twice."""
+    """1000 frames are 500 steps; compares rows with dm_control, stepped by hand with each action twice."""
     from dm_control import suite
 
     env = make("dmc:cartpole-balance", num_envs=1, action_repeat=2)
@@ -352,7 +352,7 @@ def test_dmc_names(name, task):
 
 @needs("dmc")
 @pytest.mark.parametrize(("task", "camera"), [("walker-walk", 0), ("quadruped-walk", 2)])
-def test_dmc_is_rendered_in_its_size_by_the_published_camera(task, camera):
+def test_dmc_is_rendered_at_its_size_by_the_published_camera(task, camera):
     env = make(f"dmc:{task}", num_envs=1, obs="pixels", image=ImageConfig(height=32, width=48))
     single: Any = make_single(EnvConfig(id=f"dmc:{task}", obs="pixels"))
     single.reset(seed=int(np.random.SeedSequence(0).generate_state(1)[0]))
@@ -364,7 +364,7 @@ def test_dmc_is_rendered_in_its_size_by_the_published_camera(task, camera):
 
 
 @needs("dmc")
-def test_dmc_draws_once_for_repeated_actions(monkeypatch):
+def test_dmc_renders_once_for_repeated_actions(monkeypatch):
     from dm_control.mujoco import Physics
 
     drawn, render = [], Physics.render
@@ -379,7 +379,7 @@ def test_dmc_draws_once_for_repeated_actions(monkeypatch):
 
 
 @needs("dmc")
-def test_dmc_says_what_is_missing_where_nothing_can_draw():
+def test_dmc_names_missing_packages_for_rendering():
     program = (
         "from dreamerjax.config import EnvConfig; from dreamerjax.envs import make_env;"
         "env = make_env(EnvConfig(id='dmc:cartpole-swingup'), num_envs=1, seed=0); env.reset(); print(env.render());"
@@ -388,7 +388,7 @@ def test_dmc_says_what_is_missing_where_nothing_can_draw():
     environment = {**os.environ, "MUJOCO_GL": "disable"}
     ran = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ran.stdout == "None\n"
-    assert "env.obs is pixels, but MuJoCo can draw neither through EGL nor through OSMesa here." in ran.stderr
+    assert "env.obs is pixels, but MuJoCo can render with neither EGL nor OSMesa here." in ran.stderr
     assert "apt install libegl1 libgl1-mesa-dri" in ran.stderr
 
 
@@ -397,7 +397,7 @@ def test_dmc_says_what_is_missing_where_nothing_can_draw():
 
 @needs("minigrid")
 def test_minigrid_cells_are_within_their_classes_and_a_goal_is_a_success():
-    """On the empty field, two steps ahead, a turn to the right and two steps ahead come to the goal."""
+    """In the empty room, two steps, a turn to the right and two steps reach the goal."""
     env = make("minigrid:MiniGrid-Empty-5x5-v0", num_envs=1)
     rows = env.reset()
     assert (rows.obs["direction"].dtype, rows.obs["cells"].dtype) == (np.uint8, np.uint8)
@@ -419,7 +419,7 @@ def test_minigrid_cells_are_within_their_classes_and_a_goal_is_a_success():
 
 @needs("bsuite")
 def test_bsuite_experiments_are_those_of_the_suite():
-    """Rows of a catch stepped by hand; what the suite scores is told at the end of each episode."""
+    """Compares rows with bsuite's catch, stepped by hand; its scores are metrics at the end of each episode."""
     from bsuite.environments.catch import Catch
 
     env = make("bsuite:catch/0", num_envs=1, seed=4)
@@ -434,7 +434,7 @@ def test_bsuite_experiments_are_those_of_the_suite():
 
 
 @needs("bsuite")
-def test_bsuite_noise_goes_on_exactly_too():
+def test_bsuite_noise_is_resumed_exactly():
     env, fresh = make("bsuite:catch_noise/4"), make("bsuite:catch_noise/4")
     walk(env, 13)
     state = env.state()
@@ -450,7 +450,7 @@ def test_bsuite_noise_goes_on_exactly_too():
 
 
 @needs("popgym")
-def test_popgym_names_are_short_or_whole():
+def test_popgym_names_are_short_or_full_ids():
     short, whole = (make(f"popgym:{name}") for name in ("RepeatPreviousEasy", "popgym-RepeatPreviousEasy-v0"))
     assert short.spaces == whole.spaces == ((ObsSpec("state", (), 4),), (ActionSpec("discrete", 4),))
     assert same(walk(short), walk(whole))
@@ -460,8 +460,8 @@ def test_popgym_names_are_short_or_whole():
 
 
 @needs("atari")
-def test_atari_shows_the_brighter_of_the_last_two_of_four_frames():
-    """Against ALE stepped frame by frame, from the saved state of the environment."""
+def test_atari_observes_the_maximum_of_the_last_two_of_four_frames():
+    """Compares with ALE stepped frame by frame, from the saved state of the environment."""
     import ale_py
 
     single: Any = make_single(EnvConfig(id="atari100k:space_invaders"))
@@ -482,7 +482,7 @@ def test_atari_shows_the_brighter_of_the_last_two_of_four_frames():
 
 
 @needs("atari")
-def test_atari_starts_are_delayed_by_chance_and_repeated_actions_are_those_of_the_benchmark():
+def test_atari_has_random_no_op_starts_and_the_sticky_actions_of_the_benchmark():
     frames = set()
     for seed in range(8):
         single: Any = make_single(EnvConfig(id="atari:pong"))
@@ -527,8 +527,8 @@ def test_atari_colours_and_games_for_two():
 
 
 @needs("crafter")
-def test_crafter_tells_what_was_unlocked():
-    """Noise, cut short; the score is over all episodes of the copy."""
+def test_crafter_reports_achievements():
+    """Random actions with a short limit; the score is over all episodes of the copy."""
     from dreamerjax.envs.crafter_env import crafter_score
 
     single: Any = make_single(EnvConfig(id="crafter:reward"))
@@ -547,13 +547,13 @@ def test_crafter_tells_what_was_unlocked():
         assert len(unlocked) == 22
         assert "achievement_collect_wood" in unlocked
         assert set(unlocked.values()) == {0.0, 1.0}
-        assert abs(sum(unlocked.values()) - earned) < 1  # health counts for tenths
+        assert abs(sum(unlocked.values()) - earned) < 1  # health adds tenths
         totals.append(list(unlocked.values()))
         assert info["metrics"]["crafter_score"] == pytest.approx(crafter_score(np.mean(totals, axis=0)))
 
 
 @needs("crafter")
-def test_crafter_death_is_terminal_and_rewards_can_be_left_out():
+def test_crafter_death_is_terminal_and_rewards_can_be_switched_off():
     for task, loss in (("reward", -0.9), ("noreward", 0.0)):
         single: Any = make_single(EnvConfig(id=f"crafter:{task}"))
         single.reset(seed=0)
@@ -565,7 +565,7 @@ def test_crafter_death_is_terminal_and_rewards_can_be_left_out():
 
 @needs("crafter")
 def test_crafter_score_is_the_published_one():
-    """The published rates of DreamerV3's ancestors need not be known: the formula's corners are."""
+    """Checks the extreme values of the formula."""
     from dreamerjax.envs.crafter_env import crafter_score
 
     assert crafter_score([1.0] * 22) == pytest.approx(100)
@@ -574,8 +574,8 @@ def test_crafter_score_is_the_published_one():
 
 
 @needs("crafter")
-def test_crafter_worlds_stay_the_same_for_long():
-    """Creatures come and go by chance: their order must not depend on where they are in memory."""
+def test_crafter_worlds_are_reproducible_for_many_steps():
+    """Creatures appear and disappear at random: their order must not depend on memory addresses."""
     assert same(walk(make("crafter:reward", num_envs=1), 400), walk(make("crafter:reward", num_envs=1), 400))
 
 
@@ -594,7 +594,7 @@ def test_memory_maze_shows_the_colour_to_look_for_and_ends_by_its_time_limit():
     assert [single.step(0)[2:4] for _ in range(5)][3] == (False, True)
 
 
-# In batch
+# Suites stepped in batch
 
 
 @needs("gymnax")
@@ -618,10 +618,10 @@ def test_gymnax_rows_are_those_of_the_environment_stepped_by_hand():
 
 
 @needs("gymnax")
-def test_gymnax_time_limits_are_told_from_ends():
+def test_gymnax_time_limits_are_distinguished_from_ends():
     env: Any = make("gymnax:CartPole-v1", num_envs=3)
     env.reset()
-    # The first two are at their limit with the next step, where the second one falls as well.
+    # The first two reach their limit in the next step, in which the second one also falls.
     state = env._at.state.replace(
         time=jnp.array([499, 499, 0]),
         **{name: jnp.zeros(3) for name in ("x", "x_dot", "theta_dot")},
@@ -635,7 +635,7 @@ def test_gymnax_time_limits_are_told_from_ends():
 
 @needs("brax")
 def test_brax_rows_are_those_of_the_environment_stepped_by_hand(monkeypatch):
-    """With a limit of 6 steps, before which some copies fall."""
+    """With a limit of 6 steps; some copies fall before."""
     monkeypatch.setattr("dreamerjax.envs.brax_env.LIMIT", 6)
     from dreamerjax.envs.brax_env import envs
 
@@ -661,7 +661,7 @@ def test_brax_rows_are_those_of_the_environment_stepped_by_hand(monkeypatch):
 
 
 @needs("brax")
-def test_brax_tells_what_the_reward_was_made_of():
+def test_brax_reports_the_terms_of_the_reward():
     from dreamerjax.envs.brax_env import _task
 
     task, key = _task("reacher"), jax.random.PRNGKey(0)
@@ -671,7 +671,7 @@ def test_brax_tells_what_the_reward_was_made_of():
 
 
 @needs("craftax")
-def test_craftax_time_limits_are_told_from_deaths_and_what_was_unlocked_is_told():
+def test_craftax_distinguishes_time_limits_from_deaths_and_reports_achievements():
     env: Any = make("craftax:Craftax-Classic-Symbolic-v1", num_envs=3)
     env.reset()
     state = env._at.state.replace(
@@ -690,11 +690,11 @@ def test_craftax_time_limits_are_told_from_deaths_and_what_was_unlocked_is_told(
     assert env.step(only(env, 0)).is_first.all()
 
 
-# Gymnasium's own that need a package
+# Environments of Gymnasium that need a package
 
 
 @needs("mujoco")
-def test_mujoco_draws_each_copy_whatever_others_are_closed():
+def test_mujoco_renders_each_copy_after_others_are_closed():
     kept, closed = (make("gym:InvertedPendulum-v5", num_envs=1, obs="pixels") for _ in range(2))
     first = kept.reset()
     closed.reset()
@@ -703,7 +703,7 @@ def test_mujoco_draws_each_copy_whatever_others_are_closed():
 
 
 @needs("box2d")
-def test_box2d_car_racing_is_seen_as_it_is():
+def test_box2d_car_racing_has_its_own_image():
     env = make("gym:CarRacing-v3", num_envs=1)
     assert env.spaces == ((IMAGE,), (ActionSpec("continuous", 3),))
     assert gymnasium.spec("CarRacing-v3").max_episode_steps == 1000

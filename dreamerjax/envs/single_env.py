@@ -1,4 +1,4 @@
-"""One copy of an environment to play in: made for the purpose, or the first of those that train."""
+"""A single environment for playing episodes: a new one, or the first of the training environments."""
 
 import contextlib
 import dataclasses
@@ -8,19 +8,19 @@ import jax
 import numpy as np
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.envs import Event, VectorEnv, make_env
+from dreamerjax.envs import EnvEvent, VectorEnv, make_env
 from dreamerjax.types import Rows
 
 
 @contextlib.contextmanager
-def one_copy(config: EnvConfig, *, seed: int, lent: VectorEnv | None = None) -> Iterator[VectorEnv]:
-    """One copy, which is closed at the end; or the first of those that are lent, which stay open.
+def single_env(config: EnvConfig, *, seed: int, lent: VectorEnv | None = None) -> Iterator[VectorEnv]:
+    """A new environment, closed at the end; or the first of those in `lent`, which stay open.
 
     Raises:
-        EnvError: it cannot be made.
+        EnvError: the environment cannot be made.
     """
     if lent is not None:
-        yield FirstCopy(lent)
+        yield FirstEnv(lent)
         return
     env = make_env(dataclasses.replace(config, workers=0), num_envs=1, seed=seed)
     try:
@@ -29,13 +29,13 @@ def one_copy(config: EnvConfig, *, seed: int, lent: VectorEnv | None = None) -> 
         env.close()
 
 
-class FirstCopy(VectorEnv):
-    """The first of several copies; the others are stepped along, with the same actions."""
+class FirstEnv(VectorEnv):
+    """The first of several environments; the others are stepped with the same actions."""
 
     def __init__(self, several: VectorEnv) -> None:
-        """Looks at the first copy of some that stay the caller's."""
+        """Wraps environments that the caller owns and closes."""
         self._several = several
-        self.spaces, self.told, self.num_envs = several.spaces, several.told, 1
+        self.spaces, self.descriptions, self.num_envs = several.spaces, several.descriptions, 1
 
     def reset(self, seed: int | None = None) -> Rows:
         """See `VectorEnv.reset`."""
@@ -57,20 +57,20 @@ class FirstCopy(VectorEnv):
         """See `VectorEnv.place`."""
         return self._several.place(seen)
 
-    def take_events(self) -> list[Event]:
+    def take_events(self) -> list[EnvEvent]:
         """See `VectorEnv.take_events`."""
         return [event for event in self._several.take_events() if event.copy == 0]
 
     def state(self) -> bytes | None:
-        """None: what is saved is all copies."""
+        """None: the state of a single environment cannot be saved."""
         return None
 
     def load(self, state: bytes) -> None:
-        """There is no state."""
-        raise AssertionError("nothing was saved")
+        """Not available: see `state`."""
+        raise AssertionError("a single environment has no saved state")
 
     def close(self) -> None:
-        """Leaves them open: they are the caller's."""
+        """Does nothing: the caller closes the environments."""
 
 
 def _first(rows: Rows) -> Rows:
