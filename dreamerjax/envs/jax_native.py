@@ -14,7 +14,7 @@ from dreamerjax.config import EnvConfig
 from dreamerjax.envs import EnvError, EnvEvent, StateError, VectorEnv, copy_seeds
 from dreamerjax.envs.actions import action_of
 from dreamerjax.envs.frames import render_frame
-from dreamerjax.envs.observations import BadValueError, chosen, flat_values, observation_leaves
+from dreamerjax.envs.observations import BadValueError, flat_values, observation_leaves, select_keys
 from dreamerjax.envs.serial import TRIES, describe_spaces, outside_bounds_message
 from dreamerjax.types import Array, PRNGKey, Rows, Spaces
 
@@ -61,7 +61,7 @@ class JaxVectorEnv(VectorEnv):
             )
         self.num_envs = num_envs
         self._task, self._config, self._seed = task, config, seed
-        self._space = chosen(task.observation_space, config)
+        self._space = select_keys(task.observation_space, config)
         self._leaves = observation_leaves(self._space, config)
         self._action = action_of(task.action_space, label=config.id)
         self.spaces = Spaces(tuple(leaf.spec for leaf in self._leaves), tuple(self._action.specs))
@@ -168,7 +168,7 @@ class JaxVectorEnv(VectorEnv):
 
     def _check(self, rows: Rows, obs: Any) -> None:
         """Fills in the observations; environments with an invalid row raise an error or start a new episode."""
-        bad = self._see(rows, obs, range(self.num_envs))
+        bad = self._store_obs(rows, obs, range(self.num_envs))
         failed = np.isin(np.arange(self.num_envs), list(bad))
         self._failed_starts = np.where(rows.is_first, self._failed_starts, np.where(failed, self._failed_starts + 1, 0))
         for attempt in range(TRIES + 1):
@@ -184,25 +184,25 @@ class JaxVectorEnv(VectorEnv):
             for array in (rows.prev_action, rows.reward, rows.is_last, rows.is_terminal):
                 array[fresh] = 0
             rows.is_first[fresh] = True
-            bad = self._see(rows, obs, bad)
+            bad = self._store_obs(rows, obs, bad)
 
-    def _see(self, rows: Rows, obs: Any, num_envs: Iterable[int]) -> dict[int, str]:
+    def _store_obs(self, rows: Rows, obs: Any, indices: Iterable[int]) -> dict[int, str]:
         """Fills in the observations of some environments; returns the problems, by index."""
         values = list(flat_values(self._space, jax.device_get(obs)))
         bad = {}
-        for index in num_envs:
+        for index in indices:
             if not np.isfinite(rows.reward[index]):
                 bad[index] = f"the reward is not finite: {rows.reward[index]}"
             for leaf, value in zip(self._leaves, values, strict=True):
                 name = leaf.spec.name
                 try:
-                    taken = leaf.take(value[index])
+                    converted = leaf.convert(value[index])
                 except BadValueError as error:
                     bad[index] = f"the observation '{name}' {error}"
                     continue
-                rows.obs[name][index] = taken.value
-                if taken.outside:
-                    self._note_outside(index, name, taken.outside)
+                rows.obs[name][index] = converted.value
+                if converted.outside:
+                    self._note_outside(index, name, converted.outside)
         return bad
 
     def _note_outside(self, index: int, name: str, outside: str) -> None:

@@ -45,7 +45,7 @@ class BadValueError(ValueError):
     """An observation does not fit its space, or a reward is not a number; the message describes the problem."""
 
 
-class Taken(NamedTuple):
+class Converted(NamedTuple):
     """One value after conversion."""
 
     value: np.ndarray  # as stored
@@ -64,7 +64,7 @@ class Observation(NamedTuple):
     high: np.ndarray | None = None
     declared: Box | None = None  # the space, if finite values outside its bounds are accepted; None: they are errors
 
-    def take(self, value: Any) -> Taken:
+    def convert(self, value: Any) -> Converted:
         """Checks and converts one value of the environment.
 
         Gymnasium does not enforce declared bounds: a finite number outside them is accepted and reported.
@@ -79,10 +79,10 @@ class Observation(NamedTuple):
         if value.dtype.kind not in self.kinds:
             raise BadValueError(f"has dtype {value.dtype}, expected {self._expected_dtype()}")
         if self.low is None or self.high is None:
-            return Taken(self.prepare(value))
+            return Converted(self.prepare(value))
         inside = (value >= self.low) & (value <= self.high)
         if inside.all():
-            return Taken(self.prepare(value))
+            return Converted(self.prepare(value))
         if not (np.abs(value) <= LARGEST).all():
             raise BadValueError(f"is not finite: {brief(value)}")
         if self.declared is None:
@@ -90,7 +90,7 @@ class Observation(NamedTuple):
         index = np.unravel_index(int(np.argmin(inside)), inside.shape)  # of one number outside its bounds
         which = f"number {', '.join(map(str, index))} is " if index else ""
         low, high = float(self.declared.low[index]), float(self.declared.high[index])
-        return Taken(self.prepare(value), f"{which}{float(value[index]):.6g}, declared {low:.6g} to {high:.6g}")
+        return Converted(self.prepare(value), f"{which}{float(value[index]):.6g}, declared {low:.6g} to {high:.6g}")
 
     def _expected_dtype(self) -> str:
         return {"f": "numbers", "u": "uint8"}.get(self.kinds[0], "integers")
@@ -100,7 +100,7 @@ def observation_leaves(space: gymnasium.Space, config: EnvConfig) -> list[Observ
     """The leaves of an observation space, in the order of `flat_values`.
 
     Args:
-        space: of one environment, as returned by `chosen`.
+        space: of one environment, as returned by `select_keys`.
         config: how images are resized, and the environment's id, for errors.
 
     Raises:
@@ -139,7 +139,7 @@ class _Ignored(gymnasium.Space):
     """Placeholder for an excluded part of a tuple."""
 
 
-def chosen(space: gymnasium.Space, config: EnvConfig) -> gymnasium.Space:
+def select_keys(space: gymnasium.Space, config: EnvConfig) -> gymnasium.Space:
     """An observation space with only the leaves selected by `env.obs_keys` and `env.obs_ignore`.
 
     Raises:

@@ -28,9 +28,9 @@ from dreamerjax.envs.observations import (
     LARGEST,
     BadValueError,
     Observation,
-    chosen,
     flat_values,
     observation_leaves,
+    select_keys,
 )
 from dreamerjax.envs.reward_threshold import registered_goal
 from dreamerjax.envs.step_result import StepResultError, as_reward, info_metrics, read_reset, read_step, takes_seed
@@ -71,7 +71,7 @@ class SerialVectorEnv(VectorEnv):
         self._config, self._seed, self._first_copy = config, seed, first_copy
         self._envs = list(envs) if envs is not None else _made(config, num_envs)
         try:
-            self._space = chosen(_space(self._envs[0], "observation_space", config), config)
+            self._space = select_keys(_space(self._envs[0], "observation_space", config), config)
             self._leaves = observation_leaves(self._space, config)
             self._action = action_of(_space(self._envs[0], "action_space", config), label=config.id)
         except Exception:
@@ -185,7 +185,7 @@ class SerialVectorEnv(VectorEnv):
         for attempt in range(TRIES):
             obs = self._reset(index, seed if attempt == 0 else None)
             try:
-                self._see(rows, index, obs)
+                self._store_obs(rows, index, obs)
                 break
             except BadValueError as error:
                 self._interrupt(index, error, last_try=attempt == TRIES - 1)
@@ -222,7 +222,7 @@ class SerialVectorEnv(VectorEnv):
                 if answer.terminated or answer.truncated:
                     break
             assert answer is not None
-            self._see(rows, index, answer.obs)
+            self._store_obs(rows, index, answer.obs)
             if not -LARGEST <= reward <= LARGEST:
                 raise BadValueError(f"the reward is not finite: {reward}")
         except StepResultError as error:
@@ -257,7 +257,7 @@ class SerialVectorEnv(VectorEnv):
         message = f"{self._message(index, f'it {what}')}\n{trace}".rstrip()
         return EnvFailureError(with_install_line(message, error), what, trace)
 
-    def _see(self, rows: Rows, index: int, obs: Any) -> None:
+    def _store_obs(self, rows: Rows, index: int, obs: Any) -> None:
         try:
             values = list(flat_values(self._space, obs))
         except BadValueError as error:
@@ -265,13 +265,13 @@ class SerialVectorEnv(VectorEnv):
         for leaf, value in zip(self._leaves, values, strict=True):
             name = leaf.spec.name
             try:
-                taken = leaf.take(value)
+                converted = leaf.convert(value)
             except BadValueError as error:
                 raise BadValueError(f"the observation '{name}' {error}") from error
-            rows.obs[name][index] = taken.value
-            if taken.outside:
+            rows.obs[name][index] = converted.value
+            if converted.outside:
                 self._events.append(EnvEvent(index, outside=True))
-                self._note(index, f"bounds of {name}", outside_bounds_message(name, taken.outside))
+                self._note(index, f"bounds of {name}", outside_bounds_message(name, converted.outside))
 
     def _note(self, index: int, topic: str, text: str) -> None:
         """Adds a note, once for each topic."""

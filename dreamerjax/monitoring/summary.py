@@ -97,9 +97,9 @@ def _next_commands(summary: Mapping[str, Any], report: Path | None) -> Iterator[
     """Purpose and command; the most likely next step first."""
     folder = shlex.quote(str(summary["run_dir"]))
     if summary["stopped"] == "interrupted":
-        yield "go on", f"the same command with --run-dir {folder}"
+        yield "resume", f"the same command with --run-dir {folder}"
     elif not summary["solved"]:
-        yield "train on", f"the same command with --run-dir {folder} --env-steps {2 * summary['env_steps']}"
+        yield "train longer", f"the same command with --run-dir {folder} --env-steps {2 * summary['env_steps']}"
     if report is not None:
         yield "see everything", f"{report}    (in a browser; it needs no network)"
     yield "evaluate it", f"{command()} eval --run-dir {folder} --episodes 100"

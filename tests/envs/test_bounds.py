@@ -5,13 +5,13 @@ import pytest
 from gymnasium.spaces import Box
 
 from dreamerjax.config import EnvConfig
-from dreamerjax.envs.observations import BadValueError, Taken, observation_leaves
+from dreamerjax.envs.observations import BadValueError, Converted, observation_leaves
 
 
-def taken(low: float, high: float, value: np.ndarray) -> Taken:
+def taken(low: float, high: float, value: np.ndarray) -> Converted:
     """The value of a Box of float32 with these bounds, as the agent sees it."""
     (leaf,) = observation_leaves(Box(low, high, (1,), np.float32), EnvConfig(id="a test"))
-    return leaf.take(value)
+    return leaf.convert(value)
 
 
 @pytest.mark.parametrize(

@@ -162,12 +162,12 @@ def test_a_fault_interrupts_its_workers_episodes_and_no_row_is_lost_or_mixed(onc
     )
     # The other copies' rows are the same as without the fault, and these copies start new episodes.
     undisturbed, _ = play(SerialVectorEnv(config("well"), num_envs=4, seed=4), steps)
-    anew, _ = play(SerialVectorEnv(config("well"), num_envs=4, seed=int(seed)), steps - FAULTY_STEP)
+    restarted, _ = play(SerialVectorEnv(config("well"), num_envs=4, seed=int(seed)), steps - FAULTY_STEP)
     others = [copy for copy in range(4) if copy not in copies]
     for name, values in rows.items():
         np.testing.assert_array_equal(values[:, others], undisturbed[name][:, others])
         np.testing.assert_array_equal(values[: FAULTY_STEP - 1], undisturbed[name][: FAULTY_STEP - 1])
-    np.testing.assert_array_equal(rows["obs.state"][FAULTY_STEP:, copies, :2], anew["obs.state"][:, copies, :2])
+    np.testing.assert_array_equal(rows["obs.state"][FAULTY_STEP:, copies, :2], restarted["obs.state"][:, copies, :2])
 
 
 def test_skipping_a_bad_observation_interrupts_one_copy_only(once):
@@ -377,7 +377,7 @@ import numpy as np
 from dreamerjax.config import EnvConfig
 from dreamerjax.envs import make_env
 
-def tell(*words):
+def report(*words):
     print(*words, flush=True)
 
 def children():
@@ -387,21 +387,21 @@ if __name__ == "__main__":
     config = EnvConfig(id=sys.argv[1], workers=2)
     if "twice" in sys.argv:
         try:
-            tell("starting")
+            report("starting")
             make_env(config, num_envs=2, seed=0)
         except KeyboardInterrupt:
-            tell("interrupted")
+            report("interrupted")
     leaving = children()  # workers of the first attempt may still be exiting
     env = make_env(config, num_envs=2, seed=0)
     workers = children() - leaving
     assert len(workers) == 2, workers
     env.reset()
     try:
-        tell("stepping")
+        report("stepping")
         while True:
             env.step(np.eye(2, dtype=np.float32))
     except KeyboardInterrupt:
-        tell("interrupted")
+        report("interrupted")
     env.reset()
     assert children() - leaving == workers, "the same processes"
 """
@@ -409,7 +409,7 @@ if __name__ == "__main__":
 
 @contextlib.contextmanager
 def running(tmp_path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A program with workers, in a process group of its own; it must leave no shared memory."""
+    """A program with workers, in a separate process group; it must leave no shared memory."""
     script, before = tmp_path / "script.py", sorted(SHARED_MEMORY.glob("*"))
     script.write_text(SCRIPT)
     with subprocess.Popen(

@@ -62,7 +62,7 @@ def test_an_environment_must_have_the_spaces_of_the_agent(agent: Dreamer) -> Non
         agent.play(gymnasium.make("Pendulum-v1"))
 
 
-def test_encoding_is_that_of_the_pure_function_whatever_the_length(agent: Dreamer) -> None:
+def test_encoding_is_that_of_the_pure_function_for_any_length(agent: Dreamer) -> None:
     episode = agent.play(policy="random", seed=3, steps=6)
     loaded = agent.loaded
     pure = encode(

@@ -48,7 +48,7 @@ class TestFinalParagraph:
         assert "There was an alert: replay frozen" in final_paragraph(SUMMARY | {"alerts": alerts[:1]})
         assert "alert" not in final_paragraph(SUMMARY | {"alerts": []})
 
-    def test_an_alert_comes_with_what_to_do_the_newest_once(self):
+    def test_remedies_are_listed_once_for_each_alert(self):
         named = {"name": "entropy collapsed"}
         alerts = [named | {"remedy": "more: --a.b 1"}, named | {"remedy": "more: --a.b 3"}, {"name": "replay frozen"}]
         text = final_paragraph(SUMMARY | {"alerts": alerts})
@@ -60,7 +60,7 @@ class TestFinalParagraph:
         few = SUMMARY["eval"] | {"episodes": episodes, "return_mean": 222.0}
         assert f"a mean return of {score} over" in final_paragraph(SUMMARY | {"eval": few})
 
-    def test_a_run_that_went_on_says_when_it_was_solved(self):
+    def test_a_run_that_continued_reports_when_it_was_solved(self):
         text = final_paragraph(SUMMARY | {"env_steps": 40_000, "wall_seconds": 7_270.0, "stopped": "budget"})
         assert "It was solved after 14,400 environment steps, 1,800 updates and 1 min 58 s." in text
         assert "The run took 40,000 environment steps, 1,800 updates and 2 h 1 min" in text
@@ -68,7 +68,7 @@ class TestFinalParagraph:
         worse = SUMMARY | {"eval": SUMMARY["eval"] | {"return_mean": 400.0}, "stopped": "budget"}
         assert final_paragraph(worse).startswith("Solved on the way, but not at the end: cartpole reaches")
 
-    def test_not_solved_says_how_to_train_on(self):
+    def test_not_solved_has_the_command_to_train_longer(self):
         failed = {"solved": False, "solved_at": None, "stopped": "budget"}
         text = final_paragraph(SUMMARY | failed | {"eval": SUMMARY["eval"] | {"return_mean": 222.0}})
         assert text.startswith("Not solved: cartpole reaches a mean return of 222.0 ± 6.1")
@@ -76,12 +76,12 @@ class TestFinalParagraph:
         assert "the same command with --run-dir runs/a --env-steps 28800" in text
 
     @pytest.mark.parametrize("evaluation", [None, SUMMARY["eval"]])
-    def test_interrupted_says_how_to_go_on(self, evaluation):
+    def test_interrupted_has_the_command_to_resume(self, evaluation):
         stopped = {"solved": False, "solved_at": None, "stopped": "interrupted", "eval": evaluation}
         text = final_paragraph(SUMMARY | stopped)
         assert text.startswith("Interrupted: ")
         assert ("has not been evaluated yet" in text) == (evaluation is None)
-        assert "  go on           the same command with --run-dir runs/a\n" in text
+        assert "  resume          the same command with --run-dir runs/a\n" in text
 
     def test_an_environment_without_a_goal_is_finished_not_solved(self):
         finished = {"solve_return": None, "solved": False, "solved_at": None, "stopped": "budget"}
@@ -89,7 +89,7 @@ class TestFinalParagraph:
         assert text.startswith("Finished: cartpole reaches a mean return of 498.2")
         assert "solved" not in text.lower()
 
-    def test_commands_can_be_copied_whatever_the_folder_is_called(self):
+    def test_commands_quote_the_folder(self):
         assert "--run-dir 'my runs/a' --episodes" in final_paragraph(SUMMARY | {"run_dir": Path("my runs/a")})
 
     def test_small_times_and_counts_read_well(self):

@@ -36,7 +36,7 @@ def test_free_memory_between_used_blocks_is_returned():
 def test_a_replay_that_is_too_large_is_refused():
     free = free_memory()
     if free is None:
-        pytest.skip("the system does not tell")
+        pytest.skip("the system does not report free memory")
     assert "this machine has" in memory_sentence(1, 1_000)
     vector = Spaces((ObsSpec("state", (4,)),), (ActionSpec("discrete", 2),))
     picture = Spaces((ObsSpec("image", (64, 64, 3)),), (ActionSpec("discrete", 2),))
