@@ -9,7 +9,7 @@ import numpy as np
 
 from dreamerjax.envs import EnvError
 from dreamerjax.inference.dreamer import Dreamer
-from dreamerjax.replay.replay import saved_rows
+from dreamerjax.replay.saving import saved_rows
 from dreamerjax.runs import checkpoint
 from dreamerjax.types import Rows
 

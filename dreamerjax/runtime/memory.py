@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dreamerjax.config import ConfigError, ModelConfig, ReplayConfig
-from dreamerjax.replay.replay import row_bytes
+from dreamerjax.replay.ring import row_bytes
 from dreamerjax.types import Spaces
 
 # Files in which a container's limit and use stand: of control groups of version 2, and of version 1.

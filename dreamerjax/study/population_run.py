@@ -17,8 +17,7 @@ import numpy as np
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.config import Config, ConfigError, family_key
 from dreamerjax.envs import make_env, spaces_of
-from dreamerjax.replay.device import make_replay
-from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.replay import Replay, make_replay
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.checkpoint import Snapshot
 from dreamerjax.runs.lineage import family_as_host

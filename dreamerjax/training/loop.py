@@ -26,8 +26,8 @@ from dreamerjax.envs import EnvError, VectorEnv, make_env
 from dreamerjax.envs import Event as EnvEvent
 from dreamerjax.monitoring.diagnosis import Diagnosis
 from dreamerjax.monitoring.terminal import Display
-from dreamerjax.replay.device import make_replay
-from dreamerjax.replay.replay import regrouped
+from dreamerjax.replay.replay import make_replay
+from dreamerjax.replay.saving import regrouped
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.checkpoint import CheckpointError, Snapshot
 from dreamerjax.runs.lineage import Event, Lineage, as_host, changes, changes_told, lineage_of
