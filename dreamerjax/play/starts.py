@@ -11,6 +11,7 @@ from dreamerjax.envs import EnvError
 from dreamerjax.inference.dreamer import Dreamer
 from dreamerjax.replay.saving import saved_rows
 from dreamerjax.runs import checkpoint
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.types import Rows
 
 MOST = 8  # episodes that are offered
@@ -39,7 +40,7 @@ def episodes_of(dreamer: Dreamer) -> list[Episode]:
 
 def _replayed(dreamer: Dreamer) -> Iterator[Episode]:
     loaded = dreamer.loaded
-    arrays, host = checkpoint.read_arrays(loaded.run_dir / "checkpoints", step=loaded.env_steps)
+    arrays, host = checkpoint.read_arrays(RunFolder(loaded.run_dir).checkpoints, step=loaded.env_steps)
     arrays = checkpoint.unprefixed(arrays, "replay.")
     rows = saved_rows(arrays, host.get("replay", {}), NEWEST)
     if rows is None:

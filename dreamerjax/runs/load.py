@@ -11,7 +11,7 @@ from dreamerjax.config import Config, family_key
 from dreamerjax.envs import spaces_of
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.lineage import Lineage, lineage_of
-from dreamerjax.runs.run_folder import no_run_folder, read_config
+from dreamerjax.runs.run_folder import RunFolder, no_run_folder, read_config
 from dreamerjax.runs.settings import combine, read_yaml
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces, TrainState
 
@@ -37,7 +37,7 @@ def read_settings(run_dir: Path) -> Config | None:
     """
     if read_config(run_dir) is None:
         return None
-    return combine([read_yaml(run_dir / "config.yaml")])
+    return combine([read_yaml(RunFolder(run_dir).config_path)])
 
 
 def spaces_as_host(spaces: Spaces) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def load_run(run_dir: Path, *, step: int | None = None) -> LoadedAgent:
     config = read_settings(run_dir)
     if config is None:
         raise no_run_folder(run_dir)
-    folder = run_dir / "checkpoints"
+    folder = RunFolder(run_dir).checkpoints
     host, _ = checkpoint.read_host(folder, step=step)
     # An older checkpoint does not tell its spaces: the environment does, if it is installed.
     spaces = spaces_from_host(host["spaces"]) if "spaces" in host else spaces_of(config.env)

@@ -12,7 +12,7 @@ from rich.table import Table
 from dreamerjax.config import Config, ConfigError, family_key, family_name, flatten
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.load import read_settings
-from dreamerjax.runs.run_folder import RunFolderError, different_keys
+from dreamerjax.runs.run_folder import RunFolder, RunFolderError, different_keys
 from dreamerjax.study.outcomes import returns_of, shown
 from dreamerjax.study.statistics import FEWEST_SEEDS, too_few_seeds
 from dreamerjax.viz.course import final_return, peak_return
@@ -135,17 +135,17 @@ def as_json(runs: Sequence[ComparedRun]) -> dict[str, Any]:
 def _read(run_dir: Path, name: str) -> ComparedRun:
     config = read_settings(run_dir)
     try:
-        steps, returns = returns_of(read_metrics(run_dir / "metrics.jsonl"))
+        steps, returns = returns_of(read_metrics(RunFolder(run_dir).metrics_path))
     except OSError:
         steps = np.array([])
     if config is None or not len(steps):
         raise RunFolderError(f"{run_dir} holds no run that was evaluated.\nGive the folder of a run, and let it train.")
     try:
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads(RunFolder(run_dir).summary_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         summary = {}
     try:
-        lines = (run_dir / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = RunFolder(run_dir).alerts_path.read_text(encoding="utf-8").splitlines()
         alerts = [json.loads(line)["name"] for line in lines]
     except (OSError, ValueError):
         alerts = []

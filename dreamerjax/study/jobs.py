@@ -23,7 +23,7 @@ import yaml
 
 from dreamerjax.config import Config, flatten
 from dreamerjax.runs.lineage import IGNORED
-from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.runs.run_folder import RunFolder, RunFolderError
 from dreamerjax.runs.settings import nested
 from dreamerjax.runtime.interrupt import STOPPED
 from dreamerjax.runtime.processes import own_command, own_environment
@@ -63,7 +63,7 @@ class Failed(RunFolderError):
 def summary_of(job: Job) -> dict[str, Any] | None:
     """The summary of a job that has ended; None while there is more to do."""
     try:
-        summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads(RunFolder(job.folder).summary_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return summary if summary["stopped"] in ("solved", "budget") else None
@@ -182,7 +182,7 @@ def _wait_until_free(folder: Path, stop: Callable[[], bool]) -> bool:
     """Waits while another process trains there: one whose parent was killed saves first. False if it was stopped."""
     while not stop():
         with contextlib.suppress(filelock.Timeout):
-            filelock.FileLock(folder / ".lock").acquire(blocking=False).lock.release()
+            filelock.FileLock(RunFolder(folder).lock_path).acquire(blocking=False).lock.release()
             return True
         time.sleep(POLL_SECONDS)
     return False
@@ -207,7 +207,7 @@ def under_way(jobs: Sequence[Job], ended: int, total: int) -> str:
 
 def _progress(job: Job) -> str:
     try:
-        with (job.folder / "metrics.jsonl").open("rb") as file:
+        with RunFolder(job.folder).metrics_path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             step = json.loads(file.read().splitlines()[-1])["step"]
     except (OSError, ValueError, IndexError):

@@ -202,9 +202,9 @@ def _load_replay(source: LoadedAgent) -> Replay:
         seed=0,
         model=config.agent.model,
         sequence_length=config.train.sequence_length,
-        folder=source.run_dir / "replay",
+        folder=RunFolder(source.run_dir).replay,
     )
     like = jax.eval_shape(lambda key: init_train_state(source.agent, key), jax.random.PRNGKey(0))
-    snapshot, _ = checkpoint.restore(source.run_dir / "checkpoints", like)
+    snapshot, _ = checkpoint.restore(RunFolder(source.run_dir).checkpoints, like)
     replay.load(checkpoint.unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
     return replay

@@ -14,6 +14,7 @@ from dreamerjax.envs import VectorEnv
 from dreamerjax.envs.one_copy import one_copy
 from dreamerjax.replay.file_names import file_name, text_of
 from dreamerjax.runs.load import LoadedAgent
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.runtime.sentence import reason_of, sentence_of
 from dreamerjax.training.evaluation import greedy_policy
 from dreamerjax.training.reporter import Film, Films
@@ -38,7 +39,7 @@ class Filmed(NamedTuple):
 def filmed(run_dir: Path) -> list[Filmed]:
     """The films and plots of a run, oldest first; none if none were made."""
     found = []
-    for file in sorted((run_dir / "videos").glob("*_*")):
+    for file in sorted(RunFolder(run_dir).videos.glob("*_*")):
         steps, _, name = file.stem.partition("_")
         if steps.isdigit() and file.suffix in (".mp4", ".png") and file.stat().st_size:
             found.append(Filmed(int(steps), text_of(name), file))
@@ -60,7 +61,7 @@ def film_run(loaded: LoadedAgent, *, seed: int = 0, lent: VectorEnv | None = Non
         film of images, or of a state where the environment can draw one, and as a plot of vectors. And why others,
         which there should be, could not be made.
     """
-    making = _Making(loaded.run_dir / "videos", loaded.env_steps)
+    making = _Making(RunFolder(loaded.run_dir).videos, loaded.env_steps)
     with making.apart():
         making.folder.mkdir(exist_ok=True)
     making.film("episode", lambda: film_episode(loaded, seed=seed, lent=lent), EPISODE_SPEED)
