@@ -1,6 +1,7 @@
 """The collector lets the policy act and stores every row on arrival; it steps only when it is asked to."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import initial_policy_state, jit_policy
-from dreamerjax.envs import Event, StateError, VectorEnv
+from dreamerjax.envs import EnvError, Event, StateError, VectorEnv
 from dreamerjax.replay.replay import Replay
 from dreamerjax.types import Device, Params
 
@@ -74,7 +75,7 @@ class Collector:
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._counter = EpisodeCounter(env.num_envs)
         self._news = News([], {}, 0)
-        self._lent = False  # the environments are wanted for something else
+        self._lent = False  # the environments have another use now
         self._rows = env.reset()
         self._replay.add(self._rows)
         self.env_steps = 0
@@ -117,13 +118,26 @@ class Collector:
         news, self._news = self._news, News([], {}, 0)
         return news
 
-    def end_episodes(self) -> None:
-        """Ends all episodes under way, as a time limit would: the environments are wanted for something else."""
+    @contextlib.contextmanager
+    def lent_env(self) -> Iterator[VectorEnv]:
+        """Lends the environments for another use: all episodes end before it, as by a time limit, and new ones follow.
+
+        What is saved meanwhile resumes with new episodes, too.
+        """
+        self._end_episodes()
+        try:
+            yield self._env
+        except Exception:
+            with contextlib.suppress(EnvError):  # it must not hide the first one
+                self._begin_episodes()
+            raise
+        self._begin_episodes()
+
+    def _end_episodes(self) -> None:
         self._replay.end_streams()
         self._lent = True
 
-    def begin_episodes(self) -> None:
-        """Begins new episodes, after `end_episodes`."""
+    def _begin_episodes(self) -> None:
         self._rows = self._env.reset(seed=int(self._random.integers(2**31)))
         self._replay.add(self._rows)
         self._lent = False
@@ -166,8 +180,8 @@ class Collector:
         self._policy_state, self._key = jax.tree.unflatten(structure, jax.device_put([*latents, key], self._device))
         problem = self._load_env(env_state)
         if problem:
-            self.end_episodes()
-            self.begin_episodes()
+            self._end_episodes()
+            self._begin_episodes()
             return problem
         self._counter.ret, self._counter.length = arrays["return"].copy(), arrays["length"].copy()
         leaves, structure = jax.tree.flatten(self._rows)
