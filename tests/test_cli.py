@@ -116,7 +116,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
         ("--env cartpol", "Unknown environment `cartpol`. Did you mean `cartpole`?"),
         ("--env gym:CartPole-v9", "Did you mean `gym:CartPole-v1`?"),
         ("--env gym:CartPol-v1", "Did you mean `gym:CartPole-v1`?"),
-        ("--env gymm:CartPole-v1", "unknown family, 'gymm'"),
+        ("--env gymm:CartPole-v1", "unknown suite, 'gymm'"),
         ("--env gym:no_such_module:Thing-v0", "the module `no_such_module` cannot be imported"),
         ("--env cartpole --sede 1", "Unknown flag `--sede`. Did you mean `--seed`"),
         ("--env cartpole --batch-size 1", "Did you mean `--train.batch-size`?"),

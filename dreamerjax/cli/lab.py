@@ -52,7 +52,8 @@ BENCH_HELP = """\
 Measures how fast updates are, how well they use the machine, what compiling and memory cost, and the parts.
 
 Without flags: size 1m, 16 windows of 64 rows, 15 imagined steps, 4 numbers to see and 2 actions, the published
-settings of dreamerjax/config.py. Every timed call gets rows that were drawn afresh from a replay of random rows.
+settings of dreamerjax/config/hyperparameters.py. Every timed call gets rows that were drawn afresh from a replay of
+random rows.
 """
 
 

@@ -174,7 +174,7 @@ def _all_flags() -> str:
     lines = [f"  --{key.replace('_', '-')} {'' if defaults[key] is None else defaults[key]}".rstrip() for key in KEYS]
     short = ", ".join(f"--{name.replace('_', '-')} = --{key.replace('_', '-')}" for name, key in SHORTCUTS.items())
     return (
-        "\nevery setting, with its default (dreamerjax/config.py explains each):\n"
+        "\nevery setting, with its default (dreamerjax/config/hyperparameters.py explains each):\n"
         + "\n".join(lines)
         + (f"\n\nshort names: {short}\n")
     )

@@ -28,7 +28,7 @@ STICKY = 0.25  # chance of a frame to repeat the action before, in `atari`
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of a game; see `Family`.
+    """The environment of a game; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is no such game.

@@ -20,7 +20,7 @@ LIMIT = 1000  # steps of an episode
 
 
 def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
-    """The copies of a name; see `Family`.
+    """The copies of a name; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is none of that name.

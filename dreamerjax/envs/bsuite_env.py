@@ -16,7 +16,7 @@ from dreamerjax.envs.names import closest_of, refuse_obs, unknown
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of an experiment's number; see `Family`.
+    """The environment of an experiment's number; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is none of that name.

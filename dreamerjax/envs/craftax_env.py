@@ -20,7 +20,7 @@ BLOCK = 16  # pixels of a block of the world, in what `render` shows
 
 
 def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
-    """The copies of an ID; see `Family`.
+    """The copies of an ID; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is none of that name.

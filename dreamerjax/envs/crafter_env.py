@@ -19,7 +19,7 @@ FILM = (288, 288)  # pixels of what `render` shows
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The world, with its rewards or without; see `Family`.
+    """The world, with its rewards or without; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: it is neither of the two.

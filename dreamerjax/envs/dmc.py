@@ -27,7 +27,7 @@ FILM = (240, 320)  # pixels, height and width of what `render` shows
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of a task; see `Family`.
+    """The environment of a task; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is no such task.

@@ -25,7 +25,7 @@ DRAWN_BY_PYGAME = ("gymnasium.envs.classic_control", "gymnasium.envs.box2d")
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment, from its state or from what it renders; see `Family`."""
+    """The environment, from its state or from what it renders; see `Suite`."""
     module, _, registered = name.rpartition(":")
     module = module or (registered not in gymnasium.registry and registering_module(registered)) or ""
     if module:

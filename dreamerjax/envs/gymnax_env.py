@@ -20,7 +20,7 @@ NAMES = [name for name in registered_envs if name != "SimpleBandit-bsuite"]  # w
 
 
 def make_vector(name: str, config: EnvConfig, *, num_envs: int, seed: int) -> JaxVectorEnv:
-    """The copies of an ID; see `Family`.
+    """The copies of an ID; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is none of that name.

@@ -35,7 +35,7 @@ TASKS = {
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The maze of a size; see `Family`.
+    """The maze of a size; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is none of that size.

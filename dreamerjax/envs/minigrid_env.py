@@ -18,7 +18,7 @@ TILE = 8  # pixels of a cell, in the picture before it is resized
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of an ID; see `Family`.
+    """The environment of an ID; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is none of that name.

@@ -8,7 +8,7 @@ from dreamerjax.envs.names import closest_of, refuse_obs, unknown
 
 
 def make(name: str, config: EnvConfig) -> gymnasium.Env:
-    """The environment of a name, or of its whole ID, such as popgym-RepeatPreviousEasy-v0; see `Family`.
+    """The environment of a name, or of its whole ID, such as popgym-RepeatPreviousEasy-v0; see `Suite`.
 
     Raises:
         UnknownEnvironmentError: there is none of that name.

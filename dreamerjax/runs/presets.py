@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from dreamerjax.config import ConfigError
-from dreamerjax.envs import FAMILIES, did_you_mean_id
+from dreamerjax.envs import SUITES, did_you_mean_id
 from dreamerjax.runs.settings import BUDGET, Layer, did_you_mean, read_yaml
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -55,7 +55,7 @@ def takes_recipe(name: str) -> bool:
     """
     files, last = _env_files(name)
     family = next((layer["env.id"] for layer in (last, *map(_env_layer, files)) if "env.id" in layer), name)
-    if family.partition(":")[0] in FAMILIES:
+    if family.partition(":")[0] in SUITES:
         return files == [LAPTOP]
     return not any(_says_how_to_learn(_env_layer(file)) for file in files)
 
@@ -86,7 +86,7 @@ def _env_files(name: str) -> tuple[list[str], Layer]:
         return [name.partition(":")[0]], {"env.name": name, "env.id": name}
     known = [name for name, file in _files().items() if "env.id" in read_yaml(file)]
     meant = did_you_mean(name, known) or did_you_mean_id(name) or f" Known names: {', '.join(known)}."
-    families = ", ".join(f"`{family}:`" for family in FAMILIES if family != "gym")
+    families = ", ".join(f"`{family}:`" for family in SUITES if family != "gym")
     raise ConfigError(
         f"Unknown environment `{name}`.{meant}\nAny Gymnasium id works as `gym:ID`, such as gym:Acrobot-v1; so do "
         f"those of {families} and your own `module:function`."

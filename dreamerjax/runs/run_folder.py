@@ -48,11 +48,11 @@ def no_run_folder(folder: Path) -> RunFolderError:
 
 
 def default_run_folder(env_name: str, root: Path = Path("runs")) -> Path:
-    """A name that is free: `runs/<env>-<date>-<time>`, with a number behind it if that is taken.
+    """A free name: `runs/<env>-<date>-<time>`, with a number appended if that is taken.
 
     Args:
         env_name: as the user gave it, such as `cartpole` or `gym:Acrobot-v1`.
-        root: where runs lie. Nothing is made.
+        root: the folder of runs. Nothing is made.
 
     Returns:
         The path.
@@ -71,7 +71,7 @@ def default_run_folder(env_name: str, root: Path = Path("runs")) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """Reads the settings that a run folder was made with, and touches nothing.
+    """Reads the settings of a run folder; nothing is touched.
 
     Args:
         path: the run folder; it need not exist.
@@ -101,11 +101,11 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 
 def changed_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Compares two flat configurations, such as `config.flatten` makes.
+    """Compares two flat configurations, as `config.flatten` returns them.
 
     Args:
-        stored: those of a run folder; YAML and JSON have made lists of its tuples.
-        current: those asked for now.
+        stored: those of a run folder, where YAML and JSON have lists for tuples.
+        current: those of now.
 
     Returns:
         Key -> (there, here) for each that differs; "missing" where there is none.
@@ -120,7 +120,7 @@ def changed_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> dict[
 
 
 def different_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """The same in words, one line for each key: `agent.model.deter: 512 there, 256 here`."""
+    """As `changed_keys`, in words, one line for each key: `agent.model.deter: 512 there, 256 here`."""
     return [f"{key}: {there} there, {here} here" for key, (there, here) in changed_keys(stored, current).items()]
 
 
@@ -311,7 +311,7 @@ def _holder(path: Path) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Dicts and lists for the mappings and tuples that YAML and JSON do not know."""
+    """Replaces mappings and tuples by dicts and lists, for YAML and JSON."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

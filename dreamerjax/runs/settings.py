@@ -1,4 +1,4 @@
-"""Settings in three layers, later wins: defaults of config.py, YAML files, flags of the command line.
+"""Settings in three layers, later wins: the defaults in dreamerjax/config, YAML files, flags of the command line.
 
 A layer is a flat dictionary, dotted key -> typed value, so that layers are compared and combined key by key.
 """

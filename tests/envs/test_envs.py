@@ -22,7 +22,7 @@ from gymnasium.wrappers import (
 
 from dreamerjax.config import EnvConfig, ImageConfig
 from dreamerjax.envs import (
-    FAMILIES,
+    SUITES,
     EnvError,
     UnknownEnvironmentError,
     UnsupportedSpaceError,
@@ -300,17 +300,17 @@ def test_the_users_own_module(tmp_path, monkeypatch):
     [
         (
             "Acrobot-v1",
-            "The environment `Acrobot-v1` names no family, expected {known}. Did you mean `gym:Acrobot-v1`?",
+            "The environment `Acrobot-v1` names no suite, expected {known}. Did you mean `gym:Acrobot-v1`?",
         ),
         (
             "cartpole-v1",
-            "The environment `cartpole-v1` names no family, expected {known}. Did you mean `gym:CartPole-v1`?",
+            "The environment `cartpole-v1` names no suite, expected {known}. Did you mean `gym:CartPole-v1`?",
         ),
-        ("xyzzy", "The environment `xyzzy` names no family, expected {known}."),
-        ("", "The environment `` names no family, expected {known}."),
+        ("xyzzy", "The environment `xyzzy` names no suite, expected {known}."),
+        ("", "The environment `` names no suite, expected {known}."),
         (
             "gim:CartPole-v1",
-            "The environment `gim:CartPole-v1` has an unknown family, 'gim', expected {known}. "
+            "The environment `gim:CartPole-v1` has an unknown suite, 'gim', expected {known}. "
             "Did you mean `gym:CartPole-v1`?",
         ),
         ("gym:CartPool-v1", "Gymnasium knows no environment `CartPool-v1`. Did you mean `gym:CartPole-v1`?"),
@@ -324,14 +324,14 @@ def test_the_users_own_module(tmp_path, monkeypatch):
         ),
         (
             "no_such_module:A",
-            "The environment `no_such_module:A` has an unknown family, 'no_such_module', expected {known}.\n{nowhere}",
+            "The environment `no_such_module:A` has an unknown suite, 'no_such_module', expected {known}.\n{nowhere}",
         ),
     ],
 )
 def test_unknown_environments(env_id, message):
     with pytest.raises(UnknownEnvironmentError) as caught:
         make(env_id, num_envs=1, seed=0)
-    known = ", ".join(f"{family}:ID" for family in FAMILIES)
+    known = ", ".join(f"{family}:ID" for family in SUITES)
     nowhere = f"There is no `no_such_module` in this folder, {os.getcwd()}, nor among the installed packages."
     assert str(caught.value) == message.replace("{known}", f"{known}, or module:function of your own").replace(
         "{nowhere}", nowhere
@@ -403,7 +403,7 @@ def test_a_package_that_has_no_line_here_is_named(monkeypatch, tmp_path):
 def test_every_extra_that_is_named_exists():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = {f"dreamerjax[{name}]" for name in project["optional-dependencies"]}
-    named = {*missing.MODULES.values(), *missing.EXTRAS.values(), *(family.install for family in FAMILIES.values())}
+    named = {*missing.MODULES.values(), *missing.EXTRAS.values(), *(family.install for family in SUITES.values())}
     assert named <= extras | {"pygame", "dreamerjax"}
     assert set(missing.REGISTERED_BY.values()) <= set(missing.MODULES)
 

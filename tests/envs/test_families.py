@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from dreamerjax.config import EnvConfig, ImageConfig
-from dreamerjax.envs import FAMILIES, EnvError, UnknownEnvironmentError, VectorEnv, make_env, make_single
+from dreamerjax.envs import SUITES, EnvError, UnknownEnvironmentError, VectorEnv, make_env, make_single
 from dreamerjax.runs.presets import PRESETS, read_env
 from dreamerjax.runs.settings import combine
 from dreamerjax.types import ActionSpec, ObsSpec, Rows
@@ -258,18 +258,18 @@ def test_what_cannot_be_seen_is_refused(name):
             make(case.env_id, obs=obs)
 
 
-@pytest.mark.parametrize("name", [name for name, family in FAMILIES.items() if name != "gym"])
+@pytest.mark.parametrize("name", [name for name, family in SUITES.items() if name != "gym"])
 def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(name):
     if find_spec(CASES[name].package) is None:
         with pytest.raises(UnknownEnvironmentError) as caught:
             make(CASES[name].env_id)
         assert str(caught.value) == (
             f"{name}:... needs a package that is not installed (No module named '{CASES[name].package}').\n"
-            f'Install it: pip install "{FAMILIES[name].install}"'
+            f'Install it: pip install "{SUITES[name].install}"'
         )
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SUITES)
 def test_the_settings_of_a_family_are_complete(name):
     assert (PRESETS / f"{name}.yaml").is_file()
     for obs in ("auto", "pixels"):
@@ -277,11 +277,11 @@ def test_the_settings_of_a_family_are_complete(name):
         assert config.env.id == f"{name}:anything"
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SUITES)
 def test_the_docs_have_a_row_for_every_family(name):
     rows = [line for line in DOCS.read_text().splitlines() if line.startswith("| ") and f"`{name}:" in line]
     assert rows
-    assert name == "gym" or all(f'`"{FAMILIES[name].install}"`' in row and f"`{name}.yaml`" in row for row in rows)
+    assert name == "gym" or all(f'`"{SUITES[name].install}"`' in row and f"`{name}.yaml`" in row for row in rows)
 
 
 def test_the_example_of_the_docs_works(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
 
-from dreamerjax.monitoring.terminal import Progress
+from dreamerjax.monitoring.progress import Progress
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.checkpoint import has_checkpoint, restore_raw
 from dreamerjax.training import saving

@@ -15,7 +15,7 @@ import gymnasium
 import pytest
 
 from dreamerjax import cli
-from dreamerjax.monitoring.terminal import Progress
+from dreamerjax.monitoring.progress import Progress
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.checkpoint import contents, has_checkpoint, restore_raw
 from dreamerjax.training import collector, evaluation, saving

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamerjax.monitoring.terminal import Progress
+from dreamerjax.monitoring.progress import Progress
 from tests.training.small_runs import CountingLearner, config, counters, metrics, play
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
