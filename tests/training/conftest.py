@@ -2,22 +2,26 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from dreamerjax.training import collector, evaluation, parts
-from tests.training.small_runs import AGENTS, POLICIES, CountingLearner, SharedDiagnosis, SharedLearner, config, play
+from dreamerjax.runtime.background import any_running
+from dreamerjax.training import collector, evaluation, learner, parts
+from tests.system import wait_until
+from tests.training.small_runs import AGENTS, POLICIES, CountingLearner, SharedDiagnosis, config, play, shared_lower
 
 
 @pytest.fixture(scope="module")
 def shared_programs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parts, "Learner", SharedLearner)
+        patch.setattr(learner, "compile_cache", SimpleNamespace(lower=shared_lower))
         patch.setattr(parts, "Diagnosis", SharedDiagnosis)
         patch.setattr(parts, "build_agent", AGENTS)
         patch.setattr(collector, "jit_policy", POLICIES)
         patch.setattr(evaluation, "jit_policy", POLICIES)
         yield
+        wait_until(lambda: not any_running())
 
 
 @pytest.fixture

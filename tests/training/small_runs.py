@@ -4,8 +4,7 @@ import functools
 import io
 import json
 import signal
-import time
-from collections import deque
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -19,11 +18,13 @@ from dreamerjax.agent.agent import Agent, build_agent
 from dreamerjax.config import Config
 from dreamerjax.monitoring.diagnosis import Diagnosis
 from dreamerjax.monitoring.metrics import read_metrics
-from dreamerjax.monitoring.terminal import Display, Progress
+from dreamerjax.monitoring.progress import Progress
+from dreamerjax.monitoring.terminal import Display
 from dreamerjax.runs.checkpoint import has_checkpoint, restore_raw
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.runs.settings import combine, nested, read_flags
+from dreamerjax.runtime import compile_cache
 from dreamerjax.runtime.backend import Backend
 from dreamerjax.runtime.interrupt import Interrupt
 from dreamerjax.training import collector
@@ -49,30 +50,31 @@ FLAGS = f"""
 TINY = read_flags(FLAGS)
 
 
-class SharedLearner(Learner):
-    """Takes over what an earlier run of the same agent has made: the first state, and the compiled updates."""
+class SharedProgram:
+    """A lowered program that is compiled once."""
 
-    fresh: ClassVar[dict[Any, Any]] = {}
-    compiled: ClassVar[dict[Any, Any]] = {}
+    lock = threading.Lock()
 
-    def __init__(self, agent: Agent, *, seed: int, policy_device: jax.Device | None = None) -> None:
-        if (agent, seed) not in self.fresh:
-            super().__init__(agent, seed=seed)
-            self.fresh[agent, seed] = dict(vars(self))
-        vars(self).update(self.fresh[agent, seed])
-        self.restore(jax.tree.map(jnp.copy, self.state))  # because the state is donated
-        self._compiled, self._policy_device = {}, policy_device
-        self._under_way, self._copies = deque(), deque()
+    def __init__(self, lowered: jax.stages.Lowered) -> None:
+        self.lowered, self.out_info = lowered, lowered.out_info
+        self.compiled: jax.stages.Compiled | None = None
 
-    def compile(self, modes: Any, batches: Any) -> None:
-        num_envs = self._policy_device is not None
-        key = (self._agent.config, self._agent.spaces, modes, num_envs, str(jax.tree.map(np.shape, batches)))
-        if key not in self.compiled:
-            super().compile(modes, batches)
-            while self.compiling:
-                time.sleep(0.01)
-            self.compiled[key] = self._compiled
-        self._compiled = self.compiled[key]
+    def compile(self, options: Any = None) -> jax.stages.Compiled:
+        with self.lock:
+            if self.compiled is None:
+                self.compiled = self.lowered.compile(options)
+            return self.compiled
+
+
+PROGRAMS: dict[str, SharedProgram] = {}
+
+
+def shared_lower(function: Callable[..., Any], inputs: Any, *, of: Any, donate: tuple[int, ...] = ()) -> SharedProgram:
+    """As `compile_cache.lower`, whose programs depend on the inputs' shapes and on `of`."""
+    key = str((of, inputs, donate))
+    if key not in PROGRAMS:
+        PROGRAMS[key] = SharedProgram(compile_cache.lower(function, inputs, of=of, donate=donate))
+    return PROGRAMS[key]
 
 
 class SharedDiagnosis(Diagnosis):
@@ -97,7 +99,7 @@ class SharedDiagnosis(Diagnosis):
         self._compiled = self.programs[key]
 
 
-class CountingLearner(SharedLearner):
+class CountingLearner(Learner):
     """Only pretends to learn, and remembers what it was asked for."""
 
     modes: list[str]
