@@ -24,7 +24,7 @@ from dreamerjax.replay.replay import Replay
 from dreamerjax.replay.ring import Ring
 from dreamerjax.types import Rows
 from tests.envs.faulty_envs import FAULTY_STEP, LENGTH
-from tests.envs.test_envs import assert_same
+from tests.envs.scripted import assert_same
 
 CARTPOLE = "gym:CartPole-v1"
 SHARED_MEMORY = Path("/dev/shm")
