@@ -96,7 +96,7 @@ def test_what_there_is_to_see_is_filmed(tmp_path, obs, names, size):
 
 
 def test_an_environment_that_shows_nothing_gives_only_the_plot(tmp_path):
-    env = EnvConfig(id="tests.envs.test_envs:Scripted")  # it cannot be rendered, and its episodes never end
+    env = EnvConfig(id="tests.envs.scripted:Scripted")  # it cannot be rendered, and its episodes never end
     films, missing = film_run(untrained(tmp_path, env))
     assert [film.name for film in films] == ["dream"]
     assert missing == []
