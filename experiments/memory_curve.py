@@ -14,6 +14,7 @@ from matplotlib import pyplot
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.run_folder import RunFolder
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
 
     figure, axes = pyplot.subplots(figsize=(7, 3), layout="constrained")
     for run in given.runs:
-        rows = [row for row in read_metrics(run / "metrics.jsonl") if "speed/memory_mb" in row]
+        rows = [row for row in read_metrics(RunFolder(run).metrics_path) if "speed/memory_mb" in row]
         steps, memory = [row["step"] / 1000 for row in rows], [row["speed/memory_mb"] for row in rows]
         axes.plot(steps, memory, label=run.name)
         print(f"{run}: {memory[0]:.0f} MB at the start, {max(memory):.0f} at most, {memory[-1]:.0f} at the end")

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from dreamerjax.monitoring.alerts import alerts_of
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.runs.settings import Layer, combine
 from dreamerjax.study.jobs import Job, run_jobs, summary_of
 
@@ -74,7 +75,7 @@ def main() -> int:
     table = Table("fault", "raised", "at step", "seconds", "all alerts")
     wrong = 0
     for job, (fault, wanted) in expected.items():
-        lines, summary = read_metrics(job.folder / "metrics.jsonl"), summary_of(job)
+        lines, summary = read_metrics(RunFolder(job.folder).metrics_path), summary_of(job)
         assert summary is not None, "the run has finished"
         alerts = alerts_of(lines, job.config)
         first = next((alert for alert in alerts if alert.name == wanted), None)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from dreamerjax.monitoring.alerts import alerts_of
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.presets import read_env
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.runs.settings import combine
 from dreamerjax.study.jobs import Job, run_jobs
 from dreamerjax.viz.curves import series
@@ -54,7 +55,7 @@ def main() -> int:
     figure = Figure(figsize=(2.5 * len(columns), 1.6 * len(ROWS)), layout="constrained")
     grid = figure.subplots(len(ROWS), len(columns), sharex=True, sharey="row")
     for column, (name, job) in zip(grid.T, columns.items(), strict=True):
-        lines = read_metrics(job.folder / "metrics.jsonl")
+        lines = read_metrics(RunFolder(job.folder).metrics_path)
         first = {alert.name: alert.step for alert in reversed(alerts_of(lines, job.config))}
         for axes, (title, (metrics, _)) in zip(column, ROWS.items(), strict=True):
             for metric, colour in metrics.items():

@@ -97,19 +97,19 @@ def images_made_small_late() -> None:
     import numpy as np
 
     from dreamerjax.envs.pixels import Shrink
-    from dreamerjax.replay.replay import Replay
+    from dreamerjax.replay.ring import Ring
 
     newest = {}  # the newest full frame, and the function that resizes it
-    right_shrink, right_add, right_gather = Shrink.__call__, Replay.add, Replay._gather
+    right_shrink, right_write, right_gather = Shrink.__call__, Ring.write, Ring._gather
 
     def shrink(self, frame):
         newest.update(frame=frame.copy(), shrink=self)
         return right_shrink(self, frame)
 
-    def add(self, rows):
+    def write(self, rows):
         frames = vars(self).setdefault("whole_frames", {})
-        frames[self._added % self._slots] = (newest["frame"], newest["shrink"])
-        right_add(self, rows)
+        frames[self.slot_of(self.added)] = (newest["frame"], newest["shrink"])
+        right_write(self, rows)
 
     def gather(self, index):
         batch = right_gather(self, index)
@@ -117,4 +117,4 @@ def images_made_small_late() -> None:
         assert (np.reshape(small, batch.obs["image"].shape) == batch.obs["image"]).all()
         return batch
 
-    Shrink.__call__, Replay.add, Replay._gather = shrink, add, gather
+    Shrink.__call__, Ring.write, Ring._gather = shrink, write, gather

@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 from dreamerjax import config as module
 from dreamerjax.config import SIZES, Config, ConfigError, Range, family_key, flatten, resolve
+from dreamerjax.config.checks import ranges_of
 
 COMPLETE = resolve(Config())
-RANGES = {key: allowed for key, _, allowed in module._ranges(COMPLETE)}
+RANGES = {key: allowed for key, _, allowed in ranges_of(COMPLETE)}
 CANDIDATES = (-1e9, -1, -1e-9, 0, 1e-9, 0.5, 1, 1 + 1e-9, 2, 3, 4, 5, 2.5, 1e9)
 
 
@@ -45,7 +46,7 @@ def test_the_size_fills_in_the_numbers_of_the_model(size: str) -> None:
 
 
 def test_every_size_can_be_chosen_and_divides() -> None:
-    assert set(SIZES) == set(module.get_args(module.get_type_hints(module.ModelConfig)["size"]))
+    assert set(SIZES) == set(get_args(get_type_hints(module.ModelConfig)["size"]))
     for size in SIZES.values():
         assert size.deter % size.blocks == 0
 

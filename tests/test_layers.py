@@ -1,4 +1,4 @@
-"""The import rule: one total order of rooms, with a pure left half; replay and envs know nothing of the agent."""
+"""The import rule (one total order of rooms; replay and envs know nothing of the agent), and the sizes of files."""
 
 import ast
 from collections.abc import Iterator
@@ -28,6 +28,7 @@ ORDER = [
     {"study"},
     {"cli", "__main__"},
 ]
+LONGEST_FILE, LONGEST_FUNCTION = 350, 60  # lines
 PURE = {"math", "nets", "agent"}
 APART = {"replay", "envs"}  # these import themselves and the words alone
 # Modules that touch the world outside: clocks, files, processes, hidden random numbers.
@@ -110,6 +111,35 @@ def violations(root: Path) -> list[str]:
             problems += impurities(tree, room, package)
         found += [f"{where}:{line}: {problem}" for line, problem in problems]
     return found
+
+
+def lengths(root: Path) -> Iterator[tuple[str, int]]:
+    """Files and functions that are too long: "file" or "file: function", and their lines."""
+    for file in sorted(root.rglob("*.py")):
+        text, where = file.read_text(), str(file.relative_to(root))
+        if len(text.splitlines()) > LONGEST_FILE:
+            yield where, len(text.splitlines())
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    yield f"{where}: {node.name}", lines
+
+
+def test_no_file_and_no_function_is_too_long():
+    assert dict(lengths(ROOT)) == {}
+
+
+def test_long_files_and_functions_are_found(tmp_path):
+    longest = "\n".join(["def longest():", *["    pass"] * (LONGEST_FUNCTION - 1)])
+    longer = longest.replace("longest", "longer") + "\n    pass"
+    for name, text in {
+        "longest.py": "\n" * LONGEST_FILE,
+        "longer.py": "\n" * (LONGEST_FILE + 1),
+        "functions.py": f"{longest}\n{longer}\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert dict(lengths(tmp_path)) == {"functions.py: longer": LONGEST_FUNCTION + 1, "longer.py": LONGEST_FILE + 1}
 
 
 def test_every_file_keeps_to_the_import_rule():

@@ -27,7 +27,9 @@ from dreamerjax.bench.settings import BenchSettings
 from dreamerjax.bench.synthetic import filled_replay
 from dreamerjax.bench.update_breakdown import BETWEEN_UPDATES, OF_UPDATE, Parts, seconds_of
 from dreamerjax.replay.replay import Replay
-from dreamerjax.runtime.backend import Backend, enable_compilation_cache, versions
+from dreamerjax.runtime.backend import Backend
+from dreamerjax.runtime.installed import versions
+from dreamerjax.runtime.xla_cache import enable_compilation_cache
 from dreamerjax.training.learner import Learner
 from dreamerjax.training.reporter import git_commit
 from dreamerjax.types import Batch

@@ -17,6 +17,7 @@ from dreamerjax.config import EnvConfig
 from dreamerjax.envs import EnvError, VectorEnv, make_env, make_single
 from dreamerjax.envs.actions import action_of
 from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.ring import Ring
 
 COPIES = (1, 4, 16)
 STEPS = 300  # of all copies, in a round
@@ -60,7 +61,7 @@ def _measure(config: EnvConfig, num_envs: int, rounds: int) -> dict[str, Any]:
     generator = np.random.default_rng(0)
     plain = _Plain(config, num_envs)
     env = make_env(config, num_envs=num_envs, seed=0)
-    replay = Replay(env.spaces, num_envs=num_envs, capacity=4 * STEPS * num_envs, seed=0)
+    replay = Replay(Ring(env.spaces, num_envs=num_envs, capacity=4 * STEPS * num_envs), seed=0)
     replay.add(env.reset())
     ours, theirs = [], []
     for number in range(rounds + 1):

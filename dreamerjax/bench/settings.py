@@ -16,7 +16,7 @@ SWEPT = (
     *("observe-unroll", "imagine-unroll", "updates-per-dispatch"),
 )
 
-# Flags that are other names of settings. Not given, they are what config.py has: the published values.
+# Flags that are other names of settings. Not given, they are those of dreamerjax/config: the published values.
 KEYS = {
     "size": "agent.model.size",
     "batch_size": "train.batch_size",

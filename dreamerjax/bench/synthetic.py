@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dreamerjax.config import ModelConfig, ReplayConfig
-from dreamerjax.replay.device import make_replay
-from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.replay import Replay, make_replay
 from dreamerjax.types import ObsSpec, Rows, Spaces
 
 EPISODE_LENGTH = 50  # rows, on average

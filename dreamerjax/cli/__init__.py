@@ -19,8 +19,9 @@ from dreamerjax.envs import EnvError
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.run_folder import RunFolderError
 from dreamerjax.runs.settings import did_you_mean
-from dreamerjax.runtime.backend import BackendError, select_backend, versions
+from dreamerjax.runtime.backend import BackendError, select_backend
 from dreamerjax.runtime.background import any_running
+from dreamerjax.runtime.installed import versions
 from dreamerjax.runtime.output import CLOSED_PIPE, NOT_WRITABLE, LostOutputError, Output, complain
 from dreamerjax.study.variant import apply_variant
 

@@ -17,9 +17,10 @@ from rich.text import Text
 from dreamerjax.command import command as program
 from dreamerjax.config import Config, ConfigError
 from dreamerjax.runs.settings import did_you_mean, whole
-from dreamerjax.runtime.backend import Backend, enable_compilation_cache, select_backend
+from dreamerjax.runtime.backend import Backend, select_backend
 from dreamerjax.runtime.interrupt import Interrupt
 from dreamerjax.runtime.output import complain
+from dreamerjax.runtime.xla_cache import enable_compilation_cache
 
 PIPE_WIDTH = 160  # columns
 HELP_WIDTH = 100

@@ -120,7 +120,7 @@ def _parent(source: Path | None) -> Parent | None:
     if source is None:
         return None
     stored = read_settings(source)
-    if stored is None or not has_checkpoint(source / "checkpoints"):
+    if stored is None or not has_checkpoint(RunFolder(source).checkpoints):
         raise RunFolderError(f"--init-from {source} contains no checkpoint, expected the folder of a run.")
     return Parent(str(source), stored)
 
@@ -150,7 +150,7 @@ def _train_in(
         for line in filter(None, (*notes, few_updates_told(config))):
             display.note(line)
         if profile:
-            display.note(f"Profiler traces are written to {folder.path}/profile: {HOW_TO_OPEN}.")
+            display.note(f"Profiler traces are written to {folder.profile}: {HOW_TO_OPEN}.")
         loop = Loop(config, folder, backend, display, interrupt, profile=profile, film=_film)
         if has_checkpoint(folder.checkpoints):
             loop.resume()

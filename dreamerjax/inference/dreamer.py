@@ -33,6 +33,7 @@ from dreamerjax.envs.serial import SerialVectorEnv
 from dreamerjax.nets.rssm import repeat_latent
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.load import LoadedAgent, load_run
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.types import Array, Batch, LatentState, PRNGKey, Rows, Spaces
 
 LONGEST = 1000  # default limit of a played episode in steps
@@ -251,7 +252,7 @@ def load(run: str | Path, *, step: int | None = None) -> Dreamer:
 
 def checkpoint_steps(run: str | Path) -> list[int]:
     """The environment steps of a run's checkpoints, in ascending order."""
-    return checkpoint.steps(Path(run).expanduser() / "checkpoints")
+    return checkpoint.steps(RunFolder(Path(run).expanduser()).checkpoints)
 
 
 def _cut(reading: Any, length: int) -> Any:

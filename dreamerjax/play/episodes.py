@@ -9,8 +9,9 @@ import numpy as np
 
 from dreamerjax.envs import EnvError
 from dreamerjax.inference.dreamer import Dreamer
-from dreamerjax.replay.replay import saved_rows
+from dreamerjax.replay.saving import saved_rows
 from dreamerjax.runs import checkpoint
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.types import Rows
 
 MAX_EPISODES = 8  # offered in the page
@@ -39,7 +40,7 @@ def start_episodes(dreamer: Dreamer) -> list[StartEpisode]:
 
 def _replayed(dreamer: Dreamer) -> Iterator[StartEpisode]:
     loaded = dreamer.loaded
-    arrays, host = checkpoint.read_arrays(loaded.run_dir / "checkpoints", step=loaded.env_steps)
+    arrays, host = checkpoint.read_arrays(RunFolder(loaded.run_dir).checkpoints, step=loaded.env_steps)
     arrays = checkpoint.unprefixed(arrays, "replay.")
     rows = saved_rows(arrays, host.get("replay", {}), NEWEST)
     if rows is None:

@@ -1,4 +1,4 @@
-"""A trained agent to give away: the weights of a run's checkpoints, and what tells how they were made."""
+"""A trained agent to share: the weights of a run's checkpoints, its settings and its metrics."""
 
 import json
 import shutil
@@ -12,14 +12,12 @@ from dreamerjax.runs import checkpoint
 from dreamerjax.runs.checkpoint import Snapshot
 from dreamerjax.runs.lineage import as_host
 from dreamerjax.runs.load import load_run, spaces_as_host
-from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.runs.run_folder import RunFolder, RunFolderError
 from dreamerjax.types import TrainState
-
-COPIED = ("config.yaml", "metrics.jsonl", "alerts.jsonl", "summary.json")  # those that there are
 
 
 def export(run_dir: Path, out: Path, *, steps: Sequence[int | None] = (None,)) -> list[Path]:
-    """Writes a run folder that can be loaded, forked and looked at, but not resumed: no optimizer state and no replay.
+    """Writes a run folder without optimizer state and replay: it can be loaded, forked and shown, but not resumed.
 
     Args:
         run_dir: the run.
@@ -36,29 +34,28 @@ def export(run_dir: Path, out: Path, *, steps: Sequence[int | None] = (None,)) -
     if out.exists():
         raise RunFolderError(f"{out} exists, expected a folder that does not.\nChoose another one, or remove it.")
     agents = [load_run(run_dir, step=step) for step in steps]
-    written = []
+    source, target, written = RunFolder(run_dir), RunFolder(out), []
     for loaded in sorted(agents, key=lambda loaded: loaded.env_steps):
         host = as_host(loaded.config, loaded.lineage) | {"spaces": spaces_as_host(loaded.agent.spaces)}
         snapshot = Snapshot(_halved(jax.device_get(loaded.state)), arrays={}, host=host)
-        written.append(checkpoint.save(out / "checkpoints", loaded.env_steps, snapshot, keep=len(agents)))
-    for name in COPIED:
-        if (run_dir / name).exists():
-            shutil.copyfile(run_dir / name, out / name)
-    summary = out / "summary.json"
-    if summary.exists():  # where it lay is nobody's business
-        content = json.loads(summary.read_text(encoding="utf-8")) | {"run_dir": str(out)}
-        summary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        written.append(checkpoint.save(target.checkpoints, loaded.env_steps, snapshot, keep=len(agents)))
+    for file in (source.config_path, source.metrics_path, source.alerts_path, source.summary_path):
+        if file.exists():
+            shutil.copyfile(file, out / file.name)
+    if target.summary_path.exists():  # the original path is private
+        content = json.loads(target.summary_path.read_text(encoding="utf-8")) | {"run_dir": str(out)}
+        target.summary_path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return written
 
 
 def refuse_export(run_dir: Path) -> None:
-    """Makes sure that a run can go on in this folder, as far as its newest checkpoint tells; nothing is touched.
+    """Makes sure that the newest checkpoint of a run folder can be resumed; nothing is touched.
 
     Raises:
-        RunFolderError: it holds weights alone, as `export` writes them.
+        RunFolderError: it holds weights only, as `export` writes them.
         CheckpointError: all checkpoints are damaged.
     """
-    folder = run_dir / "checkpoints"
+    folder = RunFolder(run_dir).checkpoints
     if not checkpoint.has_checkpoint(folder):
         return
     host, restored = checkpoint.read_host(folder)
@@ -70,5 +67,5 @@ def refuse_export(run_dir: Path) -> None:
 
 
 def _halved(state: TrainState) -> TrainState:
-    """Matrices in half precision, to a part in two thousand: they are most of it, and half as large."""
+    """Matrices in half precision: most of the weights, at half the size, with a relative error of 1/2000."""
     return jax.tree.map(lambda x: x.astype(np.float16) if x.ndim > 1 and x.dtype == np.float32 else x, state)

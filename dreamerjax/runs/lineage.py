@@ -1,6 +1,6 @@
-"""Where a run comes from: its family, the runs before it, and the settings that changed on the way.
+"""The lineage of a run: its family, its ancestors, and the settings that changed on the way.
 
-Every checkpoint has it in its host.json, so a copied or moved checkpoint still tells.
+It is in the host.json of every checkpoint, also after that is copied or moved.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ from typing import Any, Literal, NamedTuple
 from dreamerjax.config import Config, family_key, family_name, flatten
 from dreamerjax.runs.run_folder import changed_keys
 
-IGNORED = ("log.", "alerts.")  # settings that change nothing that is learned
+IGNORED = ("log.", "alerts.")  # settings that do not change learning
 
 
 class Event(NamedTuple):
     """One step of a lineage; a run that resumes with the same settings adds none."""
 
     what: Literal["begun", "forked", "resumed"]
-    run: str  # the folder in which the run goes on from here
+    run: str  # the folder of the run from here on
     step: int  # environment steps; of a fork: those of its parent
-    parent: str | None  # of a fork: the folder that it starts from
+    parent: str | None  # of a fork: the parent's folder
     changed: Mapping[str, Sequence[Any]]  # key -> (before, since)
     commit: str | None
 
@@ -27,7 +27,7 @@ Lineage = tuple[Event, ...]
 
 
 def as_host(config: Config, lineage: Lineage) -> dict[str, Any]:
-    """What a checkpoint keeps, JSON-able."""
+    """Family, settings and lineage for a checkpoint, JSON-able."""
     return {
         "family": family_as_host(config),
         "settings": flatten(config),
@@ -41,12 +41,12 @@ def family_as_host(config: Config) -> dict[str, Any]:
 
 
 def lineage_of(host: Mapping[str, Any]) -> Lineage:
-    """The lineage that a checkpoint keeps; empty in one of an older version."""
+    """The lineage in a checkpoint; empty in one of an older version."""
     return tuple(Event(**event) for event in host.get("lineage", ()))
 
 
 def changes(before: Mapping[str, Any], since: Config) -> dict[str, tuple[Any, Any]]:
-    """Settings that differ and matter: key -> (before, since)."""
+    """Settings that differ and change learning: key -> (before, since)."""
     changed = changed_keys(before, flatten(since))
     return {key: pair for key, pair in changed.items() if not key.startswith(IGNORED)}
 
@@ -55,8 +55,8 @@ def changes_told(before: Mapping[str, Any], since: Config) -> str:
     """Every setting that differs, in words: `seed: 0 -> 1; ...`; empty if none does.
 
     Args:
-        before: the settings of a run folder or a checkpoint, flat. One that a version before this one did not have
-            is left out.
+        before: the settings of a run folder or a checkpoint, flat. Settings that an older version did not have are left
+            out.
         since: those of now.
     """
     changed = changed_keys(before, flatten(since))

@@ -1,4 +1,4 @@
-"""Settings of environments and their suites, which come as YAML files, and of the user's own beside them."""
+"""Settings of environments and suites, as YAML files of the package or of the user."""
 
 import contextlib
 from pathlib import Path
@@ -10,8 +10,8 @@ from dreamerjax.runs.settings import BUDGET, Layer, did_you_mean, read_yaml
 
 PRESETS = Path(__file__).parents[1] / "presets"
 CONFIGS = PRESETS / "config"
-OWN = Path("experiments") / "envs"  # in the current folder: files of the user's own
-LAPTOP = "gym"  # the file with what suits a laptop
+OWN = Path("experiments") / "envs"  # in the current folder: the user's files
+LAPTOP = "gym"  # the file with the settings for a laptop
 
 Recipe = Literal["laptop", "published"]
 
@@ -19,19 +19,19 @@ Recipe = Literal["laptop", "published"]
 def read_env(
     name: str, obs: str | None = None, *, recipe: Recipe = "laptop", pixels: bool | None = None
 ) -> list[Layer]:
-    """The layers of an environment: what suits its suite, then its own file, then its name.
+    """The layers of an environment: the file of its suite, then its own file, then its name.
 
-    Where images are seen, `<suite>.pixels.yaml` and `<name>.pixels.yaml` come right after the files of these names.
+    Where images are observed, `<suite>.pixels.yaml` and `<name>.pixels.yaml` follow the files of these names.
 
     Args:
         name: of a file (`<name>.yaml`), or `suite:ID`; a suite may have a file, too.
-        obs: the `env.obs` that later layers ask for; None: that of the files.
+        obs: the `env.obs` of later layers; None: that of the files.
         recipe: the settings below those of an environment that takes a recipe (`takes_recipe`): those for a laptop, or
             none, which leaves the published ones.
-        pixels: whether images are seen; None: where `obs` asks for them.
+        pixels: whether images are observed; None: where `obs` asks for them.
 
     Raises:
-        ConfigError: there is no such file and the name is no `suite:ID`.
+        ConfigError: there is no such file and the name is not `suite:ID`.
     """
     files, last = _env_files(name)
     if takes_recipe(name):
@@ -47,24 +47,24 @@ def read_env(
 def takes_recipe(name: str) -> bool:
     """Whether an environment starts from a recipe, the laptop's or the published one.
 
-    These are Gymnasium's without a file of their own, and the user's own (`module:function`), unless a file says how
-    they learn; the other suites say that themselves.
+    These are Gymnasium's environments without their own file, and the user's own (`module:function`) without a file of
+    learning settings. The other suites have such settings.
 
     Raises:
         ConfigError: as `read_env`.
     """
     files, last = _env_files(name)
-    env_id = next((layer["env.id"] for layer in (last, *map(_env_layer, files)) if "env.id" in layer), name)
-    if env_id.partition(":")[0] in SUITES:
+    suite = next((layer["env.id"] for layer in (last, *map(_env_layer, files)) if "env.id" in layer), name)
+    if suite.partition(":")[0] in SUITES:
         return files == [LAPTOP]
     return not any(_says_how_to_learn(_env_layer(file)) for file in files)
 
 
 def name_of(env_id: str) -> str | None:
-    """The name that takes settings made for this environment: of a file with its `env.id`, the first by alphabet."""
+    """The name of a file with settings for this environment, by its `env.id`; the first in alphabetical order."""
     for name, file in _files().items():
-        with contextlib.suppress(ConfigError, OSError, UnicodeDecodeError):  # a file that nobody asked for
-            # Only a file with these letters is worth parsing, which takes milliseconds.
+        with contextlib.suppress(ConfigError, OSError, UnicodeDecodeError):  # an unrelated file
+            # Parsing takes milliseconds: only files that contain the ID are parsed.
             if env_id in file.read_text(encoding="utf-8") and read_yaml(file).get("env.id") == env_id:
                 return name
     return None
@@ -75,7 +75,7 @@ def _says_how_to_learn(layer: Layer) -> bool:
 
 
 def _env_files(name: str) -> tuple[list[str], Layer]:
-    """The names of an environment's files, which need not all exist, the suite's first; and the layer of its name.
+    """The names of an environment's files, the suite's first, some of which may not exist; and the layer of its name.
 
     Raises:
         ConfigError: there is no such environment.
@@ -94,7 +94,7 @@ def _env_files(name: str) -> tuple[list[str], Layer]:
 
 
 def _files() -> dict[str, Path]:
-    """Every file by its name, in alphabetical order; the user's own come before those of the package."""
+    """Every file by its name, in alphabetical order; the user's files replace those of the package."""
     found = {path.stem: path for folder in (PRESETS, OWN) for path in folder.glob("*.yaml")}
     return dict(sorted(found.items()))
 
@@ -106,7 +106,7 @@ def _env_layer(file: str) -> Layer:
 
 
 def read_config_file(path: Path) -> Layer:
-    """The layer of `--config`: of a file, or of one that the package has, by its name (`laptop_dmc`).
+    """The layer of `--config`: a file, or the name of one in the package (`laptop_dmc`).
 
     Raises:
         ConfigError: as `read_yaml`.

@@ -1,16 +1,19 @@
-"""The folder of one run: what lies where, one process at a time, no file half written.
+"""The folder of one run: where its files are, one process at a time, every file whole.
 
     runs/cartpole-20260101-120000/
         config.yaml      the complete settings
         metrics.jsonl    one line for each report
-        alerts.jsonl     one line for each failure that was seen: see watch.py
-        tensorboard/     the same for TensorBoard
-        checkpoints/     see checkpoint.py
-        summary.json     the result, at the end
-        profile/         traces, with --profile: see profiler.py
-        .lock, .pid      held by the process that trains here
+        alerts.jsonl     one line for each failure that was detected
+        tensorboard/     the same as metrics.jsonl, for TensorBoard
+        checkpoints/     see checkpoint/
+        replay/          images, with --replay.storage disk
+        videos/          films of episodes and dreams
+        summary.json     the result, written at the end
+        report.html      all results on one page
+        profile/         traces, with --profile
+        .lock, .pid      of the process that trains here
 
-To look into a folder without touching it, use `read_config`; to write in it, `RunFolder.open`.
+`RunFolder(path)` only names the files; `RunFolder.open` takes the lock, to write in the folder.
 """
 
 import contextlib
@@ -28,7 +31,7 @@ from typing import Any, Self
 import filelock
 import yaml
 
-MIN_FREE_BYTES = 50_000_000  # a run is not begun with less
+MIN_FREE_BYTES = 50_000_000  # no run starts with less
 
 
 class RunFolderError(RuntimeError):
@@ -39,17 +42,17 @@ def no_run_folder(folder: Path) -> RunFolderError:
     """The error for a folder that has no `config.yaml`, with the folder that was probably meant."""
     if not folder.exists():
         return RunFolderError(f"There is no folder {folder}.\nGive the folder of a run.")
-    above = next((parent for parent in folder.parents if (parent / "config.yaml").is_file()), None)
+    above = next((parent for parent in folder.parents if RunFolder(parent).config_path.is_file()), None)
     meant = f" Did you mean {above}?" if above else ""
     return RunFolderError(f"{folder} is no run folder: it has no config.yaml.{meant}\nGive the folder of a run.")
 
 
 def default_run_folder(env_name: str, root: Path = Path("runs")) -> Path:
-    """A name that is free: `runs/<env>-<date>-<time>`, with a number behind it if that is taken.
+    """A free name: `runs/<env>-<date>-<time>`, with a number appended if that is taken.
 
     Args:
         env_name: as the user gave it, such as `cartpole` or `gym:Acrobot-v1`.
-        root: where runs lie. Nothing is made.
+        root: the folder of runs. Nothing is made.
 
     Returns:
         The path.
@@ -68,7 +71,7 @@ def default_run_folder(env_name: str, root: Path = Path("runs")) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any] | None:
-    """Reads the settings that a run folder was made with, and touches nothing.
+    """Reads the settings of a run folder; nothing is touched.
 
     Args:
         path: the run folder; it need not exist.
@@ -79,7 +82,7 @@ def read_config(path: Path) -> dict[str, Any] | None:
     Raises:
         RunFolderError: the file cannot be read or does not parse; the message names the line.
     """
-    file = path / "config.yaml"
+    file = RunFolder(path).config_path
     what_to_do = "Correct it, or choose another folder with --run-dir."
     try:
         config = yaml.safe_load(file.read_bytes())
@@ -98,11 +101,11 @@ def read_config(path: Path) -> dict[str, Any] | None:
 
 
 def changed_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Compares two flat configurations, such as `config.flatten` makes.
+    """Compares two flat configurations, as `config.flatten` returns them.
 
     Args:
-        stored: those of a run folder; YAML and JSON have made lists of its tuples.
-        current: those asked for now.
+        stored: those of a run folder, where YAML and JSON have lists for tuples.
+        current: those of now.
 
     Returns:
         Key -> (there, here) for each that differs; "missing" where there is none.
@@ -117,23 +120,23 @@ def changed_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> dict[
 
 
 def different_keys(stored: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """The same in words, one line for each key: `agent.model.deter: 512 there, 256 here`."""
+    """As `changed_keys`, in words, one line for each key: `agent.model.deter: 512 there, 256 here`."""
     return [f"{key}: {there} there, {here} here" for key, (there, here) in changed_keys(stored, current).items()]
 
 
 class RunFolder:
-    """A run folder that this process holds, from `open` until the end of the `with` block."""
+    """The files of a run folder; after `open`, this process holds its lock until `close`."""
 
-    def __init__(self, path: Path, lock: filelock.BaseFileLock) -> None:
-        """Use `RunFolder.open`."""
+    def __init__(self, path: Path) -> None:
+        """Names the files; nothing is touched, and the folder need not exist."""
         self.path = path
-        self._lock = lock
+        self._lock = filelock.FileLock(self.lock_path, thread_local=False)
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Makes the folder if it is missing, and takes its lock.
 
-        The lock is the system's own: it falls with the process that holds it, however that ends.
+        The operating system releases the lock when the process exits.
 
         Args:
             path: the run folder.
@@ -148,8 +151,8 @@ class RunFolder:
         try:
             _check_space(path)
             path.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(path / ".lock", thread_local=False)
-            lock.acquire(blocking=False)
+            folder = cls(path)
+            folder._lock.acquire(blocking=False)
         except filelock.Timeout as error:
             raise RunFolderError(
                 f"{path} is in use: {_holder(path)} is training in it.\nWait for its end, or {elsewhere}."
@@ -160,19 +163,18 @@ class RunFolder:
             raise RunFolderError(f"No permission to write to {path}: change it, or {elsewhere}.") from error
         except OSError as error:
             raise RunFolderError(f"{path} cannot be made or used ({error.strerror or error}): {elsewhere}.") from error
-        folder = cls(path, lock)
         try:
-            folder._write(path / ".pid", f"{os.getpid()}\n")
+            folder._write(folder.pid_path, f"{os.getpid()}\n")
         except BaseException:
-            lock.release()
+            folder._lock.release()
             raise
         return folder
 
     def close(self) -> None:
-        """Gives the folder back; more than once does no harm."""
+        """Releases the folder, if this process holds it."""
         if self._lock.is_locked:
-            with contextlib.suppress(OSError):  # a disk that cannot be written any more
-                (self.path / ".pid").unlink()
+            with contextlib.suppress(OSError):  # the disk may have become read-only
+                self.pid_path.unlink()
             self._lock.release()
 
     def __enter__(self) -> Self:
@@ -182,6 +184,16 @@ class RunFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def lock_path(self) -> Path:
+        """The lock file."""
+        return self.path / ".lock"
+
+    @property
+    def pid_path(self) -> Path:
+        """The process that trains here."""
+        return self.path / ".pid"
 
     @property
     def config_path(self) -> Path:
@@ -212,6 +224,26 @@ class RunFolder:
     def tensorboard(self) -> Path:
         """The folder of TensorBoard's event files."""
         return self.path / "tensorboard"
+
+    @property
+    def replay(self) -> Path:
+        """The folder of the replay's images, with `replay.storage disk`."""
+        return self.path / "replay"
+
+    @property
+    def profile(self) -> Path:
+        """The folder of the profiler's traces."""
+        return self.path / "profile"
+
+    @property
+    def videos(self) -> Path:
+        """The folder of films."""
+        return self.path / "videos"
+
+    @property
+    def report_path(self) -> Path:
+        """The report, HTML."""
+        return self.path / "report.html"
 
     def read_config(self) -> dict[str, Any] | None:
         """Reads config.yaml; None if there is none.
@@ -264,7 +296,7 @@ class RunFolder:
 def _check_space(path: Path) -> None:
     existing = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     disk = shutil.disk_usage(existing)
-    if disk.total and disk.free < MIN_FREE_BYTES:  # some network disks tell neither
+    if disk.total and disk.free < MIN_FREE_BYTES:  # some network disks report neither
         raise RunFolderError(
             f"No space for a run in {path}: {disk.free / 1e6:.0f} MB free, expected {MIN_FREE_BYTES / 1e6:.0f} MB.\n"
             "Free some, or choose a folder on another disk with --run-dir."
@@ -273,13 +305,13 @@ def _check_space(path: Path) -> None:
 
 def _holder(path: Path) -> str:
     try:
-        return f"process {int((path / '.pid').read_text(encoding='utf-8'))}"
+        return f"process {int(RunFolder(path).pid_path.read_text(encoding='utf-8'))}"
     except (OSError, ValueError):
         return "another process"
 
 
 def _plain(value: Any) -> Any:
-    """Dicts and lists for the mappings and tuples that YAML and JSON do not know."""
+    """Replaces mappings and tuples by dicts and lists, for YAML and JSON."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

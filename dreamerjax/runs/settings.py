@@ -1,6 +1,6 @@
-"""Settings in three layers, later wins: defaults of config.py, YAML files, flags of the command line.
+"""Settings in three layers, later ones win: the defaults in dreamerjax/config, YAML files, command-line flags.
 
-A layer is a flat dictionary, dotted key -> typed value, so that layers are compared and combined key by key.
+A layer is a flat dictionary, dotted key -> typed value: layers are compared and combined key by key.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ SHORTCUTS = {
     "stop_when_solved": "train.stop_when_solved",
 }
 
-ABBREVIATED = {"lr": "learning-rate", "bs": "batch-size"}  # what people type
-BUDGET = ("train.env_steps", "train.stop_when_solved")  # of the training, when it ends; all else says how it learns
+ABBREVIATED = {"lr": "learning-rate", "bs": "batch-size"}  # as typed
+BUDGET = ("train.env_steps", "train.stop_when_solved")  # when training ends; the other settings say how it learns
 
 RENAMED = {
     "env.copies": "env.num_envs",
     "eval.copies": "eval.num_envs",
-}  # old -> new; the old names go with version 0.2
+}  # old -> new; version 0.2 removes the old names
 
 Layer = Mapping[str, Any]  # dotted key -> value
 

@@ -1,4 +1,4 @@
-"""The settings that a run starts with: those of its folder, of the run that it starts from, or of its environment."""
+"""The settings that a run starts with: from its folder, from its parent run, or from its environment."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from dreamerjax.runs.presets import Recipe, name_of, read_env, takes_recipe
 from dreamerjax.runs.run_folder import RunFolderError, different_keys
 from dreamerjax.runs.settings import BUDGET, Layer, combine, env_of
 
-# What belongs to a run and not to how it learns: a fork does not take it over.
+# Settings of a run that do not change how it learns: a fork does not inherit them.
 OWN = ("seed", *BUDGET, "agent.precision", "train.collection", "train.deterministic")
 OWN_ROOMS = ("log.",)
 GOAL = "env.solve_return"
@@ -19,17 +19,17 @@ class Start(NamedTuple):
     """The settings of a run, and where they come from."""
 
     config: Config
-    told: tuple[str, ...] = ()  # for people, a line each
+    told: tuple[str, ...] = ()  # lines to print
 
 
 class Parent(NamedTuple):
-    """The run that another one starts from."""
+    """The run that a fork starts from."""
 
     name: str  # its folder
     config: Config
 
     def check(self, config: Config) -> None:
-        """Makes sure that a run with these settings can take over what it has learned.
+        """Makes sure that a run with these settings can use its weights.
 
         Raises:
             RunFolderError: they are of another environment or architecture.
@@ -42,15 +42,15 @@ class Parent(NamedTuple):
 
 
 def resumed(stored: Config, asked: Sequence[Layer], name: str) -> Config:
-    """The settings of a run that goes on: its own, then what is asked for now.
+    """The settings of a resumed run: the stored ones, then those given now.
 
     Args:
-        stored: those of its folder.
-        asked: the layers of files and flags, later wins.
+        stored: those in its folder.
+        asked: the layers of files and flags, later ones win.
         name: of the folder, for errors.
 
     Raises:
-        RunFolderError: what is asked for is another environment or architecture.
+        RunFolderError: the given settings are of another environment or architecture.
         ConfigError: a value is out of range, or there is no such environment.
     """
     env_name, obs = _last(asked, "env.name"), _last(asked, "env.obs")
@@ -65,15 +65,15 @@ def resumed(stored: Config, asked: Sequence[Layer], name: str) -> Config:
 
 
 class Beginning:
-    """A new run: which environment it will have is known at once, all else once that was looked at."""
+    """A new run. Its environment is known at once; other settings depend on a look at the environment."""
 
     def __init__(self, asked: Sequence[Layer], *, recipe: Recipe | None = None, parent: Parent | None = None) -> None:
         """Reads the files of the environment.
 
         Args:
-            asked: the layers of files and flags, later wins.
-            recipe: what is asked for below them; None: what suits the machine.
-            parent: a run whose settings are taken over, but for those of the run itself (`OWN`).
+            asked: the layers of files and flags, later ones win.
+            recipe: the layer below them; None: the one that suits the machine.
+            parent: a run whose settings are inherited, except `OWN`.
 
         Raises:
             ConfigError: there is no such environment, or it takes no recipe, or a value of it is out of range.
@@ -100,7 +100,7 @@ class Beginning:
 
     @property
     def deterministic(self) -> bool:
-        """What `train.deterministic` will be: no recipe says it."""
+        """The value of `train.deterministic`, which no recipe sets."""
         return bool(_last(self._layers("laptop", pixels=None), "train.deterministic"))
 
     def settings(self, look: Look, platform: str) -> Start:
@@ -137,14 +137,14 @@ class Beginning:
         except ConfigError:
             if not same:
                 raise
-            of_env = []  # the parent knows it all
+            of_env = []  # the parent has all settings
         return [*of_env, _recipe_of(self._parent.config, env=same), *self._asked]
 
     def _recipe_told(self, recipe: Recipe, platform: str, *, pixels: bool) -> str:
         files = "gym.yaml" + (" and gym.pixels.yaml" if pixels else "")
         what = f"those for a laptop and an environment {'with' if pixels else 'without'} pictures ({files})"
         if recipe == "published":
-            what = "the published ones (dreamerjax/config.py)"
+            what = "the published ones (dreamerjax/config/hyperparameters.py)"
         if self._recipe:
             return f"Settings: {what}, as --recipe says."
         if recipe == "laptop":
@@ -153,7 +153,7 @@ class Beginning:
 
 
 def _recipe_of(config: Config, *, env: bool) -> Layer:
-    """How a run learns, without what is its own; with the settings of its environment, or without them."""
+    """The settings that a fork inherits, with or without those of the environment."""
     return {
         key: value
         for key, value in flatten(config).items()

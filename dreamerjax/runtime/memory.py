@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dreamerjax.config import ConfigError, ModelConfig, ReplayConfig
-from dreamerjax.replay.replay import row_bytes
+from dreamerjax.replay.ring import row_bytes
 from dreamerjax.types import Spaces
 
 # Files with a container's memory limit and usage: cgroup v2 and v1.

@@ -12,7 +12,7 @@ from rich.table import Table
 from dreamerjax.config import Config, ConfigError, family_key, family_name, flatten
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.load import read_settings
-from dreamerjax.runs.run_folder import RunFolderError, different_keys
+from dreamerjax.runs.run_folder import RunFolder, RunFolderError, different_keys
 from dreamerjax.study.run_metrics import format_number, returns_of
 from dreamerjax.study.statistics import MIN_SEEDS, too_few_seeds
 from dreamerjax.viz.curve_shape import final_return, peak_return
@@ -135,7 +135,7 @@ def as_json(runs: Sequence[ComparedRun]) -> dict[str, Any]:
 def _read(run_dir: Path, name: str) -> ComparedRun:
     config = read_settings(run_dir)
     try:
-        steps, returns = returns_of(read_metrics(run_dir / "metrics.jsonl"))
+        steps, returns = returns_of(read_metrics(RunFolder(run_dir).metrics_path))
     except OSError:
         steps = np.array([])
     if config is None or not len(steps):
@@ -144,11 +144,11 @@ def _read(run_dir: Path, name: str) -> ComparedRun:
             "Give a run folder, and let the run train until its first evaluation."
         )
     try:
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads(RunFolder(run_dir).summary_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         summary = {}
     try:
-        lines = (run_dir / "alerts.jsonl").read_text(encoding="utf-8").splitlines()
+        lines = RunFolder(run_dir).alerts_path.read_text(encoding="utf-8").splitlines()
         alerts = [json.loads(line)["name"] for line in lines]
     except (OSError, ValueError):
         alerts = []

@@ -11,6 +11,7 @@ import numpy as np
 from dreamerjax.config import flatten
 from dreamerjax.monitoring.alerts import alerts_of
 from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.study.hypothesis import Hypothesis
 from dreamerjax.study.jobs import POOL, Job, run_jobs, summary_of
 from dreamerjax.study.run_metrics import run_metrics, series
@@ -133,7 +134,8 @@ def as_json(result: Result) -> dict[str, Any]:
 def curve_of(jobs: Sequence[Job], name: str) -> Curve | None:
     """A metric of several runs at their common steps; None if there are none."""
     each = [
-        dict(zip(*map(list, series(read_metrics(job.folder / "metrics.jsonl"), name)), strict=True)) for job in jobs
+        dict(zip(*map(list, series(read_metrics(RunFolder(job.folder).metrics_path), name)), strict=True))
+        for job in jobs
     ]
     steps = sorted(set.intersection(*(set(points) for points in each)))
     if not steps:
@@ -165,7 +167,7 @@ def _alerts(jobs: Sequence[Job]) -> dict[str, int]:
     raised = [
         name
         for job in jobs
-        for name in {alert.name for alert in alerts_of(read_metrics(job.folder / "metrics.jsonl"), job.config)}
+        for name in {alert.name for alert in alerts_of(read_metrics(RunFolder(job.folder).metrics_path), job.config)}
     ]
     return dict(sorted(Counter(raised).items()))
 

@@ -23,7 +23,7 @@ import yaml
 
 from dreamerjax.config import Config, flatten
 from dreamerjax.runs.lineage import IGNORED
-from dreamerjax.runs.run_folder import RunFolderError
+from dreamerjax.runs.run_folder import RunFolder, RunFolderError
 from dreamerjax.runs.settings import nested
 from dreamerjax.runtime.interrupt import STOPPED
 from dreamerjax.runtime.processes import own_command, own_environment
@@ -63,7 +63,7 @@ class JobFailedError(RunFolderError):
 def summary_of(job: Job) -> dict[str, Any] | None:
     """The summary of a finished job; None if it is unfinished."""
     try:
-        summary = json.loads((job.folder / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads(RunFolder(job.folder).summary_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return summary if summary["stopped"] in ("solved", "budget") else None
@@ -185,7 +185,7 @@ def _wait_until_free(folder: Path, stop: Callable[[], bool]) -> bool:
     """Waits while another process trains in the folder, such as an orphaned run that saves. False if `stop` is True."""
     while not stop():
         with contextlib.suppress(filelock.Timeout):
-            filelock.FileLock(folder / ".lock").acquire(blocking=False).lock.release()
+            filelock.FileLock(RunFolder(folder).lock_path).acquire(blocking=False).lock.release()
             return True
         time.sleep(POLL_SECONDS)
     return False
@@ -210,7 +210,7 @@ def progress_line(jobs: Sequence[Job], ended: int, total: int) -> str:
 
 def _progress(job: Job) -> str:
     try:
-        with (job.folder / "metrics.jsonl").open("rb") as file:
+        with RunFolder(job.folder).metrics_path.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
             step = json.loads(file.read().splitlines()[-1])["step"]
     except (OSError, ValueError, IndexError):

@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from dreamerjax.config import ConfigError
 from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.study.jobs import POOL, Job
 from dreamerjax.study.run_metrics import returns_of, run_metrics
 from dreamerjax.study.sweep_plan import Point, Span, SweepPlan
@@ -153,7 +154,7 @@ class _Pruning:
             if self.pruned:
                 return True
             try:
-                steps, returns = returns_of(read_metrics(job.folder / "metrics.jsonl"))
+                steps, returns = returns_of(read_metrics(RunFolder(job.folder).metrics_path))
             except OSError:  # the run has not started
                 return False
             for step, value in zip(steps.tolist(), returns.tolist(), strict=True):

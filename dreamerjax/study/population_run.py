@@ -17,8 +17,7 @@ import numpy as np
 from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.config import Config, ConfigError, family_key
 from dreamerjax.envs import make_env, spaces_of
-from dreamerjax.replay.device import make_replay
-from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.replay import Replay, make_replay
 from dreamerjax.runs import checkpoint
 from dreamerjax.runs.checkpoint import Snapshot
 from dreamerjax.runs.lineage import family_as_host
@@ -206,9 +205,9 @@ def _load_replay(source: LoadedAgent) -> Replay:
         seed=0,
         model=config.agent.model,
         sequence_length=config.train.sequence_length,
-        folder=source.run_dir / "replay",
+        folder=RunFolder(source.run_dir).replay,
     )
     like = jax.eval_shape(lambda key: init_train_state(source.agent, key), jax.random.PRNGKey(0))
-    snapshot, _ = checkpoint.restore(source.run_dir / "checkpoints", like)
+    snapshot, _ = checkpoint.restore(RunFolder(source.run_dir).checkpoints, like)
     replay.load(checkpoint.unprefixed(snapshot.arrays, "replay."), snapshot.host["replay"])
     return replay

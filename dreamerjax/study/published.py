@@ -18,7 +18,7 @@ from dreamerjax.config import Config, ConfigError
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.load import read_settings
 from dreamerjax.runs.presets import PRESETS
-from dreamerjax.runs.run_folder import no_run_folder
+from dreamerjax.runs.run_folder import RunFolder, no_run_folder
 
 matplotlib.use("Agg")  # draw to files, without a display
 
@@ -88,7 +88,7 @@ def published_curve(config: Config) -> Published:
 
 def our_curve(run_dir: Path, config: Config) -> Curve:
     """The returns of a run's training episodes, in the windows of the published curves."""
-    rows = [row for row in read_metrics(run_dir / "metrics.jsonl") if "episode/return" in row]
+    rows = [row for row in read_metrics(RunFolder(run_dir).metrics_path) if "episode/return" in row]
     per_step = config.env.action_repeat * FRAME_SKIP.get(config.env.id.partition(":")[0], 1)
     frames = np.array([row["step"] * per_step for row in rows])
     returns = np.array([row["episode/return"] for row in rows])

@@ -8,6 +8,7 @@ import numpy as np
 
 from dreamerjax.config import ConfigError
 from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.runs.settings import did_you_mean
 from dreamerjax.study.jobs import Job, summary_of
 from dreamerjax.viz.curve_shape import final_return, peak_return
@@ -84,7 +85,7 @@ def run_metric(job: Job, name: str) -> float:
     Raises:
         ConfigError: metrics.jsonl of the run does not contain it.
     """
-    rows, summary = read_metrics(job.folder / "metrics.jsonl"), summary_of(job)
+    rows, summary = read_metrics(RunFolder(job.folder).metrics_path), summary_of(job)
     assert summary is not None, "the job is finished"
     if name in METRICS:
         return METRICS[name][1](rows, summary)

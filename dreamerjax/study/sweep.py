@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.study.jobs import Job, run_jobs
 from dreamerjax.study.optuna_study import Runner, run_study
 from dreamerjax.study.population_run import run_population, seed_folder, source_job
@@ -86,4 +87,4 @@ def _population(
 def _runs(jobs: list[Job], pruned_at: int | None) -> list[RunCurve]:
     """The evaluations of each seed; of a pruned point, those of its first seed, the only one that ran."""
     begun = jobs[:1] if pruned_at is not None else jobs
-    return [RunCurve(job.folder, *returns_of(read_metrics(job.folder / "metrics.jsonl"))) for job in begun]
+    return [RunCurve(job.folder, *returns_of(read_metrics(RunFolder(job.folder).metrics_path))) for job in begun]

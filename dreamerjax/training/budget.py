@@ -1,4 +1,4 @@
-"""How many updates a budget of environment steps allows, and a word where that is too few to learn anything."""
+"""How many updates a budget of environment steps allows, with a warning if they are too few."""
 
 from dreamerjax.config import Config
 from dreamerjax.monitoring.summary import count
@@ -7,14 +7,14 @@ FEW = 100  # updates
 
 
 def first_train_step(config: Config) -> int:
-    """Environment steps before the first update: the prefill, and a window of rows for each copy, in whole steps."""
+    """Environment steps before the first update: the prefill, and a window of rows for each environment."""
     num_envs = config.env.num_envs
     window = config.train.sequence_length + config.replay.context
     return max(-(-config.train.prefill // num_envs), window) * num_envs
 
 
 def planned_updates(config: Config) -> int:
-    """Updates within the budget, by its end; those that come on top for their pacing are not counted."""
+    """Updates within the budget, without those that pacing adds."""
     train, num_envs = config.train, config.env.num_envs
     steps = -(-train.env_steps // num_envs) * num_envs - first_train_step(config)
     rows = train.batch_size * train.sequence_length * train.updates_per_dispatch  # of a dispatch
@@ -23,7 +23,7 @@ def planned_updates(config: Config) -> int:
 
 
 def few_updates_told(config: Config) -> str:
-    """A sentence where the budget allows no update, or fewer than `FEW`; else nothing."""
+    """A sentence if the budget allows fewer than `FEW` updates; else empty."""
     train, updates = config.train, planned_updates(config)
     if updates >= FEW:
         return ""

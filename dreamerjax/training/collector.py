@@ -1,6 +1,7 @@
-"""The collector lets the policy act and stores every row on arrival; it steps only when it is asked to."""
+"""The collector steps the environments with the policy and stores every row in the replay."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 
 from dreamerjax.agent.agent import Agent
 from dreamerjax.agent.policy import initial_policy_state, jit_policy
-from dreamerjax.envs import EnvEvent, StateError, VectorEnv
+from dreamerjax.envs import EnvError, EnvEvent, StateError, VectorEnv
 from dreamerjax.replay.replay import Replay
 from dreamerjax.types import Device, Params
 
@@ -18,25 +19,25 @@ class EpisodeStats(NamedTuple):
 
     ret: float  # sum of rewards
     length: int  # environment steps
-    metrics: Mapping[str, float] = {}  # what else the environment tells of it
+    metrics: Mapping[str, float] = {}  # further numbers that the environment reports
 
 
 class EpisodeCounter:
-    """Adds up rewards and steps of every copy until its episode ends."""
+    """Adds up rewards and steps of every environment until its episode ends."""
 
     def __init__(self, num_envs: int) -> None:
-        """All copies stand at the start of an episode."""
+        """All environments are at the start of an episode."""
         self.ret = np.zeros(num_envs, np.float64)
         self.length = np.zeros(num_envs, np.int64)
 
     def add(self, reward: np.ndarray, is_first: np.ndarray, is_last: np.ndarray) -> list[tuple[int, EpisodeStats]]:
-        """Counts one row of each copy; returns (copy, episode) for those that ended."""
+        """Counts one row of each environment; returns (index, episode) for those that ended."""
         self.ret = np.where(is_first, 0.0, self.ret) + reward
         self.length = np.where(is_first, 0, self.length + 1)
         return self.now(is_last) if is_last.any() else []
 
     def now(self, copies: np.ndarray) -> list[tuple[int, EpisodeStats]]:
-        """(copy, episode so far) of the chosen copies [num_envs] bool."""
+        """(index, episode so far) of the chosen environments [num_envs] bool."""
         return [(int(i), EpisodeStats(float(self.ret[i]), int(self.length[i]))) for i in np.flatnonzero(copies)]
 
 
@@ -44,14 +45,14 @@ class News(NamedTuple):
     """What happened in the environments, for people."""
 
     interruptions: list[str]  # why episodes were cut short, a sentence each
-    notes: dict[str, str]  # topic -> what they should know, once a run
-    outside: int  # observations that left the bounds that their space declares
+    notes: dict[str, str]  # topic -> a note that is printed once a run
+    outside: int  # observations outside the bounds of their space
 
 
 class Collector:
     """Steps the environments with the policy, or at random, and fills the replay.
 
-    An environment step is one action taken; the row that starts an episode is none.
+    An environment step is one action taken; the first row of an episode does not count.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Collector:
 
         Args:
             agent: whose policy acts.
-            env: all copies.
+            env: the environments.
             replay: where the rows go.
             seed: of the actions.
             device: where the policy runs; None: JAX's default. The parameters that `step` gets must be there.
@@ -74,18 +75,18 @@ class Collector:
         self._random = np.random.Generator(np.random.PCG64(seed))
         self._counter = EpisodeCounter(env.num_envs)
         self._news = News([], {}, 0)
-        self._lent = False  # the environments are wanted for something else
+        self._lent = False  # the environments have another use now
         self._rows = env.reset()
         self._replay.add(self._rows)
         self.env_steps = 0
 
     def compile_policy(self, params: Params) -> None:
-        """Compiles the policy, by a step that leaves no trace."""
+        """Compiles the policy, by a step whose results are dropped."""
         rows = self._rows
         self._policy(params, self._policy_state, rows.obs, rows.is_first, self._key)
 
     def step(self, params: Params | None) -> list[EpisodeStats]:
-        """Makes one step of all copies.
+        """Makes one step of all environments.
 
         Args:
             params: of the policy; None acts at random.
@@ -113,17 +114,30 @@ class Collector:
         return list(ended.values())
 
     def take_news(self) -> News:
-        """What happened since this was last asked."""
+        """What happened since the last call."""
         news, self._news = self._news, News([], {}, 0)
         return news
 
-    def end_episodes(self) -> None:
-        """Ends all episodes under way, as a time limit would: the environments are wanted for something else."""
+    @contextlib.contextmanager
+    def lent_env(self) -> Iterator[VectorEnv]:
+        """Lends the environments for another use: all episodes end before it, as by a time limit, and new ones follow.
+
+        What is saved meanwhile resumes with new episodes, too.
+        """
+        self._end_episodes()
+        try:
+            yield self._env
+        except Exception:
+            with contextlib.suppress(EnvError):  # it must not hide the first one
+                self._begin_episodes()
+            raise
+        self._begin_episodes()
+
+    def _end_episodes(self) -> None:
         self._replay.end_streams()
         self._lent = True
 
-    def begin_episodes(self) -> None:
-        """Begins new episodes, after `end_episodes`."""
+    def _begin_episodes(self) -> None:
         self._rows = self._env.reset(seed=int(self._random.integers(2**31)))
         self._replay.add(self._rows)
         self._lent = False
@@ -138,7 +152,7 @@ class Collector:
         self._news = self._news._replace(outside=self._news.outside + event.outside)
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any], bytes]:
-        """What `load` needs to go on exactly here: arrays, a JSON-able dictionary, the environments' own state."""
+        """What `load` needs to continue exactly from here: arrays, a JSON-able dictionary, the environments' state."""
         leaves = jax.tree.leaves((self._policy_state, self._key))
         arrays = {f"policy{i}": _portable(np.asarray(leaf)) for i, leaf in enumerate(leaves)}
         rows = jax.tree.leaves(self._rows)
@@ -150,11 +164,11 @@ class Collector:
     def load(self, arrays: dict[str, np.ndarray], meta: dict[str, Any], env_state: bytes) -> str:
         """Takes over what `state` returned, after the replay was loaded.
 
-        Environments whose state was not saved, or cannot be taken over, start new episodes; the stored ones then end as
-        if by a time limit.
+        Environments whose state was not saved or cannot be loaded start new episodes; the stored ones end as by a time
+        limit.
 
         Returns:
-            Why the environments start new episodes; empty if they go on exactly where they were.
+            Why the environments start new episodes; empty if they continue exactly where they were.
         """
         self.env_steps = meta["env_steps"]
         self._random.bit_generator.state = meta["random"]
@@ -162,13 +176,13 @@ class Collector:
         saved = (_without_blocks(arrays[f"policy{i}"], leaf.ndim) for i, leaf in enumerate(leaves))
         *latents, key = [array.astype(leaf.dtype) for array, leaf in zip(saved, leaves, strict=True)]
         as_many = [part.shape for part in latents] == [leaf.shape for leaf in leaves[:-1]]
-        if not as_many:  # another number of copies: new episodes begin, and with them new latent states
+        if not as_many:  # another number of environments: new episodes and latent states
             latents = leaves[:-1]
         self._policy_state, self._key = jax.tree.unflatten(structure, jax.device_put([*latents, key], self._device))
         problem = self._load_env(env_state)
         if problem:
-            self.end_episodes()
-            self.begin_episodes()
+            self._end_episodes()
+            self._begin_episodes()
             return problem
         self._counter.ret, self._counter.length = arrays["return"].copy(), arrays["length"].copy()
         leaves, structure = jax.tree.flatten(self._rows)
@@ -176,7 +190,7 @@ class Collector:
         return ""
 
     def _load_env(self, env_state: bytes) -> str:
-        """Why the environments cannot go on where they were; empty if they do."""
+        """Why the environments cannot continue where they were; empty if they do."""
         if not env_state:
             return "the environments cannot be saved"
         try:
@@ -192,5 +206,5 @@ def _without_blocks(array: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _portable(array: np.ndarray) -> np.ndarray:
-    """Widens bfloat16, which numpy files do not know; narrowing it again is exact."""
+    """Widens bfloat16, which numpy files cannot store; narrowing it again is exact."""
     return array.astype(np.float32) if array.dtype == jax.numpy.bfloat16 else array

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes with greedy actions, in environments of their own."""
+"""Evaluation: whole episodes with greedy actions, in separate environments."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -35,14 +35,14 @@ class Evaluation(NamedTuple):
 
 
 class Onlooker:
-    """What the caller of an evaluation hears and says while it goes on; this one does neither."""
+    """Callbacks of an evaluation; these do nothing."""
 
     def interrupted(self) -> bool:
-        """Whether the evaluation shall end now; asked at each step."""
+        """Whether the evaluation must end now; called at each step."""
         return False
 
     def progress(self, finished: int, wanted: int, steps: int) -> None:
-        """So many episodes of those that are wanted have ended, after so many steps of each copy; told at each step."""
+        """Called at each step: how many of the wanted episodes have ended, after how many steps of each environment."""
 
     def event(self, event: EnvEvent) -> None:
         """Something happened in the environments."""
@@ -75,7 +75,7 @@ def summarise(episodes: Sequence[EpisodeStats], *, cut: int = 0) -> Evaluation:
 
 
 def cut_sentence(evaluation: Evaluation, max_episode_steps: int) -> str:
-    """What is told where episodes were cut; empty if none was."""
+    """A sentence about episodes that were cut; empty if none was."""
     if not evaluation.episodes_cut:
         return ""
     return (
@@ -95,25 +95,25 @@ def play_episodes(
     max_episode_steps: int,
     onlooker: Onlooker | None = None,
 ) -> Finished | None:
-    """Plays whole episodes from fresh starts, a fixed number in each copy.
+    """Plays whole episodes from new starts, a fixed number in each environment.
 
-    So short episodes do not count more often than long ones.
+    The fixed number avoids a bias towards short episodes.
 
     Args:
-        env: of all copies.
+        env: the environments.
         policy: (policy state, obs, is_first, key) -> (policy state, action [num_envs, A], next key).
         state: of the policy, before the first step.
         key: of the policy; consumed.
-        quota: [num_envs] episodes that are wanted of each; used up.
+        quota: [num_envs] episodes to play in each; decremented.
         seed: of the starts.
-        max_episode_steps: an episode that is so long is ended there, and counts as it is.
-        onlooker: hears of it, and may end it.
+        max_episode_steps: a longer episode is cut there, and counts.
+        onlooker: callbacks.
 
     Returns:
-        The episodes, or None if it was interrupted.
+        The episodes, or None if the onlooker interrupted.
 
     Raises:
-        EnvError: the environment misbehaves, or hardly ever ends an episode as it should.
+        EnvError: the environment fails, or most episodes are interrupted.
     """
     onlooker = onlooker or Onlooker()
     wanted, finished, cut, steps = int(quota.sum()), [list[EpisodeStats]() for _ in quota], 0, 0
@@ -146,7 +146,7 @@ def play_episodes(
 
 
 class Evaluator:
-    """Runs greedy episodes in up to `copies` environments at a time, made once at the first evaluation."""
+    """Runs greedy episodes in `num_envs` environments, which are made at the first evaluation."""
 
     def __init__(
         self,
@@ -157,14 +157,14 @@ class Evaluator:
         max_episode_steps: int = EvalConfig.max_episode_steps,
         env: VectorEnv | None = None,
     ) -> None:
-        """Prepares, but makes no environment yet.
+        """Makes no environment yet.
 
         Args:
             agent: the static parts.
             config: of the environment.
             num_envs: environments that are stepped together.
             max_episode_steps: longer episodes are cut.
-            env: play in these environments instead, which stay the caller's.
+            env: play in these environments instead; the caller closes them.
         """
         self._agent, self._config, self._max_episode_steps = agent, config, max_episode_steps
         self._lent, self._own = env, None
@@ -172,19 +172,19 @@ class Evaluator:
         self._policy = greedy_policy(agent)
 
     def run(self, params: Params, *, episodes: int, seed: int, onlooker: Onlooker | None = None) -> Evaluation | None:
-        """Plays `episodes` whole episodes from fresh starts; every copy plays its fixed share of them.
+        """Plays whole episodes from new starts; every environment plays a fixed share of them.
 
         Args:
             params: of the policy.
             episodes: how many.
             seed: of the starts and of the latent samples.
-            onlooker: hears of it, and may end it.
+            onlooker: callbacks.
 
         Returns:
-            The statistics, or None if it was interrupted.
+            The statistics, or None if the onlooker interrupted.
 
         Raises:
-            EnvError: the environment cannot be made, misbehaves, or hardly ever ends an episode as it should.
+            EnvError: the environment cannot be made or fails, or most episodes are interrupted.
         """
         env = self._lent or self._made(seed)
         quota = np.array([len(share) for share in np.array_split(np.arange(episodes), self.num_envs)])
@@ -195,7 +195,7 @@ class Evaluator:
         return None if finished is None else summarise(finished.episodes, cut=finished.cut)
 
     def close(self) -> None:
-        """Frees the environments that it has made."""
+        """Closes the environments that it made."""
         if self._own is not None:
             self._own.close()
             self._own = None

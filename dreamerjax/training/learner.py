@@ -17,26 +17,25 @@ from dreamerjax.runtime import compile_cache
 from dreamerjax.runtime.background import Background
 from dreamerjax.types import Batch, Device, Metrics, Params, StoredLatent, TrainState
 
-DISPATCHES_AHEAD = 2  # how far the host may run ahead of the device: enough to keep it busy, and bounded in memory
+DISPATCHES_AHEAD = 2  # dispatches that the host may queue: enough to keep the device busy, in bounded memory
 
 
 class Updated(NamedTuple):
-    """What U updates give beside the next state; all of it may still be under way."""
+    """What U updates return in addition to the next state; it may still be computed."""
 
     metrics: Metrics  # means
     latents: StoredLatent | None  # [U, T, B, ...] of the batches, if these have a context
-    params: Params | None  # a copy for the policy, if that has a device of its own
+    params: Params | None  # a copy for the policy, if that has a separate device
 
 
 Update = Callable[[TrainState, Batch], tuple[TrainState, Updated]]
 
 
 class Learner:
-    """Makes updates, U in one dispatch; they are compiled in a thread, so that the program can answer meanwhile.
+    """Makes updates, U in one dispatch; they are compiled in a thread, so that the program stays responsive.
 
-    Parameters are initialised when somebody first looks at the state: that is a large program, too, and is compiled
-    beside the updates. `update` returns before the device is done, so the host samples, moves and collects while the
-    device trains.
+    The first access to the state initialises the parameters: that program is large, too, and is compiled in parallel
+    with the updates. `update` returns before the device is done: the host samples and collects while the device trains.
     """
 
     def __init__(self, agent: Agent, *, seed: int, policy_device: Device | None = None) -> None:
@@ -45,8 +44,8 @@ class Learner:
         Args:
             agent: the static parts.
             seed: of the parameters and of all updates.
-            policy_device: where the policy acts while updates are under way, with the parameters of one dispatch before
-                (see `policy_params`); None: on the learner's own device, with the newest.
+            policy_device: where the policy acts while the learner's device computes updates, with the parameters of one
+                dispatch before (see `policy_params`); None: on the learner's device, with the newest.
         """
         self._seed = seed
         self._state: TrainState | None = None
@@ -69,10 +68,10 @@ class Learner:
 
     @property
     def state(self) -> TrainState:
-        """The newest state, which may still be under way; the first look initialises it."""
+        """The newest state, which may still be computed; the first access initialises it."""
         state = self._state
         if state is None:
-            # It runs once, so the compiler for CPUs need not try hard: 2.9 s instead of 4.9, for the same numbers.
+            # It runs once: on CPUs, a lower optimization level compiles in 2.9 s instead of 4.9, for the same numbers.
             quickly: Any = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
             self._state = state = self._init.compile(quickly)(jax.random.PRNGKey(self._seed))
         return state
@@ -88,9 +87,9 @@ class Learner:
 
     @property
     def policy_params(self) -> Params:
-        """What the policy acts with: the newest parameters, or on a device of its own those of one dispatch before.
+        """The policy's parameters: the newest, or on a separate device those of one dispatch before.
 
-        The lag is exactly one dispatch, however fast either side is, so the same seed still gives the same run.
+        The lag is always exactly one dispatch, so the same seed gives the same run.
         """
         if self._policy_device is None:
             return self.state.params
@@ -111,14 +110,14 @@ class Learner:
         return updated
 
     def restore(self, state: TrainState) -> None:
-        """Goes on from a saved state; a policy on a device of its own catches up with it."""
+        """Continues from a saved state, also on the policy's device."""
         self._state = state
         self._copies.clear()
 
     def adopt(self, other: TrainState, *, frozen: bool) -> None:
-        """Goes on from what another run learned: its parameters and return scale, with a fresh optimizer and key.
+        """Starts from the parameters and the return scale of another run, with a new optimizer state and key.
 
-        Where the world model stays `frozen`, its continue head keeps the discount that it learned.
+        Where the world model is `frozen`, its continue head keeps the discount that it learned.
         """
         params, slow_critic, return_scale = jax.tree.map(
             jnp.copy, (other.params, other.slow_critic, other.return_scale)
@@ -134,7 +133,7 @@ class Learner:
 
     def _compile(self, modes: tuple[Mode, ...], shapes: tuple[Any, Any]) -> None:
         start = time.perf_counter()
-        gc.disable()  # tracing makes a great many objects, and all stay: looking through them costs a tenth of its time
+        gc.disable()  # tracing makes many lasting objects: garbage collection would cost a tenth of its time
         try:
             for mode in modes:
                 self._compiled[mode] = self._lower(mode, shapes).compile()
@@ -159,7 +158,7 @@ class Learner:
 
         def update(state: TrainState, batches: Batch) -> tuple[TrainState, Updated]:
             state, metrics, latents = train_steps(self._agent, state, batches, mode=mode)
-            # Returned twice, the parameters are copied: the next update takes the state's own memory.
+            # A second output is a copy of the parameters; the next update reuses the state's memory.
             return state, Updated(metrics, latents, state.params if num_envs else None)
 
         return update

@@ -1,7 +1,7 @@
 """Pacing: how many updates the world model gets for each of the actor-critic.
 
-An actor-critic that outruns its world model learns from dreams that are stale. Each rule is pure: the number of the
-dispatch and whether the world model is surprised decide which parts the next dispatches train.
+An actor-critic that learns faster than its world model learns from outdated dreams. Each rule is a pure function of the
+dispatch's number and of whether the world model is surprised.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 from dreamerjax.agent.train_step import Mode
 from dreamerjax.config import TrainConfig
 
-USUAL_RATE = 0.02  # of the moving average that is the usual KL, for each dispatch
+USUAL_RATE = 0.02  # of the moving average of the KL, for each dispatch
 
 
 def next_modes(config: TrainConfig, dispatch: int, *, surprised: bool) -> tuple[Mode, ...]:
@@ -19,7 +19,7 @@ def next_modes(config: TrainConfig, dispatch: int, *, surprised: bool) -> tuple[
     Args:
         config: the rule and its factor k.
         dispatch: number of the dispatch that counts, from 0.
-        surprised: whether the world model lags behind what is new.
+        surprised: whether the world model is worse on new rows than usual.
     """
     both: tuple[Mode, ...] = (config.mode,)
     model_alone: tuple[Mode, ...] = ("world_model",)
@@ -32,33 +32,33 @@ def next_modes(config: TrainConfig, dispatch: int, *, surprised: bool) -> tuple[
 
 
 class Surprise:
-    """Whether the world model is worse on what is new than usual: by its KL, or by its loss on the newest rows."""
+    """Whether the world model is worse than usual: by its KL, or by its loss on the newest rows."""
 
     def __init__(self, threshold: float) -> None:
-        """Not surprised, and without an idea of what is usual."""
+        """Not surprised; the usual KL is unknown."""
         self._threshold = threshold
         self._usual: float | None = None  # KL
         self._kl_is_high = self._loss_is_high = False
 
     def __bool__(self) -> bool:
-        """Whether it is surprised now."""
+        """Whether the world model is surprised."""
         return self._kl_is_high or self._loss_is_high
 
     def updated(self, kl: float) -> None:
-        """Updates had this mean KL of posterior and prior."""
+        """Takes the mean KL of posterior and prior of the newest updates."""
         usual = kl if self._usual is None else self._usual
         self._kl_is_high = kl > self._threshold * usual
         self._usual = (1 - USUAL_RATE) * usual + USUAL_RATE * kl
 
     def diagnosed(self, newest_loss: float, usual_loss: float) -> None:
-        """The world model's loss on the newest rows and on all of the replay."""
+        """Takes the world model's loss on the newest rows and on the whole replay."""
         self._loss_is_high = newest_loss > self._threshold * usual_loss
 
     def state(self) -> dict[str, Any]:
-        """What `load` takes, JSON-able."""
+        """What `load` needs, JSON-able."""
         return {"usual": self._usual, "kl_is_high": self._kl_is_high, "loss_is_high": self._loss_is_high}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` gave."""
+        """Takes over what `state` returned."""
         self._usual = state["usual"]
         self._kl_is_high, self._loss_is_high = state["kl_is_high"], state["loss_is_high"]

@@ -1,4 +1,4 @@
-"""The reporter tells what happens: metrics and alerts to the disk, progress to the terminal, the summary at the end."""
+"""The reporter of a run: metrics and alerts to the disk, progress to the terminal, the summary at the end."""
 
 import contextlib
 import datetime
@@ -17,9 +17,11 @@ import numpy as np
 from dreamerjax.config import Config
 from dreamerjax.monitoring.alerts import Alert, Watch
 from dreamerjax.monitoring.metrics import MetricsWriter, read_metrics
-from dreamerjax.monitoring.terminal import Display, Progress
+from dreamerjax.monitoring.progress import Progress
+from dreamerjax.monitoring.terminal import Display
 from dreamerjax.runs.run_folder import RunFolder, RunFolderError
-from dreamerjax.runtime.backend import Backend, versions
+from dreamerjax.runtime.backend import Backend
+from dreamerjax.runtime.installed import versions
 from dreamerjax.runtime.memory import memory_mb
 from dreamerjax.training.collector import EpisodeStats, News
 from dreamerjax.training.evaluation import Evaluation
@@ -28,22 +30,22 @@ SPEED_WINDOW_SECONDS = 20.0  # speeds are means over this long
 
 
 class Film(NamedTuple):
-    """A picture or a moving picture of the agent."""
+    """A film or a picture of the agent."""
 
     name: str
     file: Path
-    gif: bytes = b""  # the same for TensorBoard, smaller; empty if it does not move
+    gif: bytes = b""  # the same for TensorBoard, smaller; empty for a picture
 
 
 class Films(NamedTuple):
-    """What came of making films."""
+    """The films that were made, and why others were not."""
 
     made: list[Film]
-    missing: list[str]  # why others could not be made, one sentence for each reason
+    missing: list[str]  # one sentence for each reason
 
 
 class Reporter:
-    """Knows how far the run is, because the loop tells it, and passes it on."""
+    """Takes what the training loop reports, and writes and shows it."""
 
     def __init__(self, config: Config, folder: RunFolder, display: Display) -> None:
         """Opens nothing yet; see `open`."""
@@ -53,15 +55,15 @@ class Reporter:
         self._config, self._folder, self._display = config, folder, display
         self._metrics: MetricsWriter | None = None
         self._phase = "prefill"
-        self._begun = time.perf_counter()  # in effect: earlier processes of this run count
+        self._begun = time.perf_counter()  # shifted back by the time of earlier processes
         self._returns: list[float] = []
         self._train_metrics: dict[str, float] = {}
         self._diagnosis: dict[str, float] = {}
         self._watch, self._alerts = Watch(config), list[Alert]()
         self._pending: list[dict[str, jax.Array]] = []  # of the updates since the last line
         self._logged_at = 0  # environment steps and updates together
-        self._interruptions = 0  # episodes that were cut short
-        self._outside = 0  # observations that left the bounds that their spaces declare
+        self._interruptions = 0  # interrupted episodes
+        self._outside = 0  # observations outside the bounds of their spaces
         self._noted = set[str]()  # topics of which a line was printed
         self._marks: deque[tuple[float, int, int]] = deque()  # (time, environment steps, updates)
         self._waited, self._line_begun = 0.0, self._begun  # seconds of waiting for data since the last line began
@@ -83,7 +85,7 @@ class Reporter:
                 purge_step=self.env_steps + 1,
                 say=self.note,
             )
-            # Alerts follow from the metrics: those of a run that resumes are found again.
+            # Alerts follow from the metrics: a resumed run recomputes them.
             self._alerts = [alert for line in read_metrics(folder.metrics_path) for alert in self._watch.see(line)]
             folder.alerts_path.write_text("".join(map(_alert_line, self._alerts)), encoding="utf-8")
 
@@ -94,7 +96,7 @@ class Reporter:
 
     @property
     def wall_seconds(self) -> float:
-        """Time spent on this run, by earlier processes too."""
+        """Time spent on this run, including earlier processes."""
         return time.perf_counter() - self._begun
 
     def enter(self, phase: str) -> None:
@@ -107,7 +109,7 @@ class Reporter:
         self._display.note(text)
 
     def collected(self, *, steps: int, rows: int) -> None:
-        """Environment steps were made, and so many rows reached the replay."""
+        """Counts environment steps, and rows that reached the replay."""
         self._line_steps, self._line_rows = self._line_steps + steps, self._line_rows + rows
 
     def episode_ended(self, episode: EpisodeStats) -> None:
@@ -117,7 +119,7 @@ class Reporter:
         self._write({"episode/return": episode.ret, "episode/length": episode.length, **more})
 
     def heard(self, news: News) -> None:
-        """Something happened in the training environments: episodes were cut short, bounds were left."""
+        """Notes events of the training environments: interrupted episodes, observations outside their bounds."""
         for sentence in news.interruptions:
             self._interruptions += 1
             self.note(sentence)
@@ -127,37 +129,37 @@ class Reporter:
         self._outside += news.outside
 
     def note_once(self, topic: str, text: str) -> None:
-        """Prints a line that stays, unless there was one of this topic."""
+        """Prints a line that stays, once for each topic."""
         if topic not in self._noted:
             self._noted.add(topic)
             self.note(text)
 
     def updated(self, metrics: dict[str, jax.Array]) -> None:
-        """Updates were made; their metrics may still be under way and are not waited for."""
+        """Takes the metrics of updates, which may still be computed; it does not wait for them."""
         self._pending.append(metrics)
         if self._first_update is None:
             self._first_update = process_seconds()
 
     @contextlib.contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """Times what the device might have to wait for: batches that are drawn and moved."""
+        """Times the sampling and transfer of batches, for which the device may have to wait."""
         begun = time.perf_counter()
         yield
         self._waited += time.perf_counter() - begun
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        """An evaluation has ended."""
+        """Writes and shows the result of an evaluation."""
         self.evaluation = evaluation
         self._write({f"eval/{name}": value for name, value in evaluation._asdict().items()})
         self.show()
 
     def diagnosed(self, numbers: Mapping[str, float]) -> None:
-        """Dreams were compared with what really happened."""
+        """Writes the numbers of a diagnosis."""
         self._diagnosis = {f"diagnosis/{name}": value for name, value in numbers.items()}
         self._write(self._diagnosis)
 
     def filmed(self, film: Film) -> None:
-        """There is something new to look at."""
+        """Writes a film to TensorBoard and prints its file."""
         assert self._metrics is not None, "open comes first"
         self._metrics.write_gif(self.env_steps, f"video/{film.name}", film.gif)
         self.note(f"Filmed: {film.file}")
@@ -165,20 +167,20 @@ class Reporter:
     def log_if_due(self) -> None:
         """Writes a line of training metrics after every `log.every` environment steps and updates, counted together."""
         due = self.env_steps + self.updates - self._logged_at >= self._config.log.every
-        # The newest dispatch may still be under way: it waits for the next line, not the program for it.
+        # The newest dispatch may still be computed: its metrics go into the next line.
         if due and len(self._pending) > 1:
             newest = self._pending.pop()
             self.log()
             self._pending.append(newest)
 
     def log(self) -> None:
-        """Writes the means of the training metrics since the last line, of the newest updates too."""
+        """Writes the means of the training metrics since the last line, including the newest updates."""
         if not self._pending:
             return
         self._logged_at = self.env_steps + self.updates
         fetched = jax.device_get(self._pending)
         self._pending = []
-        names = sorted(set().union(*fetched))  # what trains the world model alone has fewer
+        names = sorted(set().union(*fetched))  # updates of the world model alone have fewer
         means = {name: float(np.mean([float(row[name]) for row in fetched if name in row])) for name in names}
         self._train_metrics = {f"train/{name}": mean for name, mean in means.items()}
         steps_per_second, updates_per_second = self._speeds()
@@ -196,7 +198,7 @@ class Reporter:
         self._write(self._train_metrics | outside | replay | speed)
 
     def show(self, detail: str = "") -> None:
-        """Passes the progress on to the terminal, which draws it when it is time; `detail`: where the phase is."""
+        """Passes the progress to the display; `detail`: the progress of the phase."""
         now = time.perf_counter()
         if not self._marks or now - self._marks[-1][0] > 0.5:
             self._marks.append((now, self.env_steps, self.updates))
@@ -227,7 +229,7 @@ class Reporter:
     def summary(
         self, backend: Backend, *, stopped: str, solved_at: Mapping[str, Any] | None, compile_seconds: float
     ) -> dict[str, Any]:
-        """The result of the run, for summary.json and for the last words in the terminal."""
+        """The result of the run, for summary.json and for the final paragraph in the terminal."""
         config = self._config
         return {
             "env": config.env.name,
@@ -253,7 +255,7 @@ class Reporter:
         }
 
     def state(self) -> dict[str, Any]:
-        """What `load` needs, JSON-able; the metrics of updates that are not written yet are part of it."""
+        """What `load` needs, JSON-able, including metrics that are not written yet."""
         assert self._metrics is not None, "open comes first"
         return {
             "wall_seconds": self.wall_seconds,
@@ -296,7 +298,7 @@ class Reporter:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns what the disk refuses into a sentence."""
+        """Turns an OSError into a RunFolderError."""
         try:
             yield
         except OSError as error:
@@ -319,7 +321,7 @@ def _alert_line(alert: Alert) -> str:
 
 
 def process_seconds() -> float | None:
-    """Seconds since this process was started, imports included; None where the system does not tell."""
+    """Seconds since this process started, imports included; None if unknown."""
     try:
         started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
         return round(time.clock_gettime(time.CLOCK_BOOTTIME) - started, 3)
@@ -328,7 +330,7 @@ def process_seconds() -> float | None:
 
 
 def git_commit() -> str | None:
-    """The commit that this code was checked out from, with "+changes" if it was edited since; None outside git."""
+    """The checked-out commit, with "+changes" if the code was edited since; None outside git."""
     here = Path(__file__).parent
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.run_folder import RunFolder
 
 matplotlib.use("Agg")  # draw to files, without a display
 
@@ -31,7 +32,7 @@ def learning_curve(run_dirs: Sequence[Path], file: Path, *, solve_return: float 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
     for index, run_dir in enumerate(run_dirs):
-        rows = read_metrics(run_dir / "metrics.jsonl")
+        rows = read_metrics(RunFolder(run_dir).metrics_path)
         draw_returns(axes, rows, color=f"C{index}", greedy=f"{run_dir.name}: greedy")
     finish_returns(axes, solve_return=solve_return)
     axes.spines[["top", "right"]].set_visible(False)

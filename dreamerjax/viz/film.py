@@ -14,6 +14,7 @@ from dreamerjax.envs import VectorEnv
 from dreamerjax.envs.single_env import single_env
 from dreamerjax.replay.file_names import file_name, text_of
 from dreamerjax.runs.load import LoadedAgent
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.runtime.error_text import one_line, without_numbers
 from dreamerjax.training.evaluation import greedy_policy
 from dreamerjax.training.reporter import Film, Films
@@ -38,7 +39,7 @@ class Filmed(NamedTuple):
 def filmed(run_dir: Path) -> list[Filmed]:
     """The films and plots in a run folder, oldest first."""
     found = []
-    for file in sorted((run_dir / "videos").glob("*_*")):
+    for file in sorted(RunFolder(run_dir).videos.glob("*_*")):
         steps, _, name = file.stem.partition("_")
         if steps.isdigit() and file.suffix in (".mp4", ".png") and file.stat().st_size:
             found.append(Filmed(int(steps), text_of(name), file))
@@ -60,7 +61,7 @@ def film_run(loaded: LoadedAgent, *, seed: int = 0, lent: VectorEnv | None = Non
         a film of images, or of states that the environment can render, and a plot of vectors. And the reasons why films
         are missing.
     """
-    writer = _FilmWriter(loaded.run_dir / "videos", loaded.env_steps)
+    writer = _FilmWriter(RunFolder(loaded.run_dir).videos, loaded.env_steps)
     with writer.errors_kept():
         writer.folder.mkdir(exist_ok=True)
     writer.film("episode", lambda: film_episode(loaded, seed=seed, lent=lent), EPISODE_SPEED)

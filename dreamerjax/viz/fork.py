@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from dreamerjax.config import Config
 from dreamerjax.monitoring.metrics import read_metrics
 from dreamerjax.runs.lineage import Event
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.viz.curves import draw_returns
 from dreamerjax.viz.learning import Score, scores_of
 from dreamerjax.viz.verdict import Lines
@@ -39,7 +40,7 @@ def parent_of(run_dir: Path, lineage: Sequence[Event]) -> Parent | None:
     named = Path(forks[-1].parent)
     for folder in (named, run_dir.resolve().parent / named.name):  # both may have been moved to another folder
         try:
-            lines = read_metrics(folder / "metrics.jsonl")
+            lines = read_metrics(RunFolder(folder).metrics_path)
         except (OSError, ValueError):
             continue
         at = forks[-1].step

@@ -12,6 +12,7 @@ from matplotlib.ticker import LogFormatter
 from dreamerjax.config import Config
 from dreamerjax.monitoring.alerts import Alert, Watch
 from dreamerjax.monitoring.metrics import read_metrics
+from dreamerjax.runs.run_folder import RunFolder
 from dreamerjax.viz.curves import series
 from dreamerjax.viz.panels import PANELS, Panel, judge_panel
 from dreamerjax.viz.verdict import WORDS
@@ -36,7 +37,7 @@ def draw_health(run_dir: Path, config: Config, file: Path) -> list[Alert]:
     Raises:
         OSError: the metrics cannot be read, or the image cannot be written.
     """
-    lines, watch = read_metrics(run_dir / "metrics.jsonl"), Watch(config)
+    lines, watch = read_metrics(RunFolder(run_dir).metrics_path), Watch(config)
     alerts = [alert for line in lines for alert in watch.see(line)]
     rows = -(-len(PANELS) // COLUMNS)
     figure = Figure(figsize=(10, 2.1 * rows + 0.6), layout="constrained")

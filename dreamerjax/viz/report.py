@@ -20,7 +20,7 @@ from dreamerjax.monitoring.remedy import words_and_flags
 from dreamerjax.monitoring.summary import UNFINISHED, count, in_words, mean_and_spread, outcome, time_taken
 from dreamerjax.runs.checkpoint import CheckpointError
 from dreamerjax.runs.load import LoadedAgent, load_run, read_settings
-from dreamerjax.runs.run_folder import RunFolderError, changed_keys, no_run_folder
+from dreamerjax.runs.run_folder import RunFolder, RunFolderError, changed_keys, no_run_folder
 from dreamerjax.runtime.error_text import one_line
 from dreamerjax.viz.curves import draw_returns, finish_returns, return_limits, series, training_caption
 from dreamerjax.viz.dream_accuracy import measure_dream_accuracy
@@ -87,7 +87,7 @@ def write_report(run_dir: Path) -> Path:
         "versions": summary.get("versions", {}),
         "notes": notes,
     }
-    file = run_dir / "report.html"
+    file = RunFolder(run_dir).report_path
     try:
         file.write_text(render(TEMPLATE, content), encoding="utf-8")
     except OSError as error:
@@ -106,7 +106,7 @@ def _readable(films: Sequence[Filmed], notes: dict[str, str]) -> Iterator[Media]
 
 def _metrics_of(run_dir: Path) -> Lines:
     try:
-        lines = read_metrics(run_dir / "metrics.jsonl")
+        lines = read_metrics(RunFolder(run_dir).metrics_path)
     except OSError as error:
         raise RunFolderError(
             f"{run_dir}/metrics.jsonl cannot be read: {error.strerror}.\nTrain the run first."
@@ -130,7 +130,7 @@ def _summary_of(run_dir: Path, config: Config, lines: Lines) -> dict[str, Any]:
     """The content of summary.json; made from the metrics if the run is unfinished or was resumed since."""
     last = lines[-1]
     try:
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads(RunFolder(run_dir).summary_path.read_text(encoding="utf-8"))
         if summary["env_steps"] >= last["step"]:
             return summary
     except (OSError, ValueError, LookupError, TypeError):

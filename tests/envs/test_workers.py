@@ -21,9 +21,10 @@ from dreamerjax.envs.serial import SerialVectorEnv
 from dreamerjax.envs.worker_process import Worker
 from dreamerjax.envs.workers import WorkerVectorEnv
 from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.ring import Ring
 from dreamerjax.types import Rows
 from tests.envs.faulty_envs import FAULTY_STEP, LENGTH
-from tests.envs.test_envs import assert_same
+from tests.envs.scripted import assert_same
 
 CARTPOLE = "gym:CartPole-v1"
 SHARED_MEMORY = Path("/dev/shm")
@@ -56,7 +57,7 @@ def once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def play(env: VectorEnv, steps: int) -> tuple[dict[str, np.ndarray], list[EnvEvent]]:
     """The rows of `steps` random steps, [steps + 1, copies, ...], and the events."""
-    replay = Replay(env.spaces, num_envs=env.num_envs, capacity=10_000, seed=0)
+    replay = Replay(Ring(env.spaces, num_envs=env.num_envs, capacity=10_000), seed=0)
     generator = np.random.default_rng(1)
     replay.add(env.reset())
     events = []

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.text import Text
 
-from dreamerjax.monitoring.terminal import BARS, SHOWN_METRICS, Display, Progress, sparkline
+from dreamerjax.monitoring.panel import SHOWN_METRICS
+from dreamerjax.monitoring.progress import Progress
+from dreamerjax.monitoring.sparkline import BARS, sparkline
+from dreamerjax.monitoring.terminal import Display
 from tests.system import wait_until
 
 SHOW_CURSOR = "\x1b[?25h"
@@ -345,7 +348,8 @@ class TestPlainLines:
 def test_ctrl_c_in_a_real_terminal_brings_the_cursor_back():
     script = (
         "import time\n"
-        "from dreamerjax.monitoring.terminal import Display, Progress\n"
+        "from dreamerjax.monitoring.progress import Progress\n"
+        "from dreamerjax.monitoring.terminal import Display\n"
         "with Display('x') as display:\n"
         "    display.update(Progress('training', 1, 10, 0, 0.0))\n"
         "    time.sleep(60)\n"

@@ -10,18 +10,22 @@ from hypothesis import strategies as st
 
 from dreamerjax.config import ConfigError, ReplayConfig
 from dreamerjax.replay import device as device_replay
-from dreamerjax.replay.device import DeviceReplay, make_replay
-from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.device import DeviceRing
+from dreamerjax.replay.replay import Replay, make_replay
+from dreamerjax.replay.ring import Ring
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
-from tests.replay.test_replay import SPACES, assert_same, numbered_rows
+from tests.replay.rows import SPACES, assert_same, numbered_rows
 from tests.tiny import MODEL
 
 OPTIONS = {"num_envs": 1, "seed": 0, "model": MODEL, "sequence_length": 4, "folder": Path()}
 CAMERA = Spaces(obs=(*SPACES.obs, ObsSpec("camera", (16, 16, 1))), actions=(ActionSpec("continuous", 3),))
 
 
-def both(num_envs: int, capacity: int, spaces: Spaces = SPACES) -> tuple[DeviceReplay, Replay]:
-    return tuple(kind(spaces, num_envs=num_envs, capacity=capacity, seed=0) for kind in (DeviceReplay, Replay))
+def both(num_envs: int, capacity: int, spaces: Spaces = SPACES) -> tuple[Replay, Replay]:
+    """A replay on the device, and the same on the host."""
+    rings = (kind(spaces, num_envs=num_envs, capacity=capacity) for kind in (DeviceRing, Ring))
+    on_device, on_host = (Replay(ring, seed=0) for ring in rings)
+    return on_device, on_host
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +91,13 @@ def test_images_stay_uint8():
 
 
 def test_the_settings_choose():
-    config = ReplayConfig(capacity=10)
-    assert type(make_replay(config, SPACES, **OPTIONS)) is Replay
-    on_device = make_replay(ReplayConfig(capacity=10, storage="device"), SPACES, **OPTIONS)
-    assert type(on_device) is DeviceReplay
+    replays = [make_replay(ReplayConfig(capacity=10, storage=kind), SPACES, **OPTIONS) for kind in ("memory", "device")]
+    for replay in replays:
+        for time in range(6):
+            replay.add(numbered_rows(time, 1))
+    in_memory, on_device = (jax.tree.leaves(replay.newest(4)) for replay in replays)
+    assert all(isinstance(leaf, np.ndarray) for leaf in in_memory)
+    assert all(isinstance(leaf, jax.Array) for leaf in on_device)
 
 
 def test_no_room_on_the_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch):
@@ -100,4 +107,4 @@ def test_no_room_on_the_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(device_replay.jnp, "zeros", no_room)
     expected = r"no room for the 0.0 GB of replay.capacity 1,000 rows. Give a smaller --replay.capacity, or "
     with pytest.raises(ConfigError, match=expected):
-        DeviceReplay(SPACES, num_envs=1, capacity=1000, seed=0)
+        DeviceRing(SPACES, num_envs=1, capacity=1000)

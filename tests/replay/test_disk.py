@@ -11,11 +11,10 @@ import pytest
 
 from dreamerjax.config import ConfigError, ModelConfig, ReplayConfig
 from dreamerjax.replay import disk as disk_replay
-from dreamerjax.replay.device import make_replay
-from dreamerjax.replay.disk import DiskReplay
-from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.disk import DiskRing
+from dreamerjax.replay.replay import Replay, make_replay
 from dreamerjax.types import ActionSpec, Batch, ObsSpec, Rows, Spaces
-from tests.replay.test_replay import SPACES, assert_same, numbered_rows
+from tests.replay.rows import SPACES, assert_same, make, numbered_rows
 
 SEEING = Spaces(obs=(*SPACES.obs, ObsSpec("arm/eye", (16, 16, 1))), actions=(ActionSpec("continuous", 3),))
 
@@ -26,8 +25,8 @@ def rows(time: int) -> Rows:
     return plain._replace(obs=plain.obs | {"arm/eye": np.full((2, 16, 16, 1), time % 256, np.uint8)})
 
 
-def on_disk(folder: Path, *, capacity: int = 40, seed: int = 3, online: int = 0) -> DiskReplay:
-    return DiskReplay(SEEING, num_envs=2, capacity=capacity, seed=seed, folder=folder, online=online)
+def on_disk(folder: Path, *, capacity: int = 40, seed: int = 3, online: int = 0) -> Replay:
+    return Replay(DiskRing(SEEING, num_envs=2, capacity=capacity, folder=folder), seed=seed, online=online)
 
 
 def saved(replay: Replay) -> tuple[dict[str, np.ndarray], dict]:
@@ -43,7 +42,7 @@ def assert_images_tell_their_step(batch: Batch) -> None:
 
 @pytest.mark.parametrize("steps", [5, 20, 33], ids=["not yet full", "just full", "wrapped"])
 def test_it_draws_what_a_replay_in_memory_draws_and_goes_on_exactly(tmp_path, steps):
-    disk, memory = on_disk(tmp_path, online=4), Replay(SEEING, num_envs=2, capacity=40, seed=3, online=4)
+    disk, memory = on_disk(tmp_path, online=4), make(SEEING, num_envs=2, capacity=40, seed=3, online=4)
     for time in range(steps):
         disk.add(rows(time))
         memory.add(rows(time))
@@ -82,7 +81,7 @@ def test_rows_that_a_killed_run_wrote_over_older_ones_are_missing_and_no_others(
 
 
 def test_another_storage_or_capacity_is_refused(tmp_path):
-    memory = Replay(SEEING, num_envs=2, capacity=40, seed=0)
+    memory = make(SEEING, num_envs=2, capacity=40, seed=0)
     for time in range(5):
         memory.add(rows(time))
     message = "saved with replay.storage memory or another replay.capacity"
@@ -110,7 +109,8 @@ def test_a_disk_without_room_is_a_clear_error(tmp_path, monkeypatch):
 def test_the_settings_choose(tmp_path):
     config = ReplayConfig(capacity=40, storage="disk")
     options = {"num_envs": 2, "seed": 0, "model": ModelConfig(deter=8, groups=2), "sequence_length": 4}
-    assert type(make_replay(config, SEEING, folder=tmp_path, **options)) is DiskReplay
+    make_replay(config, SEEING, folder=tmp_path / "replay", **options)
+    assert [path.name for path in (tmp_path / "replay").glob("*eye.ring")] == ["obs.arm%2Feye.ring"]
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room cannot be taken beforehand")

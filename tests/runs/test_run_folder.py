@@ -63,6 +63,13 @@ def test_opening_makes_the_folder_and_says_where_things_are(tmp_path: Path) -> N
     assert ".pid" not in names(path)
 
 
+def test_naming_the_files_touches_nothing(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a")
+    assert run.report_path == tmp_path / "a" / "report.html"
+    run.close()
+    assert names(tmp_path) == []
+
+
 def test_a_held_folder_is_refused_in_the_same_process(tmp_path: Path) -> None:
     with RunFolder.open(tmp_path) as run:
         with pytest.raises(RunFolderError, match=f"process {os.getpid()} is training in it"):

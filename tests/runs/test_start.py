@@ -53,8 +53,8 @@ def test_an_environment_without_settings_starts_from_what_suits_the_machine_and_
     gpu = begin({"env.name": name}, platform="cuda")
     assert (gpu.config.agent, gpu.config.train) == (combine([]).agent, PUBLISHED.train)
     assert gpu.told == (
-        "Settings: the published ones (dreamerjax/config.py), for cuda works here; --recipe laptop takes a small model "
-        "that learns quickly.",
+        "Settings: the published ones (dreamerjax/config/hyperparameters.py), for cuda works here; --recipe laptop "
+        "takes a small model that learns quickly.",
     )
 
 
@@ -63,7 +63,7 @@ def test_what_is_given_wins_over_the_machine_and_over_the_recipe() -> None:
     assert begin(name, platform="cuda", recipe="laptop").config == begin(name).config
     assert begin(name, recipe="published").config == begin(name, platform="cuda").config
     assert begin(name, recipe="published").told == (
-        "Settings: the published ones (dreamerjax/config.py), as --recipe says.",
+        "Settings: the published ones (dreamerjax/config/hyperparameters.py), as --recipe says.",
     )
     config = begin(name, {"train.ratio": 8.0, "agent.model.size": "12m"}).config
     assert (config.train.ratio, config.agent.model.deter, config.train.batch_size) == (8, 2048, 8)

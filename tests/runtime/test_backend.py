@@ -1,8 +1,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -10,29 +8,19 @@ import jax
 import pytest
 
 from dreamerjax.runtime import backend
+from dreamerjax.runtime.installed import find_plugin
+from dreamerjax.runtime.platform_start import cpuinfo, default_xla_flag
+from tests.system import run_python
 
-PROJECT = Path(__file__).parents[2]
 JAX_SAYS = {"cuda": "no device", "rocm": "not in the list of known backends", "tpu": "libtpu.so"}
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Runs code in a fresh process, in which JAX has not started, with every warning an error."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_", "XLA_"))}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        cwd=PROJECT,
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-    )
 
 
 def select(*names: str, probe_seconds: int = 180, **environment: str) -> list[dict[str, str]]:
     """Selects back-ends one after the other in a fresh process; returns each result or error, and XLA_FLAGS."""
     code = f"""
         import json, os
-        from dreamerjax.runtime import backend
-        backend.PROBE_SECONDS = {probe_seconds}
+        from dreamerjax.runtime import backend, platform_start
+        platform_start.PROBE_SECONDS = {probe_seconds}
         for name in {names}:
             try:
                 answer = backend.select_backend(name)._asdict()
@@ -65,16 +53,16 @@ def fake_rocm(tmp_path: Path):
 class TestSelect:
     def test_importing_starts_nothing(self):
         child = run_python("""
-            from dreamerjax.runtime import backend
+            from dreamerjax.runtime import backend, platform_start
             from jax._src import xla_bridge
             assert not xla_bridge.backends_are_initialized()
-            assert backend._running_platform() is None
+            assert platform_start.running_platform() is None
         """)
         assert child.returncode == 0, child.stderr
 
     @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
     def test_missing_accelerator_is_explained_and_the_cpu_stays_usable(self, platform: str):
-        if backend._plugin(platform):
+        if find_plugin(platform):
             pytest.skip(f"the plugin of {platform} is installed here")
         missing, cpu = select(platform, "cpu")
         asked, reason, remedy = missing["error"].splitlines()
@@ -157,78 +145,11 @@ class TestXlaFlags:
         monkeypatch.setenv("XLA_FLAGS", before or "")  # set in any case, so that it is restored in any case
         if before is None:
             monkeypatch.delenv("XLA_FLAGS")
-        backend._default_xla_flag("--xla_b", "1")
+        default_xla_flag("--xla_b", "1")
         assert os.environ["XLA_FLAGS"] == after
 
     @pytest.mark.parametrize("given", ["", "--xla_cpu_prefer_vector_width=128"])
     def test_wide_vectors_on_the_cpu(self, given: str):
-        wide = "--xla_cpu_prefer_vector_width=512" if "avx512f" in backend._cpuinfo("flags").split() else ""
+        wide = "--xla_cpu_prefer_vector_width=512" if "avx512f" in cpuinfo("flags").split() else ""
         (cpu,) = select("cpu", XLA_FLAGS=given)
         assert cpu["flags"] == given or wide
-
-
-class TestCompilationCache:
-    @pytest.fixture(autouse=True)
-    def restore(self, monkeypatch):
-        for name in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"):
-            monkeypatch.delenv(name, raising=False)
-        options = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-        before = {option: getattr(jax.config, option) for option in options}
-        yield
-        for option, value in before.items():
-            jax.config.update(option, value)
-        backend.compilation_cache.reset_cache()
-
-    def test_folders_in_their_order(self, monkeypatch, tmp_path: Path):
-        monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        assert backend.enable_compilation_cache() == tmp_path / "home/.cache/dreamerjax/xla"
-        monkeypatch.setenv("XDG_CACHE_HOME", "relative/paths/do/not/count")
-        assert backend.enable_compilation_cache() == tmp_path / "home/.cache/dreamerjax/xla"
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-        assert backend.enable_compilation_cache() == tmp_path / "xdg/dreamerjax/xla"
-        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "jax"))
-        assert backend.enable_compilation_cache() == tmp_path / "jax"
-        assert backend.enable_compilation_cache(tmp_path / "mine") == tmp_path / "mine"
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
-        assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.5
-
-    def test_folder_that_cannot_be_written_means_no_cache(self, tmp_path: Path):
-        (tmp_path / "file").touch()
-        assert backend.enable_compilation_cache(tmp_path / "file" / "xla") is None
-        assert jax.config.jax_compilation_cache_dir is None
-        assert jax.jit(lambda x: x + 1)(1) == 2
-
-    def test_second_process_compiles_nothing_and_damage_is_harmless(self, tmp_path: Path):
-        code = """
-            import jax, jax.numpy as jnp
-            from dreamerjax.runtime import backend
-            events = []
-            jax.monitoring.register_event_listener(lambda name, **_: events.append(name))
-            backend.select_backend("cpu")
-            before = jax.jit(lambda x: x + 1)(jnp.ones(3))  # compiled before there is a cache
-            assert backend.enable_compilation_cache() is not None
-            step = jax.jit(lambda x: jax.lax.scan(lambda c, _: (jnp.tanh(c @ c), c.sum()), x, length=4))
-            step(jnp.ones((64, 64)))[0].block_until_ready()
-            print(sum(name == "/jax/compilation_cache/cache_hits" for name in events))
-        """
-        environment = {
-            "XDG_CACHE_HOME": str(tmp_path),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
-        first = run_python(code, **environment)
-        assert (first.stdout, first.stderr) == ("0\n", "")
-        entries = list(tmp_path.glob("dreamerjax/xla/*-cache"))
-        assert entries
-        second = run_python(code, **environment)
-        assert (int(second.stdout), second.stderr) == (len(entries), "")
-        for entry in entries:
-            os.truncate(entry, entry.stat().st_size // 2)
-        third = run_python(code, **environment)
-        assert (third.stdout, third.stderr, third.returncode) == ("0\n", "", 0)
-
-
-def test_versions():
-    found = backend.versions()
-    assert list(found)[:3] == ["dreamerjax", "python", "jax"]
-    assert {"jaxlib", "flax", "optax", "orbax-checkpoint", "gymnasium", "numpy"} <= set(found)
-    assert all(re.match(r"\d+\.\d+", version) for version in found.values()), found

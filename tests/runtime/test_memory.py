@@ -6,7 +6,8 @@ import re
 import pytest
 
 from dreamerjax.config import Config, ConfigError, ReplayConfig, resolve
-from dreamerjax.replay.replay import Replay, row_bytes
+from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.ring import Ring, row_bytes
 from dreamerjax.runtime.memory import check_replay_fits, free_memory, give_back_memory, memory_mb, memory_sentence
 from dreamerjax.types import ActionSpec, ObsSpec, Spaces
 
@@ -56,5 +57,5 @@ def test_the_size_of_a_row_is_what_the_replay_allocates():
     spaces = Spaces((ObsSpec("image", (32, 32, 1)), ObsSpec("board", (6, 7), 3)), (ActionSpec("continuous", 2),))
     model = resolve(Config()).agent.model
     for context in (model, None):
-        replay = Replay(spaces, num_envs=2, capacity=64, seed=0, context=context)
+        replay = Replay(Ring(spaces, num_envs=2, capacity=64), seed=0, context=context)
         assert replay.bytes_at_capacity == 64 * row_bytes(spaces, context)

@@ -22,7 +22,7 @@ from dreamerjax.runtime.processes import HOME as ROOT
 from dreamerjax.study.hypothesis import read_hypothesis
 from dreamerjax.study.jobs import Job, JobFailedError, run_job, summary_of
 from tests.system import wait_until
-from tests.training.test_loop import TINY
+from tests.training.small_runs import TINY
 
 
 def job(pool: Path, *, env_steps: int = 60, **options) -> Job:

@@ -14,7 +14,7 @@ from dreamerjax.runs.load import read_settings
 from dreamerjax.runs.presets import read_env
 from dreamerjax.runs.settings import combine, nested
 from dreamerjax.study.lineage_tree import find_members
-from tests.training.test_loop import TINY
+from tests.training.small_runs import TINY
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ from dreamerjax.study.sweep_plan import SweepPlan, read_sweep
 from dreamerjax.study.sweep_report import write_sweep_report
 from dreamerjax.study.sweep_result import PointResult, RunCurve, SweepResult
 from tests.system import wait_until
-from tests.training.test_loop import TINY
+from tests.training.small_runs import TINY
 
 QUICK = {key: value for key, value in TINY.items() if key != "env.name"}
 GRID = {

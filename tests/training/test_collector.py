@@ -16,6 +16,7 @@ from dreamerjax.agent.policy import initial_policy_state
 from dreamerjax.config import AgentConfig, Config, EnvConfig, resolve
 from dreamerjax.envs import VectorEnv, make_env
 from dreamerjax.replay.replay import Replay
+from dreamerjax.replay.ring import Ring
 from dreamerjax.training import collector
 from dreamerjax.training.collector import Collector, EpisodeCounter, EpisodeStats
 from dreamerjax.types import Params, Spaces
@@ -74,7 +75,7 @@ def make(
     env_id: str = "gym:Clock-v0", *, num_envs: int = 1, seed: int = 0, precision: str = "float32"
 ) -> tuple[Collector, Replay, VectorEnv]:
     env = make_env(EnvConfig(id=env_id), num_envs=num_envs, seed=seed)
-    replay = Replay(env.spaces, num_envs=num_envs, capacity=CAPACITY, seed=seed)
+    replay = Replay(Ring(env.spaces, num_envs=num_envs, capacity=CAPACITY), seed=seed)
     return Collector(tiny_agent(env.spaces, precision), env, replay, seed=seed), replay, env
 
 

@@ -71,7 +71,8 @@ def test_no_command_stumbles_over_its_output(
 
 SHOWING = """
 import sys
-from dreamerjax.monitoring.terminal import Display, Progress
+from dreamerjax.monitoring.progress import Progress
+from dreamerjax.monitoring.terminal import Display
 from dreamerjax.runtime.interrupt import Interrupt
 
 display = Display("x", plain_every_seconds=0.02)

@@ -10,10 +10,8 @@ from gymnasium.spaces import Box, Discrete
 
 from dreamerjax.envs import EnvError
 from dreamerjax.monitoring.metrics import read_metrics
-from tests.training import test_loop
-from tests.training.test_loop import config, counters, newest, play
+from tests.training.small_runs import config, counters, newest, play
 
-shared_programs, only_counting = test_loop.shared_programs, test_loop.only_counting  # fixtures
 pytestmark = pytest.mark.usefixtures("only_counting")
 
 

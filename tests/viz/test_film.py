@@ -96,7 +96,7 @@ def test_films_by_kind_of_observation(tmp_path, obs, names, size):
 
 
 def test_an_environment_without_rendering_gives_only_the_plot(tmp_path):
-    env = EnvConfig(id="tests.envs.test_envs:Scripted")  # it cannot be rendered, and its episodes have no end
+    env = EnvConfig(id="tests.envs.scripted:Scripted")  # it cannot be rendered, and its episodes have no end
     films, missing = film_run(untrained(tmp_path, env))
     assert [film.name for film in films] == ["dream"]
     assert missing == []

@@ -1,42 +1,27 @@
-"""Every hyperparameter, typed and frozen, on one page, with the model sizes.
+"""Every hyperparameter on one page, with its type, its range and the model sizes.
 
-The defaults are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code). A run's settings come
-in layers, later wins: these defaults; the YAML files of the environment's suite and of the environment in
-`dreamerjax/presets`, and any `--config FILE`; then flags such as `--agent.actor.learning-rate 1e-4`.
+The defaults are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code). The settings of a run come in
+layers, later ones win: these defaults; the YAML files in `dreamerjax/presets` for the environment's suite and for the
+environment; any `--config FILE`; flags such as `--agent.actor.learning-rate 1e-4`.
 """
 
-import dataclasses
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Literal, NamedTuple
+
+from dreamerjax.config.ranges import (
+    AboveOne,
+    AtLeastTwo,
+    BelowOne,
+    Fraction,
+    NonNegative,
+    NonNegativeInt,
+    OddInt,
+    Positive,
+    PositiveInt,
+)
 
 Schedule = Literal["constant", "cosine"]
-KWARGS = "env.kwargs"  # the one setting whose value may be a mapping
-
-
-class ConfigError(ValueError):
-    """A user's mistake: the message says what was given, what was expected and what to do."""
-
-
-class Range(NamedTuple):
-    """The values that a field may take; it stands in the field's type."""
-
-    expected: str
-    holds: Callable[[Any], bool]
-
-
-Positive = Annotated[float, Range("a number above 0", lambda x: x > 0)]
-PositiveInt = Annotated[int, Range("1 or more", lambda x: x >= 1)]
-NonNegative = Annotated[float, Range("0 or more", lambda x: x >= 0)]
-NonNegativeInt = Annotated[int, Range("0 or more", lambda x: x >= 0)]
-Fraction = Annotated[float, Range("a number from 0 to 1", lambda x: 0 <= x <= 1)]
-BelowOne = Annotated[float, Range("a number from 0 to below 1", lambda x: 0 <= x < 1)]
-AboveOne = Annotated[float, Range("a number above 1", lambda x: x > 1)]
-AtLeastTwo = Annotated[int, Range("2 or more", lambda x: x >= 2)]
-OddInt = Annotated[int, Range("an odd number, 3 or more", lambda x: x >= 3 and x % 2 == 1)]
 
 
 class ModelSize(NamedTuple):
@@ -188,7 +173,7 @@ class EnvConfig:
 
     name: str = ""  # `--env`: a file of presets, or suite:ID such as gym:Acrobot-v1
     id: str = ""  # suite:ID; empty: the name
-    kwargs: str = ""  # arguments of what makes the environment, a JSON object such as {"level": 3}; YAML: a mapping
+    kwargs: str = ""  # arguments of the environment's constructor, a JSON object such as {"level": 3}; YAML: a mapping
     obs: Literal["auto", "state", "pixels", "both"] = "auto"  # auto: what the environment gives by itself
     obs_keys: str = ""  # names or patterns, "arm.*,camera", of the observations that are seen; empty: all
     obs_ignore: str = ""  # names or patterns of those that are not
@@ -211,9 +196,7 @@ class TrainConfig:
     env_steps: PositiveInt = 100_000  # budget, in environment steps over all copies, the prefill included
     ratio: Positive = 512.0  # replayed rows for each environment step after the prefill
     prefill: NonNegativeInt = 1024  # random environment steps before the first update
-    world_model_warmup: NonNegativeInt = (
-        0  # updates of the world model alone, on the prefill; rounded up to whole dispatches
-    )
+    world_model_warmup: NonNegativeInt = 0  # updates of the world model alone, on the prefill, in whole dispatches
     batch_size: PositiveInt = 16  # B
     sequence_length: AtLeastTwo = 64  # T
     updates_per_dispatch: PositiveInt = 4  # U, updates in one call to the device
@@ -297,128 +280,3 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     log: LogConfig = field(default_factory=LogConfig)
     alerts: AlertConfig = field(default_factory=AlertConfig)
-
-
-def resolve(config: Config) -> Config:
-    """Fills in what follows from the rest (the numbers of the model size, the environment's id) and checks every value.
-
-    Returns:
-        The same settings, complete.
-
-    Raises:
-        ConfigError: a value is out of its range; the message names the key, the value and the range.
-    """
-    model = config.agent.model
-    preset = SIZES[model.size]._asdict()
-    filled = {name: value for name, value in preset.items() if not getattr(model, name)}
-    agent = dataclasses.replace(config.agent, model=dataclasses.replace(model, **filled))
-    config = dataclasses.replace(config, agent=agent, env=resolve_env(config.env))
-    _check(config)
-    return config
-
-
-def resolve_env(env: EnvConfig) -> EnvConfig:
-    """As `resolve`, for the environment alone, whatever the rest of a run's settings."""
-    env = dataclasses.replace(env, id=env.id or env.name)
-    _check_ranges(env, "env.")
-    if env.solve_return is not None and not math.isfinite(env.solve_return):
-        raise ConfigError(f"env.solve_return is {env.solve_return}, expected a finite number or none.")
-    env_kwargs(env)
-    return env
-
-
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value, for every leaf of a configuration dataclass or of nested mappings."""
-    if dataclasses.is_dataclass(config):
-        config = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        is_leaf = f"{prefix}{name}" == KWARGS
-        if not is_leaf and (dataclasses.is_dataclass(value) or isinstance(value, Mapping)):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
-def env_kwargs(config: EnvConfig) -> dict[str, Any]:
-    """The arguments of what makes the environment, by name.
-
-    Raises:
-        ConfigError: `env.kwargs` is no JSON object.
-    """
-    try:
-        given = json.loads(config.kwargs or "{}")
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise ConfigError(
-            f"env.kwargs is {config.kwargs!r}, expected a JSON object of arguments, such as "
-            """--env.kwargs '{"level": 3}', or a mapping in YAML."""
-        )
-    return given
-
-
-def family_key(config: Config) -> dict[str, Any]:
-    """The keys that make a model family (environment and architecture): runs that differ here cannot share weights.
-
-    A setting that came later counts only where it is not as it was before there was a choice.
-    """
-    flat = flatten(config)
-    later = {"env.obs_keys": "", "env.obs_ignore": "", "env.image.layout": "auto"}
-    return {
-        key: value
-        for key, value in flat.items()
-        if key in ("env.id", "env.obs", "env.action_repeat")
-        or (key.startswith("env.image.") and key not in later)
-        or (key in later and value != later[key])
-        or (key.startswith("agent.model.") and key != "agent.model.size")
-    }
-
-
-def family_name(config: Config) -> str:
-    """A fingerprint of the family, eight hexadecimal digits."""
-    return hashlib.sha256(json.dumps(family_key(config), sort_keys=True).encode()).hexdigest()[:8]
-
-
-def _ranges(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Range]]:
-    """Each field that has a range and a value: its dotted key, the value, the range."""
-    for name, hint in get_type_hints(type(config), include_extras=True).items():
-        value = getattr(config, name)
-        if dataclasses.is_dataclass(value):
-            yield from _ranges(value, f"{prefix}{name}.")
-        # `int | None` hides the Annotated one level deeper.
-        for part in (hint, *get_args(hint)):
-            for allowed in getattr(part, "__metadata__", ()):
-                if isinstance(allowed, Range) and value is not None:
-                    yield f"{prefix}{name}", value, allowed
-
-
-def _check_ranges(config: Any, prefix: str = "") -> None:
-    for key, value, allowed in _ranges(config, prefix):
-        if not (math.isfinite(value) and allowed.holds(value)):
-            raise ConfigError(f"{key} is {value}, expected {allowed.expected}.")
-
-
-def _check(config: Config) -> None:
-    _check_ranges(config)
-    model, train = config.agent.model, config.train
-    if model.deter % model.blocks:
-        raise ConfigError(
-            f"agent.model.deter is {model.deter}, expected a multiple of agent.model.blocks, which is {model.blocks}."
-        )
-    if config.agent.returns.scale_low > config.agent.returns.scale_high:
-        raise ConfigError("agent.returns.scale_low is above agent.returns.scale_high; expected low <= high.")
-    window = train.sequence_length + config.replay.context  # rows: a context is that of one more
-    rows = "train.sequence_length" + (" + 1" if config.replay.context else "")
-    if config.replay.capacity < window * config.env.num_envs:
-        raise ConfigError(
-            f"replay.capacity is {config.replay.capacity}, expected at least ({rows}) x env.num_envs = "
-            f"{window * config.env.num_envs}: one window for each environment."
-        )
-    needed = max(train.prefill, window * config.env.num_envs)
-    if train.env_steps < needed:
-        raise ConfigError(
-            f"train.env_steps is {train.env_steps}, expected at least {needed}: the train.prefill of {train.prefill}, "
-            f"and one window of ({rows}) x env.num_envs."
-        )
