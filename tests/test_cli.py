@@ -27,7 +27,7 @@ from dreamerjax import cli
 from dreamerjax.cli import settings_help
 from dreamerjax.config import Config, flatten
 from dreamerjax.monitoring.metrics import MetricsWriter, read_metrics
-from dreamerjax.runs import checkpoint, run_folder
+from dreamerjax.runs import run_folder
 from dreamerjax.runs.checkpoint import restore_raw
 from dreamerjax.runs.settings import KEYS, combine, nested, read_yaml
 from tests.system import without_privileges
@@ -378,7 +378,7 @@ def test_a_full_disk_at_a_checkpoint_gives_an_error(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "_write", full)
+        patch.setattr("dreamerjax.runs.checkpoint.store._write", full)
         error = run_error(capsys, "--run-dir", "run", "--env-steps", "62")
     assert "Checkpoint 62 could not be written" in error
     assert "no space left" in error
@@ -474,7 +474,9 @@ def test_a_new_folder_is_named_after_the_environment_and_the_time(here: Path, re
     assert all(name.startswith("gym-Acrobot-v1-") for name in names)
 
 
-@pytest.mark.parametrize(("recipe", "size"), [((), "300k"), (("--recipe", "published"), "1m")])
+@pytest.mark.parametrize(
+    ("recipe", "size"), [((), "300k"), (("--recipe", "defaults"), "1m"), (("--recipe", "published"), "1m")]
+)
 def test_the_recipe_of_a_custom_environment_is_stored(
     here: Path, requested: list[Config], recipe: tuple[str, ...], size: str
 ) -> None:

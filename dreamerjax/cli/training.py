@@ -95,7 +95,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     flag(
         "--recipe",
         choices=get_args(Recipe),
-        help="base settings for an environment without its own (default: laptop on a CPU, published on an accelerator)",
+        type=lambda name: {"published": "defaults"}.get(name, name),  # its name before version 0.1
+        help="base settings for an environment without its own (default: laptop on a CPU, defaults on an accelerator)",
     )
     flag("--backend", default="auto", metavar="NAME", help=f"one of {', '.join(BACKENDS)} (default: auto)")
     # apply_variant removes it from the command line before this parser runs.

@@ -1,8 +1,9 @@
 """Every hyperparameter on one page, with its type, its range and the model sizes.
 
-The defaults are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code). The settings of a run come in
-layers, later ones win: these defaults; the YAML files in `dreamerjax/presets` for the environment's suite and for the
-environment; any `--config FILE`; flags such as `--agent.actor.learning-rate 1e-4`.
+Losses, optimizer and learning rates are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code);
+docs/algorithm.md lists the defaults that differ. The settings of a run come in layers, later ones win: these defaults;
+the YAML files in `dreamerjax/presets` for the environment's suite and for the environment; any `--config FILE`; flags
+such as `--agent.actor.learning-rate 1e-4`.
 """
 
 from collections.abc import Mapping
@@ -52,19 +53,19 @@ SIZES: Mapping[str, ModelSize] = {
 class ModelConfig:
     """The architecture. A number that is 0 is taken from `size`."""
 
-    size: Literal["300k", "1m", "12m", "25m", "50m", "100m", "200m", "400m"] = "1m"  # preset
+    size: Literal["300k", "1m", "12m", "25m", "50m", "100m", "200m", "400m"] = "1m"  # preset of the six numbers below
     deter: PositiveInt = 0  # D, deterministic units
     hidden: PositiveInt = 0  # width of every hidden layer
     groups: PositiveInt = 0  # S, latent groups
     classes: AtLeastTwo = 0  # K, classes per group
     blocks: PositiveInt = 0  # G, blocks of the block GRU; must divide deter
-    depth: PositiveInt = 0  # for images: every stage has a small multiple of it as channels
-    vision: Literal["convolutions", "patches"] = "convolutions"  # of images; patches: cheap, for CPUs
+    depth: PositiveInt = 0  # base number of image channels
+    vision: Literal["convolutions", "patches"] = "convolutions"  # image encoder and decoder; patches: cheaper, for CPUs
     bins: OddInt = 255  # M, two-hot bins of the reward and critic heads (odd)
     unimix: Fraction = 0.01  # share of the uniform distribution in prior and posterior
-    memory: bool = True  # false: each real step begins from nothing, to see what memory is worth
-    encoder_layers: PositiveInt = 3  # of the vector encoder
-    decoder_layers: PositiveInt = 3  # of the vector decoder
+    memory: bool = True  # false: the latent state is reset before each real step, to measure the value of memory
+    encoder_layers: PositiveInt = 3  # hidden layers of the vector encoder
+    decoder_layers: PositiveInt = 3  # hidden layers of the vector decoder
     reward_layers: NonNegativeInt = 1
     cont_layers: NonNegativeInt = 1
     actor_layers: NonNegativeInt = 3
@@ -79,7 +80,7 @@ class WorldModelConfig:
 
     learning_rate: NonNegative = 4e-5
     free_nats: NonNegative = 1.0  # KL below this is not reduced further
-    free_nats_gradient: Literal["clip", "straight_through"] = "clip"  # gradient below free_nats: none, or the KL's
+    free_nats_gradient: Literal["clip", "straight_through"] = "clip"  # gradient below free_nats: 0 or unchanged
     reconstruction_scale: NonNegative = 1.0
     reward_scale: NonNegative = 1.0
     cont_scale: NonNegative = 1.0
@@ -94,7 +95,7 @@ class ActorConfig:
     learning_rate: NonNegative = 4e-5
     entropy_scale: NonNegative = 3e-4
     entropy_schedule: Schedule = "constant"
-    entropy_final_fraction: Fraction = 0.01  # cosine: of entropy_scale, reached after `decay_updates`
+    entropy_final_fraction: Fraction = 0.01  # cosine: of entropy_scale, after `entropy_decay_updates`
     entropy_decay_updates: PositiveInt = 100_000  # cosine: updates of any kind from entropy_scale to its final fraction
     unimix: Fraction = 0.0  # share of the uniform distribution in a discrete policy (the paper has 0.01)
     loss_scale: NonNegative = 1.0
@@ -131,10 +132,10 @@ class OptimizerConfig:
     agc_floor: Positive = 1e-3  # smallest parameter norm that counts
     beta1: BelowOne = 0.9  # momentum
     beta2: BelowOne = 0.999  # RMS normaliser
-    epsilon: Positive = 1e-20  # outside the root; at 0, a gradient of 0 would be no number
-    warmup_updates: NonNegativeInt = 1000  # linear from 0
-    schedule: Schedule = "constant"  # of the learning rates, after the warm-up
-    final_fraction: Fraction = 0.1  # cosine: of the learning rate, reached after `decay_updates`
+    epsilon: Positive = 1e-20  # added outside the square root, to avoid 0 / 0
+    warmup_updates: NonNegativeInt = 1000  # updates of linear learning-rate warm-up
+    schedule: Schedule = "constant"  # schedule of the learning rates after the warm-up
+    final_fraction: Fraction = 0.1  # cosine: of the learning rate, after `decay_updates`
     decay_updates: PositiveInt = 100_000  # cosine: updates from the full rate to its final fraction
 
 
@@ -150,9 +151,9 @@ class AgentConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     # How it is computed; what is computed stays the same but for rounding.
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: bfloat16 compute on accelerators
-    observe_unroll: PositiveInt = 1  # replayed steps in one pass of the compiled loop: fewer, larger programs
-    imagine_unroll: PositiveInt = 1  # imagined steps in one pass
-    rematerialise: bool = False  # the world model's hidden layers are computed again for the gradient: less memory
+    observe_unroll: PositiveInt = 1  # replayed steps per iteration of the compiled loop (unrolling)
+    imagine_unroll: PositiveInt = 1  # imagined steps per iteration of the compiled loop (unrolling)
+    rematerialise: bool = False  # recompute hidden layers in the backward pass: less memory
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,9 @@ class ImageConfig:
 
     height: PositiveInt = 64  # pixels, a multiple of 16
     width: PositiveInt = 64
-    colour: Literal["colour", "grey", "darkest"] = "colour"  # darkest: of the three, pixel by pixel
-    crop: str = ""  # what is kept before that, as numpy slices "top:bottom,left:right"; empty: everything
-    layout: Literal["auto", "channels_last", "channels_first"] = "auto"  # of the environment's own pictures; auto: by
+    colour: Literal["colour", "grey", "darkest"] = "colour"  # darkest: minimum of the channels
+    crop: str = ""  # region to keep before resizing, as numpy slices "top:bottom,left:right"; empty: everything
+    layout: Literal["auto", "channels_last", "channels_first"] = "auto"  # of the environment's images; auto: from
     # their shape. With four axes, the first one counts frames
 
 
@@ -171,20 +172,20 @@ class ImageConfig:
 class EnvConfig:
     """Which environment, how it is seen and stepped, and what counts as solved."""
 
-    name: str = ""  # `--env`: a file of presets, or suite:ID such as gym:Acrobot-v1
-    id: str = ""  # suite:ID; empty: the name
+    name: str = ""  # a task with its own settings, or suite:ID such as gym:Acrobot-v1
+    id: str = ""  # the environment as suite:ID; empty: same as the name
     kwargs: str = ""  # arguments of the environment's constructor, a JSON object such as {"level": 3}; YAML: a mapping
-    obs: Literal["auto", "state", "pixels", "both"] = "auto"  # auto: what the environment gives by itself
-    obs_keys: str = ""  # names or patterns, "arm.*,camera", of the observations that are seen; empty: all
-    obs_ignore: str = ""  # names or patterns of those that are not
+    obs: Literal["auto", "state", "pixels", "both"] = "auto"  # what the agent observes; auto: the environment's default
+    obs_keys: str = ""  # names or patterns of observations to use, such as "arm.*,camera"; empty: all
+    obs_ignore: str = ""  # names or patterns of observations to ignore
     image: ImageConfig = field(default_factory=ImageConfig)
-    action_repeat: PositiveInt = 1  # each action is taken so often; rewards add up, and it counts as one step
+    action_repeat: PositiveInt = 1  # frames per action; rewards are summed, and it counts as one step
     num_envs: PositiveInt = 1  # environments stepped together
-    workers: NonNegativeInt = 0  # processes that share the copies; 0: they are stepped in this one
+    workers: NonNegativeInt = 0  # processes that step the environments; 0: the training process
     worker_timeout: Positive = 60.0  # seconds that a worker may take for one step before it counts as hanging
-    worker_failures: PositiveInt = 3  # of one worker within `worker_failure_minutes` that stop the run
+    worker_failures: PositiveInt = 3  # failures of one worker within `worker_failure_minutes` that stop the run
     worker_failure_minutes: Positive = 5.0
-    on_bad_observation: Literal["stop", "skip-episode"] = "stop"  # not a number, no class, a wrong shape or type
+    on_bad_observation: Literal["stop", "skip-episode"] = "stop"  # NaN, an invalid class, shape or type
     solve_return: float | None = None  # greedy mean return that counts as solved
 
 
@@ -197,16 +198,16 @@ class TrainConfig:
     ratio: Positive = 512.0  # replayed rows for each environment step after the prefill
     prefill: NonNegativeInt = 1024  # random environment steps before the first update
     world_model_warmup: NonNegativeInt = 0  # updates of the world model alone, on the prefill, in whole dispatches
-    batch_size: PositiveInt = 16  # B
-    sequence_length: AtLeastTwo = 64  # T
+    batch_size: PositiveInt = 16  # B, windows in a batch
+    sequence_length: AtLeastTwo = 64  # T, rows in a window
     updates_per_dispatch: PositiveInt = 4  # U, updates in one call to the device
     pacing: Literal["fixed", "model_ratio", "throttle", "surprise"] = "fixed"  # of world model and actor-critic, when
     # both are trained: together; k - 1 more updates of the world model for each; actor-critic in every k-th alone; as
     # model_ratio, but only while the world model is surprised
-    pacing_factor: AtLeastTwo = 2  # k
-    pacing_surprise: AboveOne = 1.3  # surprised: its KL or its loss on the newest rows is so many times the usual
+    pacing_factor: AtLeastTwo = 2  # k of the pacing
+    pacing_surprise: AboveOne = 1.3  # KL or loss on the newest rows, as a multiple of the usual
     collection: Literal["auto", "interleaved", "overlapped"] = "auto"  # auto: overlapped on accelerators
-    deterministic: bool = False  # the same run twice on a GPU, too, with slower kernels (a CPU always gives the same)
+    deterministic: bool = False  # reproducible runs on a GPU, with slower kernels (CPU runs always are)
     stop_when_solved: bool = True
 
 
@@ -217,8 +218,8 @@ class ReplayConfig:
     capacity: PositiveInt = 1_000_000  # rows, over all copies
     storage: Literal["memory", "device", "disk"] = "memory"  # device: batches are gathered there, and all its room is
     # taken at once; disk: the images are in files of the run folder, for more than fits into memory
-    context: bool = True  # a window starts from the latent state that was last computed for the row before it
-    online: bool = True  # each new row is soon trained on once, whatever is drawn by chance
+    context: bool = True  # start a window from the stored latent state of the row before it
+    online: bool = True  # train on each new row once soon after it is collected
 
 
 @dataclass(frozen=True)
@@ -226,12 +227,12 @@ class EvalConfig:
     """Greedy evaluation, in environments of its own."""
 
     every: NonNegativeInt = 2000  # environment steps between evaluations; 0: only at the end
-    episodes: PositiveInt = 20  # in a regular evaluation
-    final_episodes: PositiveInt = 100  # to confirm that it is solved, and at the end
-    num_envs: PositiveInt = 100  # environments stepped together, at most
-    max_episode_steps: PositiveInt = 10_000  # longer episodes are cut, also where they are played or filmed
-    in_training_env: bool = False  # evaluate in the environments that train: for those of which there can be one
-    diagnose: bool = True  # dreams are compared with what the replay holds: see docs/research.md
+    episodes: PositiveInt = 20  # episodes of a regular evaluation
+    final_episodes: PositiveInt = 100  # episodes of the final evaluation, and of the one that confirms a solution
+    num_envs: PositiveInt = 100  # maximum number of environments stepped together
+    max_episode_steps: PositiveInt = 10_000  # longer episodes are cut in evaluation, films and play
+    in_training_env: bool = False  # evaluate in the training environments, for environments that can exist only once
+    diagnose: bool = True  # compare dreams with replayed rows (docs/research.md)
 
 
 @dataclass(frozen=True)
@@ -239,11 +240,11 @@ class LogConfig:
     """What is written how often."""
 
     every: PositiveInt = 200  # environment steps and updates, added up, between lines of train metrics
-    checkpoint_seconds: Positive = 30.0  # between checkpoints
+    checkpoint_seconds: Positive = 30.0  # seconds between checkpoints
     checkpoints_kept: AtLeastTwo = 3
     video_every: NonNegativeInt = 20_000  # environment steps between films; one more is made at the end; 0: none
     tensorboard: bool = True
-    report: bool = True  # a page with everything that there is to see is written at the end: report.html
+    report: bool = True  # write report.html at the end of a run
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ CONFIGS = PRESETS / "config"
 OWN = Path("experiments") / "envs"  # in the current folder: the user's files
 LAPTOP = "gym"  # the file with the settings for a laptop
 
-Recipe = Literal["laptop", "published"]
+Recipe = Literal["laptop", "defaults"]
 
 
 def read_env(
@@ -45,7 +45,7 @@ def read_env(
 
 
 def takes_recipe(name: str) -> bool:
-    """Whether an environment starts from a recipe, the laptop's or the published one.
+    """Whether an environment starts from a recipe, the laptop's or the defaults.
 
     These are Gymnasium's environments without their own file, and the user's own (`module:function`) without a file of
     learning settings. The other suites have such settings.

@@ -115,7 +115,7 @@ class Beginning:
             RunFolderError: the parent has another environment or architecture.
         """
         pixels = any(spec.is_image for spec in look.spaces.obs) if self._takes_recipe else None
-        recipe: Recipe = self._recipe or ("laptop" if platform == "cpu" else "published")
+        recipe: Recipe = self._recipe or ("laptop" if platform == "cpu" else "defaults")
         layers = self._layers(recipe, pixels=pixels)
         said = any(GOAL in layer for layer in layers)
         config = combine([{GOAL: look.goal.value}, *layers])
@@ -142,14 +142,16 @@ class Beginning:
 
     def _recipe_told(self, recipe: Recipe, platform: str, *, pixels: bool) -> str:
         files = "gym.yaml" + (" and gym.pixels.yaml" if pixels else "")
-        what = f"those for a laptop and an environment {'with' if pixels else 'without'} pictures ({files})"
-        if recipe == "published":
-            what = "the published ones (dreamerjax/config/hyperparameters.py)"
+        what = f"laptop, for environments {'with' if pixels else 'without'} images ({files})"
+        if recipe == "defaults":
+            what = "defaults (dreamerjax/config/hyperparameters.py)"
         if self._recipe:
-            return f"Settings: {what}, as --recipe says."
+            return f"Settings: {what}, chosen by --recipe."
         if recipe == "laptop":
-            return f"Settings: {what}, for this is a CPU; --recipe published takes the published ones, made for a GPU."
-        return f"Settings: {what}, for {platform} works here; --recipe laptop takes a small model that learns quickly."
+            return f"Settings: {what}, because this is a CPU; --recipe defaults selects a larger model, for a GPU."
+        return (
+            f"Settings: {what}, because {platform} is used; --recipe laptop selects a small model that learns quickly."
+        )
 
 
 def _recipe_of(config: Config, *, env: bool) -> Layer:

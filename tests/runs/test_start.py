@@ -44,8 +44,8 @@ def test_an_environment_without_settings_starts_from_what_suits_the_machine_and_
     laptop = begin({"env.name": name})
     assert (laptop.config.agent.model.size, laptop.config.train.ratio) == ("300k", 64)
     assert laptop.config.agent.model.vision == "convolutions"
-    assert laptop.told[0].startswith("Settings: those for a laptop and an environment without pictures (")
-    assert "--recipe published" in laptop.told[0]
+    assert laptop.told[0].startswith("Settings: laptop, for environments without images (")
+    assert "--recipe defaults" in laptop.told[0]
     for obs in ((CAMERA,), (STATE, CAMERA)):
         pixels = begin({"env.name": name}, seen=look(*obs)).config
         assert (pixels.agent.model.vision, pixels.agent.world_model.reconstruction_scale) == ("patches", 1)
@@ -53,17 +53,17 @@ def test_an_environment_without_settings_starts_from_what_suits_the_machine_and_
     gpu = begin({"env.name": name}, platform="cuda")
     assert (gpu.config.agent, gpu.config.train) == (combine([]).agent, PUBLISHED.train)
     assert gpu.told == (
-        "Settings: the published ones (dreamerjax/config/hyperparameters.py), for cuda works here; --recipe laptop "
-        "takes a small model that learns quickly.",
+        "Settings: defaults (dreamerjax/config/hyperparameters.py), because cuda is used; --recipe laptop "
+        "selects a small model that learns quickly.",
     )
 
 
 def test_what_is_given_wins_over_the_machine_and_over_the_recipe() -> None:
     name = {"env.name": "mine:make_env"}
     assert begin(name, platform="cuda", recipe="laptop").config == begin(name).config
-    assert begin(name, recipe="published").config == begin(name, platform="cuda").config
-    assert begin(name, recipe="published").told == (
-        "Settings: the published ones (dreamerjax/config/hyperparameters.py), as --recipe says.",
+    assert begin(name, recipe="defaults").config == begin(name, platform="cuda").config
+    assert begin(name, recipe="defaults").told == (
+        "Settings: defaults (dreamerjax/config/hyperparameters.py), chosen by --recipe.",
     )
     config = begin(name, {"train.ratio": 8.0, "agent.model.size": "12m"}).config
     assert (config.train.ratio, config.agent.model.deter, config.train.batch_size) == (8, 2048, 8)
@@ -100,7 +100,7 @@ def test_mistakes() -> None:
 
 
 def test_a_run_that_goes_on_keeps_what_it_has() -> None:
-    stored = begin({"env.name": "mine:make_env"}, recipe="published").config
+    stored = begin({"env.name": "mine:make_env"}, recipe="defaults").config
     assert resumed(stored, [{"env.name": "mine:make_env"}], "run") == stored
     assert resumed(stored, [{"train.ratio": 3.0}], "run").train.ratio == 3
 
