@@ -1,11 +1,11 @@
-"""What a suite of environments does: under any actions, and in a short training that must run, end and be resumed.
+"""Smoke test of a suite of environments: random and constant actions, then a short training that is resumed.
 
     python experiments/smoke_suites.py dmc
 
-First, the examples of docs/environments.md are stepped with random actions, and with the same action all the time: no
-step may be refused, and what left its declared bounds is told. Then a model that learns nothing is trained.
+First, it steps the examples of docs/environments.md with random actions and with constant ones: no step may fail, and
+observations outside their declared bounds are reported. Then it trains a model that is too small to learn.
 
-The suite's package must be installed; `make test-envs` does that for all of them.
+The suite's package must be installed; `make test-envs` does that for all suites.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 STEPS = 2000
-WANDERED = 300  # steps of two copies, for each way to act
+WANDERED = 300  # steps of two environments for each kind of action
 EXAMPLES = {
     "atari": ["atari:pong", "atari100k:pong"],
     "box2d": ["gym:LunarLander-v3", "gym:BipedalWalker-v3"],
@@ -58,7 +58,7 @@ FLAGS = """
 
 
 def wander(env_id: str) -> None:
-    """Steps an environment with random actions, with none, and with each of the first actions all the time."""
+    """Steps an environment with random actions, and with each of several constant ones."""
     sys.path.insert(0, str(ROOT))
     from dreamerjax.config import EnvConfig
     from dreamerjax.envs import make_env
@@ -77,12 +77,13 @@ def wander(env_id: str) -> None:
     env.close()
     steps = 2 * WANDERED * (1 + len(constant))
     print(
-        "\n".join([f"{env_id}: {steps:,} steps, {outside} rows outside of declared bounds", *sorted(notes)]), flush=True
+        "\n".join([f"{env_id}: {steps:,} steps, {outside} observations outside declared bounds", *sorted(notes)]),
+        flush=True,
     )
 
 
 def smoke(env: str) -> None:
-    """Trains, looks at what came of it, and goes on."""
+    """Trains, checks the summary, and resumes."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         for steps in (STEPS, STEPS + 200):
@@ -90,7 +91,7 @@ def smoke(env: str) -> None:
             subprocess.run([*command, f"--env-steps={steps}", *FLAGS.split()], cwd=ROOT, check=True)
             summary = json.loads((run / "summary.json").read_text())
             if summary["env_steps"] < steps:
-                sys.exit(f"{env}: {summary['env_steps']} steps were made, expected {steps}.")
+                sys.exit(f"{env}: {summary['env_steps']} steps done, expected {steps}.")
         print(f"{env}: trained, evaluated and resumed; mean return {summary['eval']['return_mean']:.3g}")
 
 
