@@ -69,7 +69,9 @@ def test_unknown_environments(env_id, message):
     with pytest.raises(UnknownEnvironmentError) as caught:
         make(env_id, num_envs=1, seed=0)
     known = ", ".join(f"{family}:ID" for family in SUITES)
-    nowhere = f"There is no `no_such_module` in this folder, {os.getcwd()}, nor among the installed packages."
+    nowhere = (
+        f"There is no module `no_such_module` in the current folder, {os.getcwd()}, or among the installed packages."
+    )
     assert str(caught.value) == message.replace("{known}", f"{known}, or module:function of your own").replace(
         "{nowhere}", nowhere
     )
