@@ -1,4 +1,4 @@
-"""What people type to run this program."""
+"""The command that starts this program."""
 
 import sys
 from pathlib import Path

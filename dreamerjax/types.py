@@ -1,6 +1,6 @@
-"""Every container of arrays that crosses a file's border, with its shapes. Read this first.
+"""All array containers shared between files, with their shapes. Read this first.
 
-Letters, for sizes (N also stands for any number of rows, where only that number counts):
+Letters for sizes (N also stands for any number of rows):
 
     B batch (sequences)        T time steps in replay       H imagined steps
     N = T*B imagination starts D deterministic units        S latent groups
@@ -8,12 +8,12 @@ Letters, for sizes (N also stands for any number of rows, where only that number
     A action (all its parts)   M two-hot bins               G blocks of the block GRU
     U updates in one dispatch
 
-Time is the leading axis. Row t of an episode is what is known on *arrival* at step t:
+Time is the leading axis. Row t of an episode contains what is known on *arrival* at step t:
 
     t              0       1       2      ...   L
     obs            o_0     o_1     o_2          o_L
     prev_action    0       a_0     a_1          a_{L-1}   the action that led here
-    reward         0       r_1     r_2          r_L       the reward of arriving here
+    reward         0       r_1     r_2          r_L       the reward for arriving here
     is_first       1       0       0            0
     is_last        0       0       0            1         the episode ends here, for any cause
     is_terminal    0       0       0            0 or 1    ... because the task ended, not a time limit

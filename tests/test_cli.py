@@ -523,7 +523,7 @@ def test_help_explains_every_setting(
         after = itertools.takewhile(lambda line: line.startswith(" " * 8), lines[at + 1 :])
         text = " ".join(line.strip() for line in after)
         sentence, _, facts = text.rpartition(" [")
-        assert sentence, f"{key} has no sentence: a comment after the field in dreamerjax/config.py"
+        assert sentence, f"{key} has no sentence: a comment after the field in dreamerjax/config/hyperparameters.py"
         if isinstance(defaults[key], int | float) and not isinstance(defaults[key], bool):
             assert facts.endswith(f"default: {defaults[key]}]")
     assert max(map(len, lines)) <= int(columns)

@@ -1,4 +1,4 @@
-"""An agent is a bundle of static parts: settings, spaces, modules, optimizer. Its parameters live in `TrainState`."""
+"""The static parts of an agent: settings, spaces, modules, optimizer. `TrainState` contains the parameters."""
 
 from typing import NamedTuple
 

@@ -1,6 +1,6 @@
-"""What shows whether learning is sound: dreams against what really happened, and where gradients go.
+"""Diagnostics of learning: compares dreams with real rows, and measures the gradients that reach each part.
 
-`docs/research.md` says what each number means and what to do about it.
+`docs/research.md` gives the meaning of each number and the remedy.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""Dreams to look at: imagined steps with everything that the model predicts along the way."""
+"""Dreams to inspect: imagined steps with all predictions of the model."""
 
 from collections.abc import Callable
 

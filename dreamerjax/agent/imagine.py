@@ -1,4 +1,4 @@
-"""Imagined trajectories that actor and critic learn from (section "Actor critic learning")."""
+"""Imagined trajectories for training the actor and the critic (section "Actor critic learning")."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""What the heads predict in a latent state, decoded: reward, continuation, value.
+"""Decoded predictions of the heads for a latent state: reward, continuation, value.
 
 The continue head's probability contains the discount that the head learned (`Knobs.cont_discount`).
 """

@@ -1,13 +1,13 @@
-"""One update of everything: world model, actor, critic, slow critic, return scale.
+"""One update of all parts: world model, actor, critic, slow critic, return scale.
 
-`update_gradients` reads as the stages of an update. `bench` times the same functions.
+`update_gradients` calls the stages of an update. `bench` times the same functions.
 
     world_model_forward       filter the batch into latent states; the world model's loss
     imagine                   trajectories from all latent states (agent/imagine.py)
     actor_critic_gradients    targets of the trajectories; gradients of actor and critic
     replay_gradients          the critic's loss on the batch; its gradients of critic and features
-    world_model_gradients     backward through `world_model_forward`
-    apply_gradients           the optimizer's step, and the slow critic's
+    world_model_gradients     backward pass of `world_model_forward`
+    apply_gradients           updates the parameters and the slow critic
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The world model learns to predict replayed rows (section "World model learning")."""
+"""Losses of the world model on replayed rows (section "World model learning")."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,1 +1,1 @@
-"""How fast an update is, and what it is made of."""
+"""Measures the speed of an update and of its parts."""

@@ -1,8 +1,8 @@
 """Measures the speed of an update, its share of the machine's peak, and its stages.
 
 Everything is measured in rounds. A round is one dispatch of U updates, a few products of large matrices, and every
-stage once. The speed of a shared machine can change by a factor of two within minutes, but hardly within a round.
-Trust ratios within a round: `share_of_peak`, and the sum of the stages over the whole.
+stage once. The speed of a shared machine can change by a factor of two within minutes, but changes little within a
+round. Ratios within a round are reliable: `share_of_peak`, and the sum of the stages divided by the whole.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""What the path from an environment to the replay costs, beside the same environment stepped plainly: `bench --env`.
+"""Cost of the path from an environment to the replay, compared with stepping the environment directly: `bench --env`.
 
-Both sides take the same random actions in turn, round by round. Plain is a loop over the environments' own `step` and
-`reset`; ours is `VectorEnv.step` and `Replay.add`: with every check, with the rows' arrays, with workers if they are
-asked for. The policy is not part of it.
+Both sides take the same random actions, in turn, in each round. The direct side loops over the environments' `step` and
+`reset`. Our side calls `VectorEnv.step` and `Replay.add`, with all checks, the rows' arrays, and workers if requested.
+The policy is not measured.
 """
 
 import dataclasses

@@ -1,8 +1,8 @@
-"""How much arithmetic a program is: the operations of its matrix products and convolutions, counted from its jaxpr.
+"""Counts the operations of a program's matrix products and convolutions, from its jaxpr.
 
-The count belongs to the program, not to a machine or a compiler: it says what had to be done, and divided by the
-time that it took, how well a machine was used. Everything else (activations, losses, the optimizer) is left out; it
-is small beside the products.
+The count depends on the program only, not on the machine or the compiler. Divided by the time, it gives the
+utilisation of a machine. The other operations (activations, losses, the optimizer) are not counted; they are few
+compared with the products.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What the bench measures: flags of the command line -> settings. Nothing here touches JAX."""
+"""Converts the command-line flags of the bench to settings. Nothing here uses JAX."""
 
 import argparse
 from dataclasses import dataclass

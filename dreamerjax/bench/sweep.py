@@ -1,4 +1,4 @@
-"""The bench over several values of one setting, each in a process of its own: so that the most memory is each one's."""
+"""Runs the bench for several values of one setting, each in a separate process to measure its peak memory."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Made-up experience: random rows with episode starts and ends, as many and as large as one likes."""
+"""Synthetic experience: random rows with episode starts and ends, in any number and size."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The bench's results in words: one table, a sweep's table, and two results side by side."""
+"""Formats the results of the bench: one table, the table of a sweep, and two results side by side."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,20 +1,20 @@
 """Times the stages of an update, each compiled separately, from the agent's own functions.
 
-    world_model_forward     forward pass of encoder, recurrence and heads, with what the backward pass needs
+    world_model_forward     forward pass of encoder, recurrence and heads; stores the backward pass's inputs
     imagine                 imagined trajectories
     actor_critic            targets, and the gradients of actor and critic on imagined and on replayed rows
     world_model_backward    backward pass of the world model
-    optimizer               AGC, LaProp, the step of all parameters, the slow critic's step
-    transfer                one update's batch to the device
+    optimizer               AGC, LaProp, the updates of all parameters and of the slow critic
+    transfer                transfer of one update's batch to the device
 
 and what happens between updates:
 
     host_sampling           sampling one update's batch from the replay
     policy_step             one action for every environment, from the observation to numpy
-    env_step                one step of every copy of CartPole, whatever the agent observes
+    env_step                one step of all copies of CartPole, for any observation
 
-Compiled separately, the stages cannot share or overlap work, and intermediate results go through memory: their sum
-differs from the time of the whole update.
+Separately compiled stages cannot share or overlap work, and intermediate results go through memory. The sum of
+their times therefore differs from the time of the whole update.
 """
 
 import dataclasses

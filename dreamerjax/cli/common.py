@@ -1,4 +1,4 @@
-"""Shared by all commands: the argument parser, the start of the back-end, printing."""
+"""Functions for all commands: the argument parser, the start of the back-end, printing."""
 
 import argparse
 import dataclasses

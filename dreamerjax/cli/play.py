@@ -1,4 +1,4 @@
-"""Commands that use a trained agent: `play` in its dream in the browser; `export` it to share it."""
+"""Commands that use a trained agent: `play` opens its dream in the browser; `export` writes it to share."""
 
 import asyncio
 import contextlib

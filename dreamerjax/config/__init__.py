@@ -1,4 +1,4 @@
-"""The settings of a run: all hyperparameters are on one page, `hyperparameters.py`."""
+"""The settings of a run; `hyperparameters.py` has all hyperparameters."""
 
 from dreamerjax.config.checks import (
     env_kwargs,

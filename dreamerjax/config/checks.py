@@ -1,4 +1,4 @@
-"""Settings made complete and checked."""
+"""Completes and checks settings."""
 
 import dataclasses
 import json

@@ -1,9 +1,9 @@
-"""Every hyperparameter on one page, with its type, its range and the model sizes.
+"""All hyperparameters, with types and ranges, and the model sizes.
 
-Losses, optimizer and learning rates are those of DreamerV3 (Hafner et al., Nature 2025, and the authors' code);
-docs/algorithm.md lists the defaults that differ. The settings of a run come in layers, later ones win: these defaults;
-the YAML files in `dreamerjax/presets` for the environment's suite and for the environment; any `--config FILE`; flags
-such as `--agent.actor.learning-rate 1e-4`.
+Losses, optimizer and learning rates have the defaults of DreamerV3 (Hafner et al., Nature 2025, and the authors' code).
+`docs/algorithm.md` lists the other defaults. The settings of a run have layers, and later layers override earlier ones:
+these defaults; the YAML files in `dreamerjax/presets` for the environment's suite and for the environment; any
+`--config FILE`; flags such as `--agent.actor.learning-rate 1e-4`.
 """
 
 from collections.abc import Mapping

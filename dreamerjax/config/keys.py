@@ -1,4 +1,4 @@
-"""Settings as flat keys, such as `agent.actor.learning_rate`, and the keys that make a model family."""
+"""Settings as flat keys, such as `agent.actor.learning_rate`, and the keys that define a model family."""
 
 import dataclasses
 import hashlib

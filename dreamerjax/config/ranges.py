@@ -1,4 +1,4 @@
-"""The ranges of settings, which are part of the types of their fields."""
+"""The ranges of settings, as part of the fields' types."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple

@@ -6,7 +6,7 @@
     Box of floats with finite bounds                a vector in -1 ... 1, scaled to the bounds
     Dict or Tuple of all these, nested              all parts together
 
-Actions are converted for all environments at once, stacked: sixteen cost the same as one.
+Actions are converted for all environments at once: sixteen environments cost the same as one.
 """
 
 import collections

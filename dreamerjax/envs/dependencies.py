@@ -1,4 +1,4 @@
-"""Finds the pip command that installs the packages an environment is missing."""
+"""Finds the pip command that installs an environment's missing packages."""
 
 import importlib.util
 import os

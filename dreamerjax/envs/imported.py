@@ -1,4 +1,4 @@
-"""Your own environment by import path: `mypackage.mymodule:make_env`, a function that returns a `gymnasium.Env`."""
+"""Imports your own environment by path: `mypackage.mymodule:make_env`, a function that returns a `gymnasium.Env`."""
 
 import difflib
 import importlib

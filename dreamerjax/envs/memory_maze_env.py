@@ -1,4 +1,4 @@
-"""Memory Maze, `memory-maze:SIZE` such as memory-maze:9x9: find coloured balls repeatedly, pixel observations."""
+"""Memory Maze, `memory-maze:SIZE` such as memory-maze:9x9: coloured balls to find repeatedly; pixel observations."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Image observations: rendered if the environment has none, cropped and resized right after each step."""
+"""Image observations: renders an image if the environment gives none; crops and resizes it after each step."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sets an environment's state from an observation: to render dreamed observations, or to start from any moment."""
+"""Sets an environment's state from an observation, to render a dreamed observation or to start from any moment."""
 
 from collections.abc import Callable, Mapping
 

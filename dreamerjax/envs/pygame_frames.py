@@ -1,6 +1,6 @@
 """Reads pygame's pictures as one block of memory.
 
-Gymnasium copies a pygame surface element by element, not in memory order, which takes half of CartPole's rendering
+Gymnasium copies a pygame surface element by element, not in memory order. This takes half of CartPole's rendering
 time. This wrapper copies the surface as one block and rearranges it into rows, columns and colours as a view.
 """
 

@@ -1,8 +1,7 @@
 """Environments as bytes: the state of unfinished episodes in a checkpoint, for environments that can be pickled.
 
 Each environment is a separate pickle, so a run can resume with another number of workers. Pickling runs third-party
-code: any error while writing means that there is no state, and any error while reading is a `StateError`, after which
-the run starts new episodes.
+code. If writing fails, no state is saved. If reading fails, a `StateError` is raised and the run starts new episodes.
 """
 
 import io

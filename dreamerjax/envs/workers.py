@@ -1,4 +1,4 @@
-"""Copies of an environment in worker processes, which are restarted when they fail.
+"""Steps copies of an environment in worker processes; restarts processes that fail.
 
 Each worker steps some of the copies with a `SerialVectorEnv`; see `worker_process.py`. A worker that raises, dies or
 hangs is replaced, and its copies start new episodes; the other workers' rows are unaffected. Only repeated failures

@@ -1,4 +1,4 @@
-"""Open-loop predictions: compares dreams with real episodes under the same actions, to measure how far they are right.
+"""Open-loop predictions: measures how long dreams stay accurate, against real episodes with the same actions.
 
 A stretch is a part of a real episode. The agent observes its first `context` rows and dreams the rest.
 """

@@ -1,1 +1,1 @@
-"""What a run reports: metrics, terminal, summary, diagnosis, alerts."""
+"""The reports of a run: metrics, terminal, summary, diagnosis, alerts."""

@@ -1,7 +1,7 @@
-"""Alerts: known failures that are recognised in a run's metrics, with a description and a remedy.
+"""Alerts: known failures detected in a run's metrics, with a description and a remedy.
 
-The rules (rules.py) read only the lines of `metrics.jsonl`, so the alerts of a run follow from its metrics: a resumed
-run finds its earlier alerts again, and `alerts_of` finds those of any run. Thresholds are settings (`alerts.*`).
+The rules (rules.py) read only `metrics.jsonl`, so the metrics of a run determine its alerts. A resumed run finds its
+earlier alerts again, and `alerts_of` finds the alerts of any run. Thresholds are settings (`alerts.*`).
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""Metrics on disk: one JSON object a line in `metrics.jsonl`, and the same numbers for TensorBoard.
+"""Metrics on disk: one JSON object per line in `metrics.jsonl`, and the same numbers for TensorBoard.
 
 A line is `{"step": 4000, "update": 500, "wall_seconds": 61.2, "episode/return": 212.0, ...}`. It is written and
 flushed at once, so `tail -f` follows a run. The report and the comparisons read this file. TensorBoard's event files

@@ -1,4 +1,4 @@
-"""How far a run is, and how long it will take."""
+"""The progress of a run, and its remaining time."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
-"""The known failures: how to recognise each in the metrics, and what to do about it.
+"""The known failures: how each is detected in the metrics, and its remedy.
 
-A rule reads only lines of `metrics.jsonl`. Its remedy is defined right after it and depends on the run's settings:
-three times, or a third of, the present value. docs/research.md explains both.
+A rule reads only lines of `metrics.jsonl`. Its remedy is defined right after it and depends on the run's settings: it
+sets three times, or a third of, the present value. docs/research.md explains both.
 """
 
 import math

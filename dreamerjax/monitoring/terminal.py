@@ -1,7 +1,7 @@
 """The progress of a run in the terminal: a live panel, or plain lines where there is no terminal.
 
 `Display.update` only stores the latest numbers. A separate thread draws the panel twice a second, so that its clock
-runs while JAX compiles; plain lines that are due are printed by a thread, too. Nothing here reads or changes the run.
+runs while JAX compiles; a thread also prints the plain lines. Nothing here reads or changes the run.
 The loss of standard output is handled in runtime/interrupt.py.
 """
 

@@ -1,1 +1,1 @@
-"""Neural networks: flax.linen modules with parameters, and nothing else."""
+"""Neural networks: only flax.linen modules with parameters."""

@@ -1,4 +1,4 @@
-"""The layers that everything is built from: dense, block-diagonal, RMS norm, silu."""
+"""The basic layers of all networks: dense, block-diagonal, RMS norm, silu."""
 
 import functools
 import math

@@ -1,4 +1,4 @@
-"""The three networks that are trained apart: world model, actor, critic."""
+"""The three networks that are trained separately: world model, actor, critic."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

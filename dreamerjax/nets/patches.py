@@ -1,7 +1,7 @@
-"""Images to numbers and back in patches that do not overlap: a few matrix products, which CPUs do well.
+"""Image encoder and decoder with non-overlapping patches: a few matrix products, which are fast on CPUs.
 
-A quick stand-in for the convolutions of `vision.py` (`--agent.model.vision patches`). Pixels are sorted once, so that
-each patch, each patch of patches, and so on lie together in memory: between the layers nothing is moved.
+A faster alternative to the convolutions of `vision.py` (`--agent.model.vision patches`). Pixels are reordered once, so
+that each patch, and each patch of patches, is contiguous in memory. No data moves between the layers.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""Images to numbers and back: stages of convolution that halve the resolution, and their mirror image.
+"""Image encoder and decoder: convolution stages that halve the resolution, and the reverse stages.
 
-Images of several keys must have one height and width: they are stacked along the channels, in the order of the keys,
-and go through one network.
+Images of several keys must have the same height and width. They are stacked along the channels, in the order of the
+keys, and pass through one network.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""The episodes from which a dream can start: from the run's replay buffer, or played by the agent."""
+"""The episodes from which a dream can start: stored in the run's replay buffer, or played by the agent."""
 
 import itertools
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Labels in the page for environments that define none: actions, numbers of the state, end of an episode."""
+"""Labels in the page, for environments without labels: actions, numbers of the state, end of an episode."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""A tree of moments: one dream with the real environment, in which the user can go back and take another action."""
+"""A tree of moments: a dream and the real environment; the user can go back and take another action."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""A ring whose images are in files of the run folder: its size is limited by the disk, not by memory.
+"""A ring whose images are files in the run folder. Disk space, not memory, limits its size.
 
-The operating system caches what is read often. The files are the ring itself: a checkpoint contains only the other
-columns, and a resumed run opens the files again. A killed run may have overwritten its oldest rows after its last
-checkpoint: these are then missing.
+The operating system caches frequent reads. The files are the ring itself: a checkpoint contains only the other
+columns, and a resumed run opens the files again. If a run was killed, it may have overwritten its oldest rows after
+its last checkpoint. These rows are then missing.
 """
 
 import os

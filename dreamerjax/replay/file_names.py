@@ -1,4 +1,4 @@
-"""Any text as part of the name of a file, on every system, and back."""
+"""Converts any text to a part of a file name that works on every system, and back."""
 
 import hashlib
 import re

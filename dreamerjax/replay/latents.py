@@ -1,6 +1,6 @@
-"""The context of windows: for each row, the latent state that was last computed for it.
+"""The context of windows: the newest latent state of each row.
 
-The policy computes one when it sees a row; every update computes new ones for the rows that it replays, and returns
+The policy computes a state for each new row; every update computes new states for its replayed rows, and returns
 them. Returned states are written one draw later, so that nothing waits for the device.
 """
 

@@ -1,4 +1,4 @@
-"""The online queue: each stretch of new rows, as long as a window, is in one of the next batches."""
+"""The online queue: puts each window-length sequence of new rows into one of the next batches."""
 
 from collections import deque
 from typing import Any

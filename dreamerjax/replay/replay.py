@@ -1,4 +1,4 @@
-"""Stored experience, sampled straight into time-major batches: a ring of rows, an online queue, latent states."""
+"""Stored experience, sampled as time-major batches: a ring of rows, an online queue, latent states."""
 
 import dataclasses
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Saved replays as plain arrays: checked, read, and cut for another number of environments.
+"""Saved replays as plain arrays: checks, reads and cuts them for another number of environments.
 
 A saved replay is one array [filled, num_envs, ...] for each column of the ring, in the order of its slots, and a
-JSON-able dictionary. Arrays whose names begin with `drawn` or `returned` are latent states that are on their way back.
+JSON-able dictionary. Arrays named `drawn...` or `returned...` are latent states that are not written back yet.
 """
 
 from collections.abc import Mapping

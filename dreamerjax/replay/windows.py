@@ -1,8 +1,8 @@
 """Windows: consecutive steps of one environment, as integers.
 
 Steps are counted from the first one that was added, so the window that starts at step `first` consists of the steps
-`first`, `first + 1`, ... A window may cross the end of an episode (`is_first` marks it for the model), but never the
-ring's write head: between the newest and the oldest row there is a gap in time.
+`first`, `first + 1`, ... A window may cross the end of an episode (`is_first` marks it for the model), but not the
+ring's write head, because the newest and the oldest row are not consecutive.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
-"""The lineage of a run: its family, its ancestors, and the settings that changed on the way.
+"""The lineage of a run: its family, its ancestors, and the settings that changed in between.
 
-It is in the host.json of every checkpoint, also after that is copied or moved.
+The host.json of every checkpoint contains the lineage, so a copied or moved checkpoint keeps it.
 """
 
 from collections.abc import Mapping, Sequence

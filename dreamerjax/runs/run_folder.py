@@ -1,4 +1,4 @@
-"""The folder of one run: where its files are, one process at a time, every file whole.
+"""The folder of one run: the paths of its files, atomic writes, and a lock for one process at a time.
 
     runs/cartpole-20260101-120000/
         config.yaml      the complete settings
@@ -13,7 +13,7 @@
         profile/         traces, with --profile
         .lock, .pid      of the process that trains here
 
-`RunFolder(path)` only names the files; `RunFolder.open` takes the lock, to write in the folder.
+`RunFolder(path)` only gives the file names; `RunFolder.open` takes the lock for writing.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""Settings in three layers, later ones win: the defaults in dreamerjax/config, YAML files, command-line flags.
+"""Settings in layers: defaults of dreamerjax/config, YAML files, flags. Later layers override earlier ones.
 
-A layer is a flat dictionary, dotted key -> typed value: layers are compared and combined key by key.
+A layer is a flat dictionary (dotted key -> typed value). Layers are compared and combined key by key.
 """
 
 import dataclasses

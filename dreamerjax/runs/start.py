@@ -1,4 +1,4 @@
-"""The settings that a run starts with: from its folder, from its parent run, or from its environment."""
+"""The settings at the start of a run: from its folder, its parent run or its environment."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -1,8 +1,8 @@
 """The platform that JAX runs on: chosen once, before JAX is used, with a clear error if it cannot be used.
 
 JAX chooses its platform at the first computation and cannot change it afterwards, so `select_backend` comes first in
-every program. JAX itself reports a missing accelerator poorly: by a bare `AssertionError`, a list of "known backends",
-or by using the CPU instead. A `BackendError` has the plugin's own reason and says what to install.
+every program. JAX reports a missing accelerator poorly: with a bare `AssertionError`, a list of "known backends",
+or silent use of the CPU. A `BackendError` contains the plugin's own reason and the packages to install.
 """
 
 import os

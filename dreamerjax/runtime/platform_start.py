@@ -1,7 +1,7 @@
 """Starts JAX on one platform; run as a script, tries the platform in a child process.
 
-A broken driver can end or hang the process that starts it, so an accelerator is tried in a child first. The child runs
-this file without the package: nothing here imports from it.
+A broken driver can crash or hang the process that starts it, so a child process tries an accelerator first. The child
+runs this file without the package, so this file does not import the package.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Compares runs: return by environment steps, time to solve, and the settings and commits that differ."""
+"""Compares runs: return by environment steps, time to solve, and differing settings and commits."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""An experiment: trains the runs of a hypothesis and judges it."""
+"""An experiment: trains the runs of a hypothesis and gives the verdict."""
 
 import json
 from collections import Counter

@@ -1,7 +1,7 @@
 """Grids and searches: Optuna proposes trials and stores them in a journal, so a killed sweep resumes without loss.
 
-Optuna proposes all trials of a batch before any of them runs, and each proposal has its own sampler seed. So a study
-that is killed and restarted proposes the same trials as one that runs through.
+Optuna proposes all trials of a batch before any of them runs, and each proposal has a separate sampler seed. A study
+that is killed and restarted therefore proposes the same trials as an uninterrupted study.
 """
 
 import json

@@ -1,7 +1,7 @@
 """A population of actor-critics that learn in the dreams of one frozen world model, in one compiled program.
 
-All members train on the same replayed rows and start from the same parameters; their knobs differ. Everything that does
-not depend on the member (the world model and its latent states of the rows) is computed once for all.
+All members train on the same replayed rows and start from the same parameters; their knobs differ. The
+computations that do not depend on the member (the world model and its latent states of the rows) are made once for all.
 """
 
 import dataclasses

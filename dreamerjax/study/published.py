@@ -1,7 +1,7 @@
 """Compares runs with the published learning curves of DreamerV3: `python run.py compare --published RUN ...`.
 
-The data comes from the score files that the authors publish with their code (github.com/danijar/dreamerv3): the mean
-return of the episodes in each window of 10,000 environment frames, with the lowest and the highest seed. The curves of
+The data comes from the score files in the authors' code (github.com/danijar/dreamerv3): the mean return of the episodes
+in each window of 10,000 environment frames, with the lowest and the highest seed. The curves of
 our runs are computed in the same way from the training episodes (sampled actions).
 """
 

@@ -1,6 +1,6 @@
 """A variant: a user's function that changes the program before a command runs, such as `my_networks.py:waves`.
 
-For changes of code rather than settings: custom networks, or an injected fault in an experiment.
+Use it to change code instead of settings: custom networks, or an injected fault in an experiment.
 """
 
 import importlib.util

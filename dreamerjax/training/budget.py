@@ -1,4 +1,4 @@
-"""How many updates a budget of environment steps allows, with a warning if they are too few."""
+"""Computes the number of updates within a budget of environment steps; warns if they are too few."""
 
 from dreamerjax.config import Config
 from dreamerjax.monitoring.summary import count

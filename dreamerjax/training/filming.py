@@ -1,4 +1,4 @@
-"""Films during a run. They are an extra: an error is noted once for each reason, and training continues."""
+"""Films during a run. They are optional: an error is reported once for each reason, and training continues."""
 
 import contextlib
 from collections.abc import Callable

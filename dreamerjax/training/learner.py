@@ -1,4 +1,4 @@
-"""The learner owns the train state and the compiled updates."""
+"""The learner contains the train state and the compiled updates."""
 
 import dataclasses
 import functools

@@ -1,11 +1,11 @@
 """The phases of a run: random prefill, world-model warm-up (optional), training, the end.
 
-Training is one thread that waits for the device only where it must. A dispatch of U updates returns at once; then
+Training is one thread that waits for the device only if necessary. A dispatch of U updates returns at once. Then:
 
-- interleaved (on a CPU, which has no cores to spare), the next environment steps wait for its parameters;
-- overlapped (on an accelerator), a policy on the host's CPU makes them meanwhile, with parameters that lag by exactly
-  one dispatch, and the next batches are drawn and moved to the device. Nothing depends on which is faster: the same
-  seed gives the same run.
+- interleaved (on a CPU, which has no spare cores): the next environment steps wait for the new parameters;
+- overlapped (on an accelerator): a policy on the host's CPU makes the next steps during the dispatch, with parameters
+  that lag by exactly one dispatch. The next batches are drawn and moved to the device. The result does not depend on
+  relative speed: the same seed gives the same run.
 """
 
 import time

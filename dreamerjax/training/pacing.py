@@ -1,7 +1,7 @@
-"""Pacing: how many updates the world model gets for each of the actor-critic.
+"""Pacing: the number of world-model updates for each actor-critic update.
 
 An actor-critic that learns faster than its world model learns from outdated dreams. Each rule is a pure function of the
-dispatch's number and of whether the world model is surprised.
+dispatch's number and of the surprise of the world model.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The parts of one training run, made from its settings."""
+"""Creates the parts of one training run from its settings."""
 
 import dataclasses
 from collections.abc import Mapping

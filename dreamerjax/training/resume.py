@@ -1,4 +1,4 @@
-"""Where a run starts: at nothing, at its newest checkpoint, or with the weights of another run."""
+"""The start of a run: new, from its newest checkpoint, or with the weights of another run."""
 
 import dataclasses
 from pathlib import Path

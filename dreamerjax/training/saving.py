@@ -1,4 +1,4 @@
-"""Checkpoints of a run in training: when they are due, what they contain, and what is saved when the run ends early."""
+"""Checkpoints during training: when they are due, what they contain, and what is saved when the run ends early."""
 
 import dataclasses
 import time

@@ -1,6 +1,6 @@
-"""What a learning curve comes to: its final return, its peak, and how it goes.
+"""Summary of a learning curve: its final return, its peak and its pattern.
 
-The sweep's table, the metrics of experiments, comparisons and the page of a run all take these from here.
+The table of a sweep, the metrics of experiments, comparisons and the report of a run use these.
 """
 
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Builds self-contained HTML pages: charts as inline SVG, films and images as data URIs, text from templates."""
+"""Builds self-contained HTML pages: charts as inline SVG, films and images as data URIs, and text from templates."""
 
 import base64
 import hashlib

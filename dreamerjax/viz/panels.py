@@ -1,4 +1,4 @@
-"""The diagnostic panels of a run: the metrics of each, and the function that judges them."""
+"""The diagnostic panels of a run: the metrics of each, and the function that gives its verdict."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,10 +1,10 @@
-"""Checkpoints: everything that a run needs to continue, written whole or not at all, and checked before use.
+"""Checkpoints: all data that a run needs to continue, written atomically and checked before use.
 
 checkpoints/0000004000/       one folder for each checkpoint, named by environment steps
     train_state/              the TrainState, by orbax
     arrays.npz                the replay's arrays, uncompressed
     host.json                 counters; the family, settings and lineage of the run
-    opaque.pkl                the caller's bytes, where there are any
+    opaque.pkl                the caller's bytes, if any
     MANIFEST.json             size and SHA-256 of every file above
 """
 

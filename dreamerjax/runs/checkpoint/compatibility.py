@@ -1,4 +1,4 @@
-"""Whether a stored train state fits the agent that asks for it."""
+"""Checks that a stored train state fits the agent that loads it."""
 
 from collections.abc import Mapping
 from typing import Any

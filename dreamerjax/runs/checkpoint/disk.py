@@ -1,4 +1,4 @@
-"""Safe use of the disk: free space, flushed files, removals that may be interrupted."""
+"""Safe use of the disk: free space, flushing, removals that tolerate interruption."""
 
 import errno
 import os

@@ -1,6 +1,6 @@
 """The manifest of a checkpoint: the format, and size and SHA-256 of every file.
 
-Orbax itself restores a changed byte without an error, so every file is compared with its checksum before use.
+Orbax does not detect a changed byte, so every file is compared with its checksum before use.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""What a checkpoint contains."""
+"""The contents of a checkpoint."""
 
 from typing import Any, NamedTuple
 

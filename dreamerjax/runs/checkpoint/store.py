@@ -1,8 +1,8 @@
-"""The checkpoints of a run: saved one by one, the newest whole one restored.
+"""The checkpoints of a run: saves them, and restores the newest complete one.
 
 A checkpoint is written under a temporary name, flushed to the disk and then renamed: a folder with its final name is
-complete. Files that were cut or changed afterwards do not match the manifest; `restore` then takes the next older
-checkpoint.
+complete. If a file was truncated or changed afterwards, it does not match the manifest. `restore` then uses the
+next older checkpoint.
 """
 
 import os
