@@ -2,6 +2,7 @@
 # make play     install everything and play inside an agent's dream, in the browser    ARGS="--example cartpole_pixels"
 # make test     install everything, lint, check the types, run the tests
 # make quick    the tests of math, nets and agent, and one training: about 90 seconds, the first time three minutes
+# make quick-newest    the same on Python 3.12 and 3.13, with the newest versions of all packages
 # make learn    install the wheel elsewhere, train CartPole, fail unless it is solved (CI runs this after the tests)
 # make test-envs    for every suite of environments: install its package, run its tests and a short training
 # make notebooks    run the notebooks and store their outputs; then: .venv/bin/jupyter lab notebooks
@@ -26,7 +27,10 @@ dev     := $(VENV)/.installed-dev
 
 suites := atari box2d brax bsuite craftax crafter dmc gymnax memory-maze minigrid mujoco popgym
 
-.PHONY: train play test quick test-envs learn notebooks lint format setup lock clean
+quick  := tests/math tests/nets tests/agent tests/training/test_loop.py::test_the_same_seed_gives_the_same_run
+newest := 3.12 3.13
+
+.PHONY: train play test quick quick-newest test-envs learn notebooks lint format setup lock clean
 .DEFAULT_GOAL := train
 
 train: $(runtime)
@@ -39,8 +43,19 @@ test: lint
 	$(python) -m pytest -n 2 --dist worksteal
 
 quick: $(dev)
-	$(python) -m pytest -n 2 --dist worksteal tests/math tests/nets tests/agent \
-	tests/training/test_loop.py::test_the_same_seed_gives_the_same_run
+	$(python) -m pytest -n 2 --dist worksteal $(quick)
+
+# With the newest versions of all packages instead of the lock. A Python that is not installed is skipped.
+quick-newest: $(addprefix quick-newest-,$(newest))
+
+quick-newest-%:
+	@for each in python$* $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$*.*/bin/python$*; do \
+	if "$$each" -c "" 2>/dev/null; then found="$$each"; break; fi; done; \
+	if [ -z "$$found" ]; then echo "Python $* is not installed: skipped."; exit 0; fi; set -ex; \
+	"$$found" -m venv --clear .venv-newest-$*; \
+	.venv-newest-$*/bin/pip install --disable-pip-version-check --quiet -e ".[test]" rlax; \
+	.venv-newest-$*/bin/python run.py --version; \
+	.venv-newest-$*/bin/python -m pytest -n 2 --dist worksteal $(quick)
 
 # In a separate virtual environment and outside this folder, as for a user who installs the wheel.
 learn: $(python)
@@ -106,5 +121,5 @@ lock: | $(python)
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) .venv-envs .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-envs .venv-newest-* .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,15 +5,17 @@ Child processes inherit the environment, and so find what is compiled already.
 
 import os
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 # Before jax is imported anywhere. The compiler needs a fifth of the time; the numbers are the same to rounding. Vectors
 # are as wide as `select_backend` makes them, so that the programs of a process in which it starts JAX are no others.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-    " --xla_llvm_disable_expensive_passes=true --xla_cpu_prefer_vector_width=512"
-)
+FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+FLAGS += ["--xla_cpu_prefer_vector_width=512"]
+if metadata.version("jaxlib") < "0.11":  # later versions end the process: they do not know this flag
+    FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
+os.environ["XLA_FLAGS"] = " ".join(FLAGS)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import hypothesis
