@@ -11,11 +11,11 @@ from pathlib import Path
 # Before jax is imported anywhere. The compiler needs a fifth of the time; the numbers are the same to rounding. Vectors
 # are as wide as `select_backend` makes them, so that the programs of a process in which it starts JAX are no others.
 os.environ["JAX_PLATFORMS"] = "cpu"
-FLAGS = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-FLAGS += ["--xla_cpu_prefer_vector_width=512"]
-if metadata.version("jaxlib") < "0.11":  # later versions end the process: they do not know this flag
-    FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
-os.environ["XLA_FLAGS"] = " ".join(FLAGS)
+# (jaxlib 0.11 does not know the last flag, and ends the process for it.)
+os.environ["XLA_FLAGS"] = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_prefer_vector_width=512"
+    + (" --xla_cpu_use_fusion_emitters=false" if metadata.version("jaxlib") < "0.11" else "")
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import hypothesis

@@ -20,7 +20,7 @@ from dreamerjax.types import ActionSpec, Batch, ObsSpec, Spaces
 
 
 class Ours:
-    """The agent with the defaults of dreamerjax/config/hyperparameters.py, U updates per dispatch as in the training loop."""
+    """The agent with the default settings, U updates per dispatch as in the training loop."""
 
     name = "dreamerjax"
     updates_per_call = TrainConfig().updates_per_dispatch
