@@ -566,7 +566,7 @@ def test_ctrl_c_before_training_creates_no_files(here: Path, monkeypatch: pytest
     def interrupted(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dreamerjax.cli.training.look_at", interrupted)
+    monkeypatch.setattr("dreamerjax.cli.training.inspect_env", interrupted)
     assert cli.main(["--env", "cartpole"]) == 130
     assert contents(here) == {}
 

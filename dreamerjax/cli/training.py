@@ -8,7 +8,7 @@ from typing import Any, get_args
 from dreamerjax.cli.common import command_parser, for_platform, help_width, path, start_backend, wrapped
 from dreamerjax.cli.settings_help import settings_help
 from dreamerjax.config import Config
-from dreamerjax.envs import VectorEnv, look_at, spaces_of
+from dreamerjax.envs import VectorEnv, inspect_env, spaces_of
 from dreamerjax.monitoring.summary import final_paragraph
 from dreamerjax.monitoring.terminal import Display
 from dreamerjax.runs.checkpoint import has_checkpoint
@@ -106,7 +106,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _begin(backend_name: str, beginning: Beginning) -> tuple[Start, Spaces, Backend]:
     """The settings of a new run, which may depend on the back-end; its spaces; the back-end."""
-    look = look_at(beginning.env)
+    look = inspect_env(beginning.env)
     early = None if beginning.needs_platform else beginning.settings(look, "")  # report errors before JAX starts
     backend = start_backend(backend_name, also_cpu=True, deterministic=beginning.deterministic)
     return early or beginning.settings(look, backend.platform), look.spaces, backend

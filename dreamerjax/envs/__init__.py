@@ -7,8 +7,8 @@
 
 from dreamerjax.envs.base import (
     EnvEvent,
+    EnvInfo,
     Goal,
-    Look,
     VectorEnv,
     copy_seeds,
 )
@@ -28,7 +28,7 @@ from dreamerjax.envs.registry import (
     SUITES,
     Suite,
     did_you_mean_id,
-    look_at,
+    inspect_env,
     make_env,
     make_single,
     spaces_of,
@@ -39,8 +39,8 @@ __all__ = [
     "EnvError",
     "EnvEvent",
     "EnvFailureError",
+    "EnvInfo",
     "Goal",
-    "Look",
     "RenderError",
     "StateError",
     "Suite",
@@ -51,8 +51,8 @@ __all__ = [
     "cannot_be_made",
     "copy_seeds",
     "did_you_mean_id",
+    "inspect_env",
     "last_lines",
-    "look_at",
     "make_env",
     "make_single",
     "spaces_of",

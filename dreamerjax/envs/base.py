@@ -27,7 +27,7 @@ class Goal(NamedTuple):
     reason: str = ""  # where it comes from, or why it does not apply, for people
 
 
-class Look(NamedTuple):
+class EnvInfo(NamedTuple):
     """What is known of an environment once it was made."""
 
     spaces: Spaces

@@ -14,7 +14,7 @@ import gymnasium
 
 from dreamerjax.config import ConfigError, EnvConfig, env_kwargs
 from dreamerjax.envs import dependencies
-from dreamerjax.envs.base import Look, VectorEnv
+from dreamerjax.envs.base import EnvInfo, VectorEnv
 from dreamerjax.envs.errors import EnvError, UnknownEnvironmentError, cannot_be_made
 from dreamerjax.types import Spaces
 
@@ -80,18 +80,18 @@ def make_env(config: EnvConfig, *, num_envs: int, seed: int) -> VectorEnv:
     return SerialVectorEnv(config, num_envs=num_envs, seed=seed)
 
 
-def look_at(config: EnvConfig) -> Look:
+def inspect_env(config: EnvConfig) -> EnvInfo:
     """Makes an environment to read its spaces and its goal, and closes it; raises as `make_env`."""
     env = make_env(dataclasses.replace(config, workers=0), num_envs=1, seed=0)
     try:
-        return Look(env.spaces, env.goal())
+        return EnvInfo(env.spaces, env.goal())
     finally:
         env.close()
 
 
 def spaces_of(config: EnvConfig) -> Spaces:
-    """As `look_at`, only the spaces."""
-    return look_at(config).spaces
+    """As `inspect_env`, only the spaces."""
+    return inspect_env(config).spaces
 
 
 def make_single(config: EnvConfig) -> gymnasium.Env:

@@ -46,7 +46,7 @@ class Diagnosis:
     def _inputs(self, now: int) -> tuple[Batch, Batch, PRNGKey]:
         entropy = np.random.SeedSequence((self._seed, now))
         newest = self._replay.newest(self._steps)
-        replayed = self._replay.look(
+        replayed = self._replay.peek(
             self._config.batch_size, self._config.sequence_length, np.random.default_rng(entropy)
         )
         return newest, replayed, jax.random.PRNGKey(int(entropy.generate_state(1)[0]))

@@ -175,7 +175,7 @@ class Replay:
         steps = min(steps, ring.filled)
         return ring.read(ring.added - steps + np.arange(steps)[:, None], np.arange(ring.num_envs))
 
-    def look(self, batch_size: int, sequence_length: int, generator: np.random.Generator) -> Batch:
+    def peek(self, batch_size: int, sequence_length: int, generator: np.random.Generator) -> Batch:
         """Windows [T, B, ...] without a context, drawn with the caller's generator: the replay does not change."""
         ring = self._ring
         windows = draw_windows(

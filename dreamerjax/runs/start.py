@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dreamerjax.config import Config, ConfigError, EnvConfig, family_key, flatten
-from dreamerjax.envs import Look
+from dreamerjax.envs import EnvInfo
 from dreamerjax.runs.presets import Recipe, name_of, read_env, takes_recipe
 from dreamerjax.runs.run_folder import RunFolderError, different_keys
 from dreamerjax.runs.settings import BUDGET, Layer, combine, env_of
@@ -103,7 +103,7 @@ class Beginning:
         """The value of `train.deterministic`, which no recipe sets."""
         return bool(_last(self._layers("laptop", pixels=None), "train.deterministic"))
 
-    def settings(self, look: Look, platform: str) -> Start:
+    def settings(self, look: EnvInfo, platform: str) -> Start:
         """The settings, complete and checked.
 
         Args:
@@ -163,7 +163,7 @@ def _recipe_of(config: Config, *, env: bool) -> Layer:
     }
 
 
-def _goal_told(look: Look) -> str:
+def _goal_told(look: EnvInfo) -> str:
     if look.goal.value is None:
         return f"No return counts as solved: {look.goal.reason}. --env.solve-return sets one."
     return (

@@ -169,7 +169,7 @@ class _Population:
             batches = []
             for update in range(first, min(first + train.updates_per_dispatch, self._plan.updates)):
                 generator = np.random.default_rng((self._rows_seed, update))
-                batches.append(self._replay.look(train.batch_size, train.sequence_length, generator))
+                batches.append(self._replay.peek(train.batch_size, train.sequence_length, generator))
             yield jax.tree.map(lambda *rows: np.stack(rows), *batches)
 
     def _evaluate(self, state: TrainState, done: int) -> list[float]:

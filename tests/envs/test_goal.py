@@ -13,7 +13,7 @@ from gymnasium.wrappers import (
 
 from dreamerjax.config import EnvConfig
 from dreamerjax.envs import (
-    look_at,
+    inspect_env,
 )
 from dreamerjax.envs.reward_threshold import registered_goal
 
@@ -64,4 +64,4 @@ def test_the_reward_threshold_of_gymnasium_counts_where_it_applies(maker, value,
 
 def test_the_reward_threshold_applies_with_repeated_actions():
     for repeat in (1, 2):
-        assert look_at(EnvConfig(id="gym:CartPole-v1", action_repeat=repeat)).goal.value == 475
+        assert inspect_env(EnvConfig(id="gym:CartPole-v1", action_repeat=repeat)).goal.value == 475

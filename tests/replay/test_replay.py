@@ -115,7 +115,7 @@ def test_looking_changes_nothing_and_shows_what_is_there(num_envs, capacity):
     newest = replay.newest(7)
     assert newest.obs["time"][:, :, 0].tolist() == [[time] * num_envs for time in range(18, 25)]
     assert newest.obs["state"][0, :, 1].tolist() == list(range(num_envs))
-    windows = replay.look(50, 4, np.random.default_rng(0))
+    windows = replay.peek(50, 4, np.random.default_rng(0))
     assert windows.reward.shape == (4, 50)
     times = windows.obs["time"][..., 0]
     assert (np.diff(times, axis=0) == 1).all()

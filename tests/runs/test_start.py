@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dreamerjax.config import Config, ConfigError, flatten
-from dreamerjax.envs import Goal, Look
+from dreamerjax.envs import EnvInfo, Goal
 from dreamerjax.runs import presets
 from dreamerjax.runs.presets import read_env, takes_recipe
 from dreamerjax.runs.run_folder import RunFolderError
@@ -19,11 +19,11 @@ STATE, CAMERA = ObsSpec("state", (4,)), ObsSpec("camera", (64, 64, 3))
 PUBLISHED = Config()
 
 
-def look(*obs: ObsSpec, goal: Goal | None = None) -> Look:
-    return Look(Spaces(obs or (STATE,), ACTIONS), goal or Goal())
+def look(*obs: ObsSpec, goal: Goal | None = None) -> EnvInfo:
+    return EnvInfo(Spaces(obs or (STATE,), ACTIONS), goal or Goal())
 
 
-def begin(*asked: Layer, platform: str = "cpu", seen: Look | None = None, **options) -> Start:
+def begin(*asked: Layer, platform: str = "cpu", seen: EnvInfo | None = None, **options) -> Start:
     return Beginning(asked, **options).settings(seen or look(), platform)
 
 
