@@ -36,7 +36,7 @@ class DiskRing(Ring):
 
         Raises:
             ValueError: as `Ring`.
-            ConfigError: the disk has no space for them.
+            ConfigError: the disk has no space for the files, or there are files of another size.
         """
         self._folder, self._files, self._block = folder, dict[str, np.memmap](), -1
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,8 +70,9 @@ class DiskRing(Ring):
         """As `Ring.state`, without what is in the files."""
         for file in (*self._files.values(), self._steps):
             file.flush()
-        arrays, meta = super().state()
-        arrays = {name: array for name, array in arrays.items() if name not in self._files}
+        _, meta = super().state()
+        used = min(self.added, self.slots)  # more than `filled` where rows were lost: the others stay in their slots
+        arrays = {name: column[:used] for name, column in self.columns.items() if name not in self._files}
         return arrays, meta | {"added": self.added, "filled": self.filled, "slots": self.slots}
 
     def load(self, arrays: Arrays, meta: Meta) -> None:
@@ -87,10 +88,11 @@ class DiskRing(Ring):
                 "Give the settings that it had."
             )
         added, filled = meta["added"], meta["filled"]
-        check_columns({**arrays, **{name: file[:filled] for name, file in self._files.items()}}, self.columns)
+        used = len(arrays["reward"])
+        check_columns({**arrays, **{name: file[:used] for name, file in self._files.items()}}, self.columns)
         for name, stored in self.columns.items():
             if name not in self._files:
-                stored[:filled] = arrays[name]
+                stored[:used] = arrays[name]
         steps = np.arange(added - filled, added)
         overwritten = np.flatnonzero(self._steps[self.slot_of(steps)] != steps)
         self.added = added
@@ -116,9 +118,14 @@ class DiskRing(Ring):
     def _file(self, name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.memmap:
         path = self._folder / f"{file_name(name)}.ring"
         size = int(np.prod(shape)) * dtype.itemsize
-        if not path.exists() or path.stat().st_size != size:
+        if not path.exists():
             with path.open("wb") as file:
                 file.truncate(size)
+        elif path.stat().st_size != size:
+            raise ConfigError(
+                f"{path} holds images of a replay with another replay.capacity or env.num_envs. Give the settings that "
+                f"it had. To start over, delete the folder {self._folder}."
+            )
         return np.memmap(path, dtype, "r+", shape=shape)
 
 

@@ -58,7 +58,7 @@ class Collector:
     def __init__(
         self, agent: Agent, env: VectorEnv, replay: Replay, *, seed: int, device: Device | None = None
     ) -> None:
-        """Resets the environments and stores their first rows.
+        """Resets the environments; the first step stores their first rows.
 
         Args:
             agent: whose policy acts.
@@ -77,7 +77,7 @@ class Collector:
         self._news = News([], {}, 0)
         self._lent = False  # the environments have another use now
         self._rows = env.reset()
-        self._replay.add(self._rows)
+        self._stored = False  # not before the first step: a replay on the disk would lose rows that `load` needs
         self.env_steps = 0
 
     def compile_policy(self, params: Params) -> None:
@@ -94,6 +94,9 @@ class Collector:
         Returns:
             The episodes that ended with it.
         """
+        if not self._stored:
+            self._replay.add(self._rows)
+            self._stored = True
         if params is None:
             action = self._env.random_action(self._random)
         else:
@@ -140,6 +143,7 @@ class Collector:
     def _begin_episodes(self) -> None:
         self._rows = self._env.reset(seed=int(self._random.integers(2**31)))
         self._replay.add(self._rows)
+        self._stored = True
         self._lent = False
         for event in self._env.take_events():
             self._hear(event)
@@ -187,6 +191,7 @@ class Collector:
         self._counter.ret, self._counter.length = arrays["return"].copy(), arrays["length"].copy()
         leaves, structure = jax.tree.flatten(self._rows)
         self._rows = jax.tree.unflatten(structure, [arrays[f"rows{i}"] for i in range(len(leaves))])
+        self._stored = self._replay.rows_added > 0
         return ""
 
     def _load_env(self, env_state: bytes) -> str:

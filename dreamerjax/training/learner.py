@@ -154,11 +154,11 @@ class Learner:
         return compile_cache.lower(self._program(mode), shapes, of=of, donate=(0,))
 
     def _program(self, mode: Mode) -> Update:
-        num_envs = self._policy_device is not None
+        copies_parameters = self._policy_device is not None
 
         def update(state: TrainState, batches: Batch) -> tuple[TrainState, Updated]:
             state, metrics, latents = train_steps(self._agent, state, batches, mode=mode)
             # A second output is a copy of the parameters; the next update reuses the state's memory.
-            return state, Updated(metrics, latents, state.params if num_envs else None)
+            return state, Updated(metrics, latents, state.params if copies_parameters else None)
 
         return update

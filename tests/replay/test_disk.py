@@ -75,6 +75,12 @@ def test_rows_that_a_killed_run_wrote_over_older_ones_are_missing_and_no_others(
         batch = resumed.sample(200, 2, 1)
         assert_images_tell_their_step(batch)
         assert batch.obs["time"].min() == before - left
+        again = on_disk(tmp_path, seed=98)
+        again.load(*saved(resumed))  # the checkpoint after that
+        assert len(again) == 2 * left
+        batch = again.sample(200, 2, 1)
+        assert_images_tell_their_step(batch)
+        assert batch.obs["time"].min() == before - left
     for time in range(before, before + 30):
         resumed.add(rows(time))
     assert_images_tell_their_step(resumed.sample(200, 3, 1))
@@ -90,6 +96,19 @@ def test_another_storage_or_capacity_is_refused(tmp_path):
     disk = on_disk(tmp_path)
     with pytest.raises(ConfigError, match=message):
         on_disk(tmp_path / "other", capacity=20).load(*disk.state())
+
+
+def test_a_refused_capacity_leaves_the_files_as_they_are(tmp_path):
+    disk = on_disk(tmp_path)
+    for time in range(5):
+        disk.add(rows(time))
+    arrays, meta = saved(disk)
+    with pytest.raises(ConfigError, match=r"another replay.capacity or env.num_envs\. Give the settings that it had"):
+        on_disk(tmp_path, capacity=20)
+    resumed = on_disk(tmp_path)
+    resumed.load(arrays, meta)
+    assert len(resumed) == 10
+    assert_images_tell_their_step(resumed.sample(20, 2, 1))
 
 
 def test_files_take_no_room_before_they_are_filled_and_no_memory(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -15,6 +16,7 @@ from dreamerjax.agent.agent import Agent, build_agent, init_train_state
 from dreamerjax.agent.policy import initial_policy_state
 from dreamerjax.config import AgentConfig, Config, EnvConfig, resolve
 from dreamerjax.envs import VectorEnv, make_env
+from dreamerjax.replay.disk import DiskRing
 from dreamerjax.replay.replay import Replay
 from dreamerjax.replay.ring import Ring
 from dreamerjax.training import collector
@@ -198,6 +200,27 @@ def test_it_goes_on_exactly_where_it_was_saved(precision: str) -> None:
     after, other_after = stored(replay), stored(other_replay)
     for name in after:
         np.testing.assert_array_equal(after[name], other_after[name])
+
+
+def test_a_resumed_replay_on_the_disk_keeps_its_rows(tmp_path: Path) -> None:
+    def begin(seed: int) -> tuple[Collector, Replay]:
+        env = make_env(EnvConfig(id="gym:CartPole-v1"), num_envs=1, seed=seed)
+        ring = DiskRing(env.spaces, folder=tmp_path, num_envs=1, capacity=20)
+        replay = Replay(ring, seed=seed)
+        return Collector(tiny_agent(env.spaces), env, replay, seed=seed), replay
+
+    one, replay = begin(0)
+    assert len(replay) == 0, "nothing before the first step"
+    for _ in range(30):
+        one.step(None)
+    (arrays, meta, env_state), (rows, replay_meta) = one.state(), replay.state()
+    rows = {name: array.copy() for name, array in rows.items()}
+    other, resumed = begin(1)
+    resumed.load(rows, replay_meta)
+    assert other.load(arrays, meta, env_state) == ""
+    assert len(resumed) == 20
+    other.step(None)
+    assert resumed.rows_added == 32
 
 
 def test_a_recurrent_state_that_was_saved_in_blocks_is_understood() -> None:
