@@ -69,12 +69,12 @@ class ActionSpec(NamedTuple):
 
     @property
     def outputs(self) -> int:
-        """What the actor puts out for it: a logit for each choice, or means beside standard deviations."""
+        """What the actor puts out for it: a logit for each choice, or means and standard deviations."""
         return self.size if self.kind == "discrete" else 2 * self.size
 
 
 class Spaces(NamedTuple):
-    """What the agent is told of an environment, and all that it is told."""
+    """Everything that the agent knows about an environment in advance."""
 
     obs: tuple[ObsSpec, ...]
     actions: tuple[ActionSpec, ...]  # parts that are chosen together, independently of each other
@@ -188,7 +188,7 @@ class Knobs:
 
 @flax.struct.dataclass
 class Params:
-    """One field for each network that is trained apart; holds parameters, or the optimizer states that go with them."""
+    """One field for each network that is trained separately: parameters, or optimizer states."""
 
     world_model: Variables
     actor: Variables

@@ -23,7 +23,7 @@ CONTEXT = 8  # rows that are seen before a dream that is compared
 def diagnose(
     agent: Agent, state: TrainState, newest: Batch, replayed: Batch, key: PRNGKey, *, sequence_length: int
 ) -> Metrics:
-    """Compares what the agent believes with what the replay holds. Pure, and changes nothing.
+    """Compares the predictions of the agent with replayed rows. Pure.
 
     Args:
         agent: the static parts.
@@ -63,7 +63,7 @@ def diagnose(
 
 
 def _value_against_returns(value: Array, rows: Batch, discount: Array) -> Metrics:
-    """The value of each row [L, copies] against the discounted return that followed.
+    """The value of each row [L, num_envs] against the discounted return that followed.
 
     An episode that was cut short, or has not ended, counts with the value of its last row.
     """
@@ -85,7 +85,7 @@ def _value_against_returns(value: Array, rows: Batch, discount: Array) -> Metric
 
 
 def _heads_against_rows(agent: Agent, state: TrainState, states: LatentState, rows: Batch) -> Metrics:
-    """What the heads say of rows that were seen; the reward also with the rewards of the rows before and after."""
+    """Predictions of the heads for observed rows; the reward is also compared with the previous and the next row."""
     reward, cont = _predictions(agent, state, states)
     inner = reward[1:-1]
     shifted = {"": rows.reward[1:-1], "_previous": rows.reward[:-2], "_next": rows.reward[2:]}
@@ -109,7 +109,7 @@ def _correlation(x: Array, y: Array, weight: Array) -> Array:
 def _dreams_against_rows(
     agent: Agent, state: TrainState, states: LatentState, post_logits: Array, rows: Batch, key: PRNGKey
 ) -> Metrics:
-    """Open loop: dreams under the actions really taken, against the rows that they led to."""
+    """Open-loop predictions under the recorded actions, compared with the recorded rows."""
     length = rows.reward.shape[0]
     context = min(CONTEXT, length - 1)
     horizon = min(max(HORIZONS), length - context)
@@ -142,7 +142,7 @@ def _dreams_against_rows(
 
 
 def _survival(agent: Agent, state: TrainState, states: LatentState, key: PRNGKey) -> Metrics:
-    """The probability that a dream under the policy still goes on after so many steps, the discount taken out."""
+    """Probability, without the discount, that a dream under the policy continues after the given numbers of steps."""
     dreams = imagine(agent, state.params, state.slow_critic, merge_time(states), key, knobs=state.knobs)
     alive = jnp.cumprod(jnp.minimum(undiscounted(dreams.cont[1:], state.knobs.discount), 1), 0).mean(-1)
     return {f"dream_survival_h{h}": alive[h - 1] for h in HORIZONS if h <= len(alive)}
@@ -156,7 +156,7 @@ def _predictions(agent: Agent, state: TrainState, states: LatentState) -> tuple[
 
 
 def _cut(rows: Batch, length: int) -> Batch:
-    """Cuts [L, num_envs, ...] into windows [length, L / length * copies, ...]."""
+    """Cuts [L, num_envs, ...] into windows [length, L / length * num_envs, ...]."""
 
     def cut(x: Array) -> Array:
         windows = x.reshape(-1, length, *x.shape[1:]).swapaxes(0, 1)

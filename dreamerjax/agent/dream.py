@@ -23,12 +23,12 @@ DreamPolicy = Callable[[LatentState, PRNGKey], Array]
 
 @flax.struct.dataclass
 class Reading:
-    """What an agent sees, expects and intends in latent states [..., N], time in front where there is any."""
+    """Predictions of an agent in latent states [..., N]; the leading axis is time, if there is one."""
 
     states: LatentState  # [...] of N states
     obs: dict[str, Array]  # name -> [..., N, ...] decoded, as the environment would give them
     reward: Array  # [..., N] of arriving here
-    cont: Array  # [..., N] probability that the episode goes on from here
+    cont: Array  # [..., N] probability that the episode continues from here
     value: Array  # [..., N] discounted return that the critic expects from here
     policy_entropy: Array  # [..., N] of the next action, nats
     prior_logits: Array  # [..., N, S, K] of the latent groups, before anything was seen
@@ -37,9 +37,9 @@ class Reading:
 
 @flax.struct.dataclass
 class Dream(Reading):
-    """Dreams to look at: index h is the state after h + 1 imagined steps, beside the action that led there.
+    """Dreams to inspect: index h has the state after h + 1 imagined steps, and the action that led there.
 
-    (`Trajectory`, to learn from, begins with the start itself, beside the action that is taken there.)
+    (`Trajectory`, to learn from, starts with the first state, and the action that is taken there.)
     """
 
     action: Array  # [H, N, A] that led to the state
@@ -47,7 +47,7 @@ class Dream(Reading):
 
 @flax.struct.dataclass
 class Encoding(Reading):
-    """What an agent made of rows that really happened: index t is its state after it saw row t."""
+    """Posterior states of real rows: index t is the state after row t was observed."""
 
     post_logits: Array  # [T, N, S, K] of the latent groups, after the observation was seen
     post_entropy: Array  # [T, N] nats
@@ -55,7 +55,7 @@ class Encoding(Reading):
 
 
 def read(agent: Agent, params: Params, states: LatentState, *, cont_discount: Array | float) -> Reading:
-    """Reads off latent states what the model and the policy make of them.
+    """Decodes latent states: all predictions of the model, the critic and the policy.
 
     Args:
         agent: the static parts.
@@ -114,13 +114,13 @@ def encode(agent: Agent, params: Params, batch: Batch, key: PRNGKey, *, cont_dis
 def look(
     agent: Agent, params: Params, state: LatentState, obs: dict[str, Array], key: PRNGKey
 ) -> tuple[LatentState, Array]:
-    """Opens the eyes in a dream: what its states become when these observations are seen there.
+    """Corrects the states of a dream with real observations: samples from the posterior instead of the prior.
 
     Args:
         agent: the static parts.
         params: all trained parameters.
         state: of N dreams.
-        obs: name -> [N, ...] what is really there.
+        obs: name -> [N, ...] real observations.
         key: consumed.
 
     Returns:
@@ -144,7 +144,7 @@ def dream(
     cont_discount: Array | float,
     actions: Array | DreamPolicy | None = None,
 ) -> Dream:
-    """Dreams on from N latent states, under given actions or under the policy.
+    """Imagines steps from N latent states, under given actions or under the policy.
 
     Args:
         agent: the static parts.
@@ -182,7 +182,7 @@ def dream(
 
 
 def open_loop(agent: Agent, params: Params, batch: Batch, key: PRNGKey, *, context: int) -> dict[str, Array]:
-    """Watches the first rows of a batch, then shuts its eyes and predicts the rest under the actions really taken.
+    """Observes the first rows of a batch, then predicts the rest open-loop under the recorded actions.
 
     Args:
         agent: the static parts.

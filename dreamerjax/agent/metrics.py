@@ -57,10 +57,9 @@ def entropy_range(agent: Agent) -> tuple[float, float]:
 
 
 def entropy_share(agent: Agent, entropy: Array) -> Array:
-    """Where an entropy [...] in nats lies between the lowest, 0, and the highest, 1, that the policy can have.
+    """Position of an entropy [...] in nats between the lowest, 0, and the highest, 1, that the policy can have.
 
-    A policy that has nothing to choose, because each part of its action has one choice or `actor.unimix` is 1, always
-    has the highest entropy: its share is 1.
+    A policy without a choice (one action for each part, or `actor.unimix` 1) has the share 1.
     """
     lowest, highest = entropy_range(agent)
     if highest - lowest < LEAST_RANGE:

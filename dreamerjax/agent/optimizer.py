@@ -37,7 +37,7 @@ def schedule_shape(step: Array, schedule: Schedule, *, final_fraction: float, de
 def learning_rate_shape(step: Array, config: OptimizerConfig) -> Array:
     """Factor [] on the learning rate of update `step`, the first being 0: linear warm-up from 0, then the schedule.
 
-    Each network counts its own updates: those of the world model's warm-up are none of the actor's.
+    Each network counts its own updates: the warm-up of the world model does not count for the actor.
     """
     warmup = jnp.minimum(1.0, step / config.warmup_updates) if config.warmup_updates else jnp.ones(())
     decay = schedule_shape(
@@ -60,5 +60,5 @@ def build_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         optax.ema(config.beta1, debias=True),
         optax.scale_by_schedule(lambda step: learning_rate_shape(jnp.asarray(step), config)),
     )
-    # Number by number, so all tensors go through as one vector: a few large operations, not hundreds of small ones.
+    # LaProp is elementwise, so all tensors are joined into one vector: a few large operations, not hundreds of small.
     return optax.chain(clip_per_tensor(config.agc_clip, config.agc_floor), optax.flatten(laprop))

@@ -27,7 +27,7 @@ Policy = Callable[[Params, PolicyState, dict[str, Any], Any, PRNGKey], tuple[Pol
 
 
 class ActionDistribution(NamedTuple):
-    """What can be asked of a distribution over actions [..., A]; one-hot if they are discrete."""
+    """Functions of a distribution over actions [..., A]; discrete actions are one-hot."""
 
     sample: Callable[[PRNGKey], Array]  # consumes the key -> [..., A]
     mode: Callable[[], Array]  # [..., A]
@@ -49,7 +49,7 @@ def categorical_actions(logits: Array, unimix_share: float = 0.0) -> ActionDistr
 
 
 def normal_actions(outputs: Array) -> ActionDistribution:
-    """Independent normals, from [..., 2A]: raw means beside raw standard deviations. Samples are not squashed."""
+    """Independent normals, from [..., 2A]: raw means, then raw standard deviations. Samples are not squashed."""
     mean, std = normal_mean_std(*jnp.split(outputs, 2, -1))
     return ActionDistribution(
         sample=lambda key: mean + std * jax.random.normal(key, mean.shape),
@@ -80,7 +80,7 @@ def joint_actions(parts: Sequence[ActionDistribution], sizes: Sequence[int]) -> 
 
 
 def action_distribution(agent: Agent, outputs: Array) -> ActionDistribution:
-    """The policy's distribution, from what the actor network puts out."""
+    """The policy's distribution, from the outputs of the actor network."""
     specs = agent.spaces.actions
     ends = list(itertools.accumulate(spec.outputs for spec in specs))
     parts = [
@@ -91,7 +91,7 @@ def action_distribution(agent: Agent, outputs: Array) -> ActionDistribution:
 
 
 def initial_policy_state(agent: Agent, batch: int) -> PolicyState:
-    """What `batch` agents remember before their first step: nothing."""
+    """The policy state of `batch` agents before their first step: zeros."""
     model = agent.networks.world_model
     return PolicyState(
         latent=initial_latent(batch, agent.config.model, model.dtype),
@@ -109,12 +109,12 @@ def policy_step(
     *,
     greedy: bool = False,
 ) -> tuple[PolicyState, Array]:
-    """Sees an observation, updates the belief, chooses an action.
+    """Updates the latent state with an observation and chooses an action.
 
     Args:
         agent: the static parts.
         params: all trained parameters.
-        policy_state: of B agents; what it holds counts for nothing where `is_first`.
+        policy_state: of B agents; ignored where `is_first`.
         obs: name -> [B, ...].
         is_first: [B] bool.
         key: consumed.
@@ -147,7 +147,7 @@ def policy_step(
 def jit_policy(agent: Agent, *, greedy: bool = False) -> Policy:
     """The compiled `policy_step`: (params, policy state, obs, is_first, key) -> (policy state, action, next key).
 
-    The same one whenever the same agent asks.
+    Cached: the same agent gets the same function.
     """
 
     @jax.jit

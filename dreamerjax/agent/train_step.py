@@ -88,7 +88,7 @@ def train_step(
         agent: the static parts.
         state: all that changes; its key is consumed and replaced.
         batch: [T, B, ...].
-        mode: "joint" trains everything; "world_model" trains it alone; "actor_critic" trains actor and critic on
+        mode: "joint" trains everything; "world_model" trains only the world model; "actor_critic" actor and critic on
             trajectories that a frozen world model imagines.
 
     Returns:
@@ -152,7 +152,7 @@ def update_gradients(agent: Agent, state: TrainState, batch: Batch, mode: Mode =
 def world_model_forward(agent: Agent, state: TrainState, batch: Batch, key: PRNGKey) -> WorldModelForward:
     """Filters the batch [T, B, ...] into latent states and computes the world model's loss. The key is consumed.
 
-    Two gradients come back to `backward`: that of the loss, and what the replayed rows teach through the features.
+    `backward` takes two gradients: of the loss, and of the features (from the critic's loss on replayed rows).
     """
 
     def forward(params: Variables) -> tuple[tuple[Array, Array], tuple[LatentState, Metrics]]:

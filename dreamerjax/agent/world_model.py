@@ -78,8 +78,8 @@ def assert_batch(agent: Agent, batch: Batch) -> None:
 def _kept_or_recomputed(agent: Agent, method: Callable[..., Any]) -> Callable[..., Any]:
     """A method of the world model as a function (parameters, inputs...) -> outputs.
 
-    For the gradient, its hidden layers are kept, or by `AgentConfig.rematerialise` computed again: they would
-    otherwise lie in memory while the agent dreams.
+    The backward pass needs its hidden layers. They are kept in memory, or with `AgentConfig.rematerialise` computed
+    again, so that they take no memory while the agent imagines.
     """
 
     def run(params: Variables, *inputs: Any) -> Any:

@@ -87,7 +87,7 @@ class WorldModel(nn.Module):
 
 
 def apply(module: nn.Module, variables: Variables, *inputs: Any, method: Callable[..., Any] | None = None) -> Any:
-    """What a module makes of its inputs with these parameters: a pure function."""
+    """The outputs of a module for these parameters and inputs: a pure function."""
     return module.apply(variables, *inputs, method=method)
 
 
@@ -95,7 +95,7 @@ class Networks(NamedTuple):
     """The modules, without parameters."""
 
     world_model: WorldModel
-    actor: Head  # features -> for each part of the action logits, or means beside standard deviations
+    actor: Head  # features -> for each part of the action logits, or means and standard deviations
     critic: Head  # features -> M two-hot logits
 
 

@@ -25,7 +25,7 @@ class BlockState:
 
 
 def in_blocks(state: LatentState, blocks: int) -> BlockState:
-    """A latent state [..., N, ...] as a scan carries it."""
+    """Converts a latent state [..., N, ...] to the layout inside of a scan."""
     return BlockState(deter=to_blocks(state.deter, blocks), stoch=state.stoch)
 
 
@@ -75,8 +75,8 @@ def from_stored(stored: StoredLatent, config: ModelConfig, dtype: Dtype) -> Late
 def latent_noise(key: PRNGKey, *lead: int, config: ModelConfig) -> Array:
     """The random numbers [*lead, S] in [0, 1) that decide latent samples. The key is consumed.
 
-    A loop of many small steps draws all of its numbers before it starts: drawn inside, they would be a small program of
-    their own in each step. A loop of few large steps draws them inside, where they fit in the cache.
+    A loop of many small steps draws all numbers before it starts, because each draw inside costs a small program. A
+    loop of few large steps draws them inside, where they fit in the cache.
     """
     return jax.random.uniform(key, (*lead, config.groups))
 
@@ -84,7 +84,7 @@ def latent_noise(key: PRNGKey, *lead: int, config: ModelConfig) -> Array:
 class BlockGRU(nn.Module):
     """deter' = update * candidate + (1 - update) * deter, in G blocks that share their inputs.
 
-    Each block reads its own slice of deter beside the embedded deter, stoch and action. Those three are
+    Each block reads its own slice of deter and the embedded deter, stoch and action. Those three are
     the same for every block, so one dense layer serves all blocks and is added to the block-diagonal one.
     """
 

@@ -82,8 +82,8 @@ class ImageEncoder(nn.Module):
 class ImageDecoder(nn.Module):
     """Latent state -> predicted images [..., height, width, channels] in 0 ... 1, by name.
 
-    The smallest picture is the sum of what each block of the recurrent state draws on its share of the channels and of
-    what two layers make of the latent groups. Then the encoder backwards: doubled pixels, 5x5 convolution, norm, silu.
+    The smallest picture is a sum: each block of the recurrent state draws a share of the channels, two layers draw from
+    the latent groups. The encoder's stages follow in reverse: doubled pixels, 5x5 convolution, norm, silu.
     """
 
     images: tuple[ObsSpec, ...]
