@@ -2,8 +2,10 @@
 
 import sys
 
+from dreamerjax.__main__ import import_command_line
+
 try:
-    from dreamerjax.cli import command_line
+    command_line = import_command_line()
 except ModuleNotFoundError as error:
     if (error.name or "").startswith("dreamerjax"):
         raise

@@ -42,14 +42,17 @@ def draw_health(run_dir: Path, config: Config, file: Path) -> list[Alert]:
     rows = -(-len(PANELS) // COLUMNS)
     figure = Figure(figsize=(10, 2.1 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, sharex=True)
-    for axes, panel in zip(grid.flat, PANELS, strict=True):
+    for axes in grid.flat[len(PANELS) :]:
+        axes.remove()
+    for axes, panel in zip(grid.flat, PANELS, strict=False):
         draw_panel(axes, lines, panel, alerts)
         level = judge_panel(panel, lines, config, watch.active).level
         axes.set_title(panel.title, fontsize="small", loc="left")
         axes.set_title(WORDS[level].lower(), fontsize="small", loc="right", color=COLOURS[level])
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid[-1]:
+    for axes in grid.flat[len(PANELS) - COLUMNS : len(PANELS)]:  # the lowest of each column
         axes.set_xlabel("environment steps")
+        axes.tick_params(labelbottom=True)
     marks = "; ".join(f"{alert.name} at {alert.step:,}" for alert in alerts) or "no alerts"
     figure.suptitle(marks, fontsize="medium", color="C3" if alerts else "0.3", wrap=True)
     figure.savefig(file, dpi=110)
