@@ -21,7 +21,7 @@ from dreamerjax.agent.diagnostics import (
 from dreamerjax.agent.predictions import predict_value
 from dreamerjax.agent.world_model import observe
 from dreamerjax.types import ActionSpec, Batch, Spaces
-from tests.agent.test_train_step import CONFIG, OBS, B, T, make_agent, random_batch
+from tests.agent.train_step_setup import CONFIG, OBS, B, T, make_agent, random_batch
 from tests.tiny import random_like
 
 

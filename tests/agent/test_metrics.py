@@ -19,7 +19,7 @@ from dreamerjax.agent.policy import action_distribution
 from dreamerjax.agent.train_step import train_step
 from dreamerjax.agent.world_model import observe
 from dreamerjax.types import ActionSpec, Spaces
-from tests.agent.test_train_step import CONFIG, OBS, make_agent, random_batch
+from tests.agent.train_step_setup import CONFIG, OBS, make_agent, random_batch
 from tests.tiny import random_like
 
 

@@ -186,7 +186,7 @@ def budget(**train: object) -> Config:
 @pytest.mark.parametrize(
     ("config", "updates"),
     [
-        (budget(env_steps=40), 24),  # as in tests/test_cli.py
+        (budget(env_steps=40), 24),  # as in tests/cli
         (budget(env_steps=16), 0),
         (budget(env_steps=17), 0),  # 8 rows are earned, and a dispatch takes 16
         (budget(env_steps=18), 2),

@@ -17,7 +17,7 @@ from dreamerjax.study.population import (
     member_of,
     population_policy,
 )
-from tests.agent.test_train_step import make_agent, random_batch
+from tests.agent.train_step_setup import make_agent, random_batch
 from tests.tiny import random_like
 
 U = 2

@@ -15,7 +15,7 @@ import pytest
 from dreamerjax.runtime.background import Background, any_running
 from dreamerjax.runtime.interrupt import Interrupt
 from dreamerjax.runtime.output import LostOutputError, Output
-from tests.test_cli import TINY
+from tests.cli.commands import TINY
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,10 +6,8 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from markupsafe import Markup
 from matplotlib.axes import Axes
@@ -17,19 +15,14 @@ from matplotlib.figure import Figure
 
 from dreamerjax import cli
 from dreamerjax.envs import EnvError
-from dreamerjax.inference.open_loop import OpenLoopComparison
 from dreamerjax.runs.lineage import Event
 from dreamerjax.runs.load import load_run
-from dreamerjax.types import ObsSpec, Rows, Spaces
-from dreamerjax.viz import film, report
+from dreamerjax.viz import report
 from dreamerjax.viz.curves import draw_returns, return_limits, training_caption
-from dreamerjax.viz.dream_accuracy import errors_of, survival_of
-from dreamerjax.viz.film import Filmed, filmed
 from dreamerjax.viz.learning import Learning
 from dreamerjax.viz.panels import PANELS
-from dreamerjax.viz.report_media import select_media
 from dreamerjax.viz.verdict import unclear
-from tests.test_cli import TINY, user_error
+from tests.cli.commands import TINY, user_error
 
 NASTY = """<script>alert("a")<-script> & 'b'"""
 SECTIONS = ["learning", "episodes", "dreams", "accuracy", "diagnostics", "settings", "cost"]
@@ -349,76 +342,3 @@ def test_charts_of_diagnostics_have_the_same_axes(run: Path, monkeypatch: pytest
     assert {drawn[title].get_xlim() for title in titles} == {(0.0, 40.0)}
     shares = [panel.title.partition(",")[0] for panel in PANELS if panel.share]
     assert len({drawn[title].get_ylim() for title in shares if title in drawn}) == 1
-
-
-def test_films_of_a_few_steps_are_selected_and_the_newest_have_priority(tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    for step in range(1000, 8000, 1000):
-        for name in ("episode.mp4", "dream_scene.mp4", "dream.png"):
-            (tmp_path / "videos" / f"{step:010d}_{name}").write_bytes(bytes(300))
-    (tmp_path / "videos" / "notes_of_mine.txt").touch()
-    films = filmed(tmp_path)
-    assert len(films) == 21
-    assert films[0] == Filmed(1000, "dream", tmp_path / "videos/0000001000_dream.png")
-    shown, left_out = select_media(films)
-    assert sorted({one.env_steps for one in shown}) == [1000, 3000, 5000, 7000]
-    assert len(shown) == 12
-    assert sorted([*shown, *left_out]) == sorted(films)
-    shown, _ = select_media(films, max_bytes=1700)  # four in base64
-    assert [one.env_steps for one in shown] == [5000, 7000, 7000, 7000]
-    assert select_media([]) == ([], [])
-    assert filmed(tmp_path / "nowhere") == []
-
-
-# Accuracy of dreams
-
-
-def compared(
-    *, obs: dict[str, np.ndarray], dreamed: dict[str, np.ndarray], cont: np.ndarray, **flags: Any
-) -> OpenLoopComparison:
-    """Episode segments with one dream of each, [H, N, ...]."""
-    steps, count = cont.shape
-    off = np.zeros((steps, count), bool)
-    flags = {"is_first": off, "is_last": off, "is_terminal": off} | flags
-    rows = Rows(obs, np.zeros((steps, count, 1)), np.zeros((steps, count)), **flags)
-    dream: Any = SimpleNamespace(obs=dreamed, cont=cont)
-    return OpenLoopComparison(rows, [dream], np.cumprod(~rows.is_first, axis=0).astype(bool))
-
-
-def test_errors_of_numbers_pictures_and_integers() -> None:
-    specs = (ObsSpec("state", (2,)), ObsSpec("image", (1, 2, 1)), ObsSpec("map", (2, 2), 5))
-    obs = {
-        "state": np.array([[[0.0, 1.0]] * 2, [[2.0, 1.0]] * 2]),
-        "image": np.full((2, 2, 1, 2, 1), 100, np.uint8),
-        "map": np.zeros((2, 2, 2, 2), np.uint8),
-    }
-    dreamed = {name: values.copy() for name, values in obs.items()}
-    dreamed["state"][1, 0, 0] += 3
-    dreamed["image"][:, :, :, 0] += 51
-    dreamed["map"][0, 0, 0] = 4
-    first = np.array([[False, False], [False, True]])
-    made = compared(obs=obs, dreamed=dreamed, cont=np.ones((2, 2)), is_first=first)
-    errors = {error.name: error for error in errors_of(made, Spaces(specs, ()))}
-    assert list(errors) == ["state[0]", "state[1]", "image", "map"]
-    nan = np.nan
-    np.testing.assert_allclose(errors["state[0]"].values, [[0, 0], [3, nan]])
-    np.testing.assert_allclose(errors["image"].values, [[0.1, 0.1], [0.1, nan]])
-    np.testing.assert_allclose(errors["map"].values, [[0.5, 0], [0, nan]])
-    assert errors["state[0]"].scale == pytest.approx(np.std([0, 0, 2]))
-    assert errors["state[1]"].scale == 1, "it never changes"
-    assert [errors["state[0]"].middle(steps) for steps in (1, 2, 9)] == [0, 3, 3]
-
-
-def test_survival_counts_a_segment_until_a_time_limit() -> None:
-    """The first ends at step 2, the second is cut short after step 1, the third continues."""
-    terminal, first = np.zeros((3, 3), bool), np.zeros((3, 3), bool)
-    terminal[1, 0] = first[2, 0] = first[1, 1] = True
-    cont = np.full((3, 3), 0.5)
-    nothing: dict[str, np.ndarray] = {}
-    dreamed, real = survival_of(compared(obs=nothing, dreamed=nothing, cont=cont, is_terminal=terminal, is_first=first))
-    np.testing.assert_allclose(real, [1, 1 / 2, 1 / 2])
-    np.testing.assert_allclose(dreamed, [0.5, 0.25, 0.125])
-
-
-def test_the_film_of_dreamed_states_is_named_as_a_dream() -> None:
-    assert film.STATE_DREAM.startswith("dream")
