@@ -72,7 +72,7 @@ learn: $(python)
 test-envs: $(addprefix test-env-,$(suites))
 
 test-env-%: .venv-envs/%/.installed
-	.venv-envs/$*/bin/python -m pytest tests/envs/test_suites.py -k $*
+	.venv-envs/$*/bin/python -m pytest tests/envs -k "$* or $(subst -,_,$*)"
 	.venv-envs/$*/bin/python experiments/smoke_suites.py $*
 
 .PRECIOUS: .venv-envs/%/.installed

@@ -1,8 +1,10 @@
-"""Environments that are registered for one test."""
+"""Fixtures of environments."""
 
 import contextlib
+from pathlib import Path
 
 import gymnasium
+import jax
 import pytest
 
 
@@ -17,3 +19,18 @@ def register():
             return f"gym:{name}"
 
         yield add
+
+
+@pytest.fixture
+def once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The fault happens only in the first copy that reaches it, which makes the file."""
+    mark = tmp_path / "happened"
+    monkeypatch.setenv("FAULT_ONCE", str(mark))
+    return mark
+
+
+@pytest.fixture
+def others_may_broadcast():
+    """Packages of others may promote ranks, which is an error in all other tests."""
+    with jax.numpy_rank_promotion("allow"):
+        yield

@@ -1,11 +1,7 @@
 """The server: many sessions at the same time, and errors."""
 
 import asyncio
-import contextlib
-import json
-import struct
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,86 +9,14 @@ import aiohttp
 import numpy as np
 import pytest
 
-import dreamerjax
 from dreamerjax.envs import RenderError
 from dreamerjax.envs.serial import SerialVectorEnv
 from dreamerjax.inference.dreamer import Dreamer
 from dreamerjax.play import server as server_module
 from dreamerjax.play import session
 from dreamerjax.play.compiled_agent import CompiledAgent
-from dreamerjax.play.server import FULL, PortError, Server, Settings
 from dreamerjax.play.session import MAX_UNDRAWN
-from tests.tiny_run import make_run
-
-
-@pytest.fixture(scope="module")
-def dreamer(tmp_path_factory: pytest.TempPathFactory) -> Dreamer:
-    return dreamerjax.load(make_run(tmp_path_factory.mktemp("run") / "a"))
-
-
-class Browser:
-    """A client with the protocol of the page."""
-
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        self.socket = socket
-        self.texts: list[dict[str, Any]] = []
-
-    async def ask(self, **message: Any) -> None:
-        await self.socket.send_json(message)
-
-    async def moment(self, until: Callable[[dict[str, Any]], bool] = lambda header: True) -> dict[str, Any]:
-        """The next moment for which `until` is True, with its dreamed image."""
-        while True:
-            message = await self.socket.receive()
-            if message.type is aiohttp.WSMsgType.TEXT:
-                self.texts.append(json.loads(message.data))
-            elif message.type is aiohttp.WSMsgType.BINARY:
-                await self.ask(do="drawn")
-                (length,) = struct.unpack_from("<I", message.data)
-                header = json.loads(message.data[4 : 4 + length])
-                sizes = header["pictures"]
-                assert len(message.data) == 4 + length + sum(sizes)
-                header["dreamed"] = message.data[4 + length :][: sizes[0]]
-                if until(header):
-                    return header
-            else:
-                raise AssertionError(f"closed: {self.socket.close_code} {message.extra or message.data}")
-
-    async def text(self, key: str) -> dict[str, Any]:
-        while not any(key in text for text in self.texts):
-            await self.receive_text()
-        return next(text for text in self.texts if key in text)
-
-    async def receive_text(self) -> None:
-        message = await self.socket.receive()
-        if message.type is aiohttp.WSMsgType.TEXT:
-            self.texts.append(json.loads(message.data))
-
-    async def closed(self) -> tuple[int | None, str]:
-        while True:
-            message = await self.socket.receive()
-            if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED):
-                return self.socket.close_code, str(message.extra or "")
-
-
-@contextlib.asynccontextmanager
-async def serving(dreamer: Dreamer, tmp_path: Path, **settings: Any) -> AsyncIterator[tuple[Server, Callable]]:
-    server = Server(dreamer, Settings(port=0, recordings=tmp_path / "recordings", **settings))
-    await server.start()
-    async with aiohttp.ClientSession() as client:
-
-        async def open_browser(dream: str = "", **options: Any) -> Browser:
-            url = f"http://127.0.0.1:{server.port}/ws?dream={dream}&token={server.token}"
-            return Browser(await client.ws_connect(url, **options))
-
-        try:
-            yield server, open_browser
-        finally:
-            await server.stop()
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(test())  # pyright: ignore[reportArgumentType]
+from tests.play.browser import run, serving
 
 
 def test_the_agent_acts(dreamer: Dreamer, tmp_path: Path) -> None:
@@ -291,28 +215,6 @@ def test_a_recording_has_a_film_and_a_trajectory(dreamer: Dreamer, tmp_path: Pat
     run(test)
 
 
-def test_malformed_and_oversized_messages_close_only_their_socket(dreamer: Dreamer, tmp_path: Path) -> None:
-    async def test() -> None:
-        async with serving(dreamer, tmp_path, most=4) as (server, open_browser):
-            good = await open_browser()
-            for bad in ("{", '{"do": "dance"}', '{"do": "hold", "action": [1.0]}', '{"do": "begin", "episode": 999}'):
-                browser = await open_browser()
-                await browser.socket.send_str(bad)
-                code, reason = await browser.closed()
-                assert code == aiohttp.WSCloseCode.POLICY_VIOLATION
-                assert reason.startswith("Invalid message: ")
-            browser = await open_browser()
-            await browser.socket.send_bytes(b"\x00")
-            assert (await browser.closed())[0] == aiohttp.WSCloseCode.POLICY_VIOLATION
-            browser = await open_browser()
-            await browser.socket.send_str("x" * 100_000)
-            assert (await browser.closed())[0] == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
-            assert (await good.moment(lambda header: header["step"] >= 3))["running"] in (True, False)
-            assert server.dreams <= 4
-
-    run(test)
-
-
 def test_a_browser_that_reconnects_gets_its_dream(
     dreamer: Dreamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,70 +258,3 @@ def test_a_running_recording_is_saved_at_the_end(dreamer: Dreamer, tmp_path: Pat
     assert sorted(saved) == sorted((tmp_path / "recordings").iterdir())
     with np.load(next(file for file in saved if file.suffix == ".npz")) as arrays:
         assert len(arrays["step"]) > 2
-
-
-def test_a_browser_above_the_limit_is_rejected(dreamer: Dreamer, tmp_path: Path) -> None:
-    async def test() -> None:
-        async with serving(dreamer, tmp_path, most=2) as (server, open_browser):
-            first, second = await open_browser(), await open_browser()
-            await first.moment()
-            await second.moment()
-            code, reason = await (await open_browser()).closed()
-            assert code == FULL
-            assert "All 2 dreams are in use" in reason
-            await first.socket.close()
-            while (await (await open_browser()).socket.receive()).type is not aiohttp.WSMsgType.TEXT:
-                pass  # until the session of the closed browser is replaced
-            assert server.dreams == 2
-
-    run(test)
-
-
-def test_the_next_free_port_is_used(dreamer: Dreamer, tmp_path: Path) -> None:
-    async def test() -> None:
-        async with serving(dreamer, tmp_path) as (first, _):
-            second = Server(dreamer, Settings(port=first.port, recordings=tmp_path))
-            await second.start()
-            assert first.port < second.port <= first.port + 20
-            await second.stop()
-            third = Server(dreamer, Settings(host="192.0.2.1", port=first.port, recordings=tmp_path))
-            with pytest.raises(PortError, match=r"192\.0\.2\.1"):
-                await third.start()
-            await third.stop()
-
-    run(test)
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 200),
-        ({"Host": "evil.example:80"}, 403),
-        ({"Origin": "http://evil.example"}, 403),
-    ],
-)
-def test_requests_from_other_sites_are_rejected(dreamer: Dreamer, tmp_path: Path, headers: dict, status: int) -> None:
-    async def test() -> None:
-        async with serving(dreamer, tmp_path) as (server, _), aiohttp.ClientSession() as client:
-            async with client.get(f"http://127.0.0.1:{server.port}/", headers=headers) as answer:
-                assert answer.status == status
-                if status == 200:
-                    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-            for name in server_module.PUBLIC:
-                async with client.get(f"http://127.0.0.1:{server.port}/{name}") as answer:
-                    assert answer.status == 200
-
-    run(test)
-
-
-def test_other_machines_need_a_token(dreamer: Dreamer, tmp_path: Path) -> None:
-    async def test() -> None:
-        async with serving(dreamer, tmp_path, host="0.0.0.0") as (server, open_browser):
-            assert server.token in server.url
-            await (await open_browser()).moment()
-            async with aiohttp.ClientSession() as client:
-                for token, status in (("", 403), ("wrong", 403), (server.token, 200)):
-                    async with client.get(f"http://127.0.0.1:{server.port}/?token={token}") as answer:
-                        assert answer.status == status
-
-    run(test)
