@@ -76,8 +76,8 @@ def test_memory_maze_shows_the_colour_to_look_for_and_ends_by_its_time_limit():
     assert (border == border[0]).all()
     single: Any = make_single(EnvConfig(id="memory-maze:9x9"))
     single.reset(seed=0)
-    single._env._env._env._env._time_limit = 1.0  # seconds, four steps
-    assert [single.step(0)[2:4] for _ in range(5)][3] == (False, True)
+    single._env.env.env.env.env._time_limit = 1.0  # seconds, four steps
+    assert [single.step(0)[2:4] for _ in range(4)][3] == (False, True)
 
 
 @needs("mujoco")
