@@ -1,6 +1,8 @@
 """Films of unusual environments: every picture and name is filmed, every error is reported once."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -291,3 +293,31 @@ def test_training_continues_without_films_and_reports_the_reason_once(tmp_path, 
     assert "_dream.png" in shown.out
     assert shown.err.count("No film: ") == 1
     assert "/nowhere/ffmpeg cannot be started" in shown.err
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+import numpy as np
+from dreamerjax.viz.video import write_mp4
+
+signals = []
+signal.signal(signal.SIGINT, lambda number, frame: signals.append(number))
+
+def frames():
+    for index in range(20):
+        if index == 10:
+            os.killpg(os.getpgid(0), signal.SIGINT)
+        yield np.full((64, 64, 3), 10 * index, np.uint8)
+
+write_mp4(frames(), Path(sys.argv[1]), frames_per_second=10)
+print(len(signals))
+"""
+
+
+def test_a_film_is_finished_after_ctrl_c_in_the_terminal(tmp_path):
+    file = tmp_path / "a.mp4"
+    command = [sys.executable, "-c", INTERRUPTED, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    assert (done.stdout.split(), done.returncode) == (["1"], 0), done.stderr
+    assert size_and_frames(file)[2] == 20
