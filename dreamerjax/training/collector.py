@@ -80,6 +80,12 @@ class Collector:
         self._stored = False  # not before the first step: a replay on the disk would lose rows that `load` needs
         self.env_steps = 0
 
+    def store_first_rows(self) -> None:
+        """Stores the rows of the first reset, unless they are stored or the run is resumed. `step` calls this, too."""
+        if not self._stored:
+            self._replay.add(self._rows)
+            self._stored = True
+
     def compile_policy(self, params: Params) -> None:
         """Compiles the policy, by a step whose results are dropped."""
         rows = self._rows
@@ -94,9 +100,7 @@ class Collector:
         Returns:
             The episodes that ended with it.
         """
-        if not self._stored:
-            self._replay.add(self._rows)
-            self._stored = True
+        self.store_first_rows()
         if params is None:
             action = self._env.random_action(self._random)
         else:

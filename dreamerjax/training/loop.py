@@ -143,6 +143,7 @@ class Loop:
 
     def _prefill(self) -> Stop | None:
         parts, train = self._parts, self._parts.config.train
+        parts.collector.store_first_rows()
         while parts.env_steps < train.prefill or not parts.replay.can_sample(train.sequence_length):
             self._collect(random=True)
             parts.reporter.show()
