@@ -42,15 +42,16 @@ def draw_health(run_dir: Path, config: Config, file: Path) -> list[Alert]:
     rows = -(-len(PANELS) // COLUMNS)
     figure = Figure(figsize=(10, 2.1 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, COLUMNS, sharex=True)
-    for axes in grid.flat[len(PANELS) :]:
+    used, spare = grid.flat[: len(PANELS)], grid.flat[len(PANELS) :]
+    for axes in spare:
         axes.remove()
-    for axes, panel in zip(grid.flat, PANELS, strict=False):
+    for axes, panel in zip(used, PANELS, strict=True):
         draw_panel(axes, lines, panel, alerts)
         level = judge_panel(panel, lines, config, watch.active).level
         axes.set_title(panel.title, fontsize="small", loc="left")
         axes.set_title(WORDS[level].lower(), fontsize="small", loc="right", color=COLOURS[level])
         axes.spines[["top", "right"]].set_visible(False)
-    for axes in grid.flat[len(PANELS) - COLUMNS : len(PANELS)]:  # the lowest of each column
+    for axes in used[-COLUMNS:]:  # the lowest of each column
         axes.set_xlabel("environment steps")
         axes.tick_params(labelbottom=True)
     marks = "; ".join(f"{alert.name} at {alert.step:,}" for alert in alerts) or "no alerts"

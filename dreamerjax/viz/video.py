@@ -8,16 +8,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
 from dreamerjax.envs.frames import same_size
-
-# A Ctrl-C in the terminal reaches only this program, which lets the film finish.
-APART: dict[str, Any] = {"start_new_session": True}
 
 MIN_PIXELS = 256  # smaller frames are enlarged by a whole factor to at least this height and width ...
 MAX_PIXELS = 2048  # ... but to at most this
@@ -71,7 +67,13 @@ def _encode(first: np.ndarray, rest: Iterable[np.ndarray], file: Path, frames_pe
     command = [program, "-y", "-loglevel", "error", *raw, *h264]
     with tempfile.TemporaryFile() as errors:  # not a pipe, which could fill up and block
         try:
-            ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, **APART)
+            ffmpeg = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C in the terminal does not reach it: the film is finished
+            )
         except OSError as error:
             raise OSError(f"{program} cannot be started: {error.strerror}") from error
         try:
@@ -117,7 +119,7 @@ def first_frame(file: Path) -> bytes:
     jpeg = ["-frames:v", "1", "-q:v", "6", "-f", "image2pipe", "-c:v", "mjpeg", "-"]
     try:
         command = [_ffmpeg(), "-loglevel", "error", "-i", f"file:{file}", *jpeg]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, **APART)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, start_new_session=True)
     except OSError:
         return b""
     return b"" if done.returncode else done.stdout

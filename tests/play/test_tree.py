@@ -18,11 +18,6 @@ LEFT, RIGHT = np.array([[1.0, 0.0]], np.float32), np.array([[0.0, 1.0]], np.floa
 
 
 @pytest.fixture(scope="module")
-def dreamer(tmp_path_factory: pytest.TempPathFactory) -> Dreamer:
-    return dreamerjax.load(make_run(tmp_path_factory.mktemp("run") / "a"))
-
-
-@pytest.fixture(scope="module")
 def compiled(dreamer: Dreamer) -> CompiledAgent:
     return CompiledAgent(dreamer)
 
